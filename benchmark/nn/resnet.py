@@ -1,0 +1,172 @@
+"""Residual backbones with torchvision's state-dict keys, optional dilation, deep stem and deformable convolution.
+
+`build_backbone` makes one by name; `BACKBONES` lists the names. The heads of detection, segmentation and classification
+are the tasks' business.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from benchmark.errors import DataError, UsageError
+from benchmark.nn.blocks import BasicBlock, Bottleneck, ResidualBlock
+
+
+@dataclass(frozen=True)
+class BackboneSpec:
+    """What tells one ResNet from another: block kind, blocks per stage, first stage's planes."""
+
+    block: type[Bottleneck] | type[BasicBlock]
+    depths: tuple[int, int, int, int]
+    width: int = 64
+
+
+BACKBONES: Mapping[str, BackboneSpec] = {
+    "resnet18": BackboneSpec(BasicBlock, (2, 2, 2, 2)),
+    "resnet34": BackboneSpec(BasicBlock, (3, 4, 6, 3)),
+    "resnet50": BackboneSpec(Bottleneck, (3, 4, 6, 3)),
+    "resnet101": BackboneSpec(Bottleneck, (3, 4, 23, 3)),
+    "mini": BackboneSpec(Bottleneck, (2, 2, 2, 2), width=16),
+    "mini_small": BackboneSpec(Bottleneck, (1, 1, 1, 1), width=16),
+    "mini_basic": BackboneSpec(BasicBlock, (2, 3, 3, 2), width=16),
+    "mini_basic_small": BackboneSpec(BasicBlock, (2, 2, 2, 2), width=16),
+}
+
+
+class ResNet(nn.Sequential):
+    """A residual backbone: the children run in order, as torchvision's detection parts expect.
+
+    Attributes
+    ----------
+    stage_channels : tuple of int
+        Output channels of layer1 to layer4.
+    """
+
+    def __init__(self, spec: BackboneSpec, deformable: bool, output_stride: int, deep_stem: bool) -> None:
+        super().__init__()
+        self.spec = spec
+        channels = self._stem(spec.width, deep_stem)
+        strides, dilations = _strides(output_stride)
+        for stage, depth in enumerate(spec.depths):
+            planes = spec.width * 2**stage
+            blocks = []
+            for index in range(depth):
+                stride = strides[stage] if index == 0 else 1
+                # As torchvision and TorchCV do, a dilated stage's first block keeps the dilation of the stage before.
+                dilation = dilations[stage - 1] if index == 0 and stage > 0 else dilations[stage]
+                project = stride != 1 or channels != planes * spec.block.expansion
+                block = spec.block(
+                    channels,
+                    planes,
+                    stride,
+                    dilation,
+                    name=f"layer{stage + 1}.{index}",
+                    project=project,
+                    deformable=deformable and stage > 0,
+                )
+                blocks.append(block)
+                channels = planes * spec.block.expansion
+            self.add_module(f"layer{stage + 1}", nn.Sequential(*blocks))
+        self.stage_channels = tuple(spec.width * 2**stage * spec.block.expansion for stage in range(4))
+        _initialise(self)
+
+    def _stem(self, width: int, deep: bool) -> int:
+        """Add torchvision's stem, or TorchCV's deep one of three 3x3 convolutions, twice as wide; return channels."""
+        if deep:
+            self.conv1 = nn.Sequential(
+                nn.Conv2d(3, width, 3, 2, 1, bias=False),
+                nn.BatchNorm2d(width),
+                nn.ReLU(inplace=True),
+                nn.Conv2d(width, width, 3, 1, 1, bias=False),
+                nn.BatchNorm2d(width),
+                nn.ReLU(inplace=True),
+                nn.Conv2d(width, 2 * width, 3, 1, 1, bias=False),
+            )
+        else:
+            self.conv1 = nn.Conv2d(3, width, 7, 2, 3, bias=False)
+        channels = 2 * width if deep else width
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.relu = nn.ReLU(inplace=True)
+        self.maxpool = nn.MaxPool2d(3, 2, 1)
+        return channels
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map images ``(N, 3, H, W)`` to the last stage's ``(N, C, H / output_stride, W / output_stride)``."""
+        return super().forward(x)
+
+
+def _strides(output_stride: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return stride and dilation of the four stages."""
+    if output_stride == 32:
+        return (1, 2, 2, 2), (1, 1, 1, 1)
+    if output_stride == 8:
+        return (1, 2, 1, 1), (1, 1, 2, 4)
+    raise UsageError(f"output stride {output_stride}: a backbone has 8 or 32")
+
+
+def _initialise(model: nn.Module) -> None:
+    """Initialise as torchvision does; offsets and masks keep their own start."""
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Conv2d) and not name.endswith("offset"):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+
+def build_backbone(
+    name: str, deformable: bool = False, output_stride: int = 32, deep_stem: bool = False
+) -> ResNet:
+    """Build a backbone without classifier.
+
+    Parameters
+    ----------
+    name
+        A key of `BACKBONES`.
+    deformable
+        Unmodulated deformable 3x3 convolutions in stages 2 to 4; bottleneck backbones only.
+    output_stride
+        32, or 8 with dilation 2 and 4 in the last two stages.
+    deep_stem
+        TorchCV's stem of three 3x3 convolutions.
+
+    Raises
+    ------
+    UsageError
+        For a name that is not in `BACKBONES`.
+    """
+    if name not in BACKBONES:
+        raise UsageError(f"unknown backbone {name!r}; there are {', '.join(BACKBONES)}")
+    return ResNet(BACKBONES[name], deformable, output_stride, deep_stem)
+
+
+def residual_blocks(model: nn.Module) -> Iterator[ResidualBlock]:
+    """Yield the residual blocks of a model in the order in which they run."""
+    for module in model.modules():
+        if isinstance(module, ResidualBlock):
+            yield module
+
+
+def load_weights(model: nn.Module, path: Path) -> list[str]:
+    """Load ImageNet weights in torchvision's keys from a safetensors file, where shapes agree.
+
+    Returns
+    -------
+    list of str
+        Keys of the model that the file does not fill (masks, interpolation, offsets, another head).
+
+    Raises
+    ------
+    DataError
+        When the file is missing, or fits not one key.
+    """
+    if not path.is_file():
+        raise DataError(
+            f"ImageNet weights not found: place them at {path} (torchvision's state dict, saved with safetensors)"
+        )
+    wanted = model.state_dict()
+    stored = {key: value for key, value in load_file(path).items() if key in wanted}
+    fitting = {key: value for key, value in stored.items() if value.shape == wanted[key].shape}
+    if not fitting:
+        raise DataError(f"{path}: no key fits this model; expected keys such as {next(iter(wanted))}")
+    return list(model.load_state_dict(fitting, strict=False).missing_keys)
