@@ -115,8 +115,9 @@ def positions_read(
     computed = np.ones((rows, columns), dtype=bool) if mask is None else sampled(mask)
     if tuple(computed.shape[-2:]) != (rows, columns):
         raise ValueError(
-            f"the mask is {tuple(computed.shape[-2:])}, but a convolution with kernel {kernel}, stride {stride}, "
-            f"padding {padding} and dilation {dilation} on {tuple(input_size)} gives {(rows, columns)}"
+            f"the mask is {tuple(computed.shape[-2:])}, but a convolution with kernel {kernel}, "
+            f"stride {stride}, padding {padding} and dilation {dilation} on {tuple(input_size)} gives "
+            f"{(rows, columns)}"
         )
     # The taps form a grid, so columns and rows spread one after the other: K_h + K_w steps, not K_h * K_w.
     height, width = (n + 2 * p for n, p in zip(input_size, padding, strict=True))
