@@ -1,0 +1,1 @@
+"""Baselines that do not adapt to the input, one file each; found by discovery, never imported by name."""

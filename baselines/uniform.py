@@ -1,0 +1,18 @@
+"""Uniform sampling by image resolution (paper §4.3)."""
+
+from pydantic import Field
+
+from benchmark import Method
+
+
+class Uniform(Method):
+    """Resize the images' shorter side and leave the network dense."""
+
+    name = "uniform"
+    references = ("Xie et al., Spatially Adaptive Inference with Stochastic Feature Sampling and Interpolation, ECCV 2020",)
+    shorter_side: int = Field(1000, ge=32)
+    curve = {"shorter_side": (1000, 800, 600, 500)}
+
+    def image_size(self, size):
+        """Choose the resolution."""
+        return self.shorter_side

@@ -1,0 +1,86 @@
+"""Faster R-CNN with a feature pyramid, assembled from torchvision's parts around one of our backbones."""
+
+from dataclasses import dataclass
+
+from torchvision.models.detection import FasterRCNN
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.backbone_utils import BackboneWithFPN
+from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
+from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
+
+from benchmark.nn.resnet import ResNet
+
+PYRAMID_LEVELS = 5
+ASPECT_RATIOS = (0.5, 1.0, 2.0)
+
+
+@dataclass(frozen=True)
+class DetectorSize:
+    """Widths and budgets of pyramid, proposals and box head; the defaults are the paper's (mmdetection's).
+
+    Attributes
+    ----------
+    pyramid_channels, representation : int
+        Channels of the pyramid and of the box head's two linear layers.
+    smallest_anchor : int
+        Side of the finest level's anchors, in pixels; doubles with each level.
+    proposals_before, proposals_after : tuple of int
+        Proposals kept before (a level) and after non-maximum suppression, in training and inference.
+    boxes_per_image : int
+        Proposals an image that train the box head; the proposal network trains on as many anchors.
+    """
+
+    pyramid_channels: int = 256
+    representation: int = 1024
+    smallest_anchor: int = 32
+    proposals_before: tuple[int, int] = (2000, 1000)
+    proposals_after: tuple[int, int] = (1000, 1000)
+    anchors_per_image: int = 256
+    boxes_per_image: int = 512
+    detections: int = 100
+
+
+def build_detector(
+    backbone: ResNet, classes: int, shorter_side: int, longer_side: int, size: DetectorSize
+) -> FasterRCNN:
+    """Build the detector.
+
+    Parameters
+    ----------
+    backbone
+        Gives the maps of its four stages to the pyramid.
+    classes
+        Number of object classes, background not counted.
+    shorter_side, longer_side
+        Images are resized so that the shorter side has the first length and the longer at most the second, in pixels,
+        and padded to multiples of 32.
+    size
+        Widths and budgets.
+
+    Returns
+    -------
+    FasterRCNN
+        torchvision's model: losses in training, detections in inference.
+    """
+    layers = {f"layer{stage + 1}": str(stage) for stage in range(4)}
+    pyramid = BackboneWithFPN(
+        backbone, layers, list(backbone.stage_channels), size.pyramid_channels, LastLevelMaxPool()
+    )
+    sides = tuple((size.smallest_anchor * 2**level,) for level in range(PYRAMID_LEVELS))
+    pooled = 7
+    return FasterRCNN(
+        pyramid,
+        rpn_anchor_generator=AnchorGenerator(sides, (ASPECT_RATIOS,) * PYRAMID_LEVELS),
+        box_head=TwoMLPHead(size.pyramid_channels * pooled**2, size.representation),
+        box_predictor=FastRCNNPredictor(size.representation, classes + 1),
+        min_size=shorter_side,
+        max_size=longer_side,
+        size_divisible=32,
+        rpn_pre_nms_top_n_train=size.proposals_before[0],
+        rpn_pre_nms_top_n_test=size.proposals_before[1],
+        rpn_post_nms_top_n_train=size.proposals_after[0],
+        rpn_post_nms_top_n_test=size.proposals_after[1],
+        rpn_batch_size_per_image=size.anchors_per_image,
+        box_batch_size_per_image=size.boxes_per_image,
+        box_detections_per_img=size.detections,
+    )

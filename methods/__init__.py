@@ -1,0 +1,1 @@
+"""Adaptive methods, one file each; found by discovery, never imported by name."""
