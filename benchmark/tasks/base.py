@@ -1,0 +1,126 @@
+"""What the harness asks of a task, and how a task is found by its name.
+
+A task owns model, reader, recipe and metric; it knows no method. Training, counting, timing and storing are the same
+for all tasks and stand elsewhere.
+"""
+
+import importlib
+import pkgutil
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from torch import Tensor, nn
+
+from benchmark.errors import UsageError
+from benchmark.recipe import Recipe
+
+
+@dataclass
+class Batch:
+    """What a loader gives.
+
+    Attributes
+    ----------
+    images : list of Tensor
+        Each ``(3, H, W)``, uint8, RGB; sizes may differ.
+    targets : list
+        The task's own, one an image.
+    identifiers : list
+        Each image's stable identifier, which keys its inference noise.
+    """
+
+    images: list[Tensor]
+    targets: list[Any]
+    identifiers: list[str | int]
+
+    @classmethod
+    def collate(cls, samples: Sequence[tuple[Tensor, Any, str | int]]) -> "Batch":
+        """Gather samples ``(image, target, identifier)``."""
+        images, targets, identifiers = zip(*samples, strict=True)
+        return cls(list(images), list(targets), list(identifiers))
+
+
+class Task(ABC):
+    """One task.
+
+    Attributes
+    ----------
+    name : str
+        Key on the command line.
+    metric : str
+        The main metric's name; higher is better.
+    recipes : mapping
+        Recipe by scale.
+    """
+
+    name: ClassVar[str]
+    metric: ClassVar[str]
+    recipes: ClassVar[Mapping[str, Recipe]]
+
+    @abstractmethod
+    def open(self, root: Path, split: str) -> Any:
+        """Return the reader of a split, ``train`` or ``val``: ``reader[i]`` is an (image, target) pair."""
+
+    @abstractmethod
+    def build(self, recipe: Recipe, backbone: str, classes: int, shorter_side: int) -> nn.Module:
+        """Return the dense model, untrained."""
+
+    @abstractmethod
+    def backbone(self, model: nn.Module) -> nn.Module:
+        """Return the part of a model that methods adapt."""
+
+    @abstractmethod
+    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
+        """Return the task's loss of a training batch, a scalar."""
+
+    @abstractmethod
+    def predict(self, model: nn.Module, batch: Batch) -> list[Any]:
+        """Return the model's predictions for an inference batch, one an image, ready to be kept."""
+
+    @abstractmethod
+    def evaluate(self, predictions: Mapping[str | int, Any], reader: Any) -> dict[str, float]:
+        """Return the metrics of the predictions for a split, by image identifier."""
+
+    @abstractmethod
+    def save(self, predictions: Mapping[str | int, Any], reader: Any, folder: Path) -> None:
+        """Keep the predictions in the task's usual file format."""
+
+    def mirror(self, batch: Batch, chosen: np.ndarray) -> Batch:
+        """Return the batch with the chosen images, and what their targets say, mirrored left to right."""
+        raise NotImplementedError
+
+    def recipe(self, scale: str) -> Recipe:
+        """Return the recipe of a scale.
+
+        Raises
+        ------
+        UsageError
+            For a scale that is not there.
+        """
+        if scale not in self.recipes:
+            raise UsageError(f"task {self.name!r} has no scale {scale!r}; it has {', '.join(self.recipes)}")
+        return self.recipes[scale]
+
+
+def task_names() -> list[str]:
+    """Return the tasks' names."""
+    import benchmark.tasks as package
+
+    return [module.name for module in pkgutil.iter_modules(package.__path__) if module.name != "base"]
+
+
+def find_task(name: str) -> Task:
+    """Return the task of a name.
+
+    Raises
+    ------
+    UsageError
+        For a name that is not there.
+    """
+    if name not in task_names():
+        raise UsageError(f"unknown task {name!r}; there are {', '.join(task_names())}")
+    return importlib.import_module(f"benchmark.tasks.{name}").TASK
