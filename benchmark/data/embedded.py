@@ -1,7 +1,7 @@
 """The embedded sets: rendered scenes written in the formats of COCO, Cityscapes and ImageNet.
 
-They are made on first use and read back by the same readers as the real data. What a scene looks like is the business
-of `scenes`; nothing here knows about models.
+They are made on first use and read back by the same readers as the real data. What a scene looks like is the
+business of `scenes`; nothing here knows about models.
 """
 
 from __future__ import annotations
@@ -22,19 +22,20 @@ from PIL import Image
 from benchmark.data import scenes
 from benchmark.errors import DataError, UsageError
 
-#: Raise it whenever the rendered bytes change: sets of another version are then made anew, under another name.
+#: Raise it whenever the rendered bytes change: sets are then made anew, under another name.
 VERSION = 1
 MANIFEST = "manifest.json"
-JPEG = {"format": "JPEG", "quality": 92, "subsampling": 0}
 
-#: Cityscapes label ids of `scenes.SCENE_CLASSES` and `scenes.BACKGROUNDS`, all but the last of them evaluated.
+#: Cityscapes labels of `scenes.SCENE_CLASSES`, and the ids of these and of `scenes.BACKGROUNDS`. Cityscapes
+#: evaluates all but the ego vehicle.
 OBJECT_LABELS = {
     "disc-bands": "person", "disc-bars": "rider", "disc-rings": "car", "disc-dots": "truck",
     "tile-bands": "bus", "tile-bars": "traffic sign", "tile-rings": "motorcycle", "tile-dots": "bicycle",
 }  # fmt: skip
 LABEL_IDS = {
     "sky": 23, "building": 11, "vegetation": 21, "road": 7, "sidewalk": 8, "terrain": 22, "ego vehicle": 1,
-    "person": 24, "rider": 25, "car": 26, "truck": 27, "bus": 28, "traffic sign": 20, "motorcycle": 32, "bicycle": 33,
+    "person": 24, "rider": 25, "car": 26, "truck": 27, "bus": 28, "traffic sign": 20, "motorcycle": 32,
+    "bicycle": 33,
 }  # fmt: skip
 CITY = "scenes"
 
@@ -71,8 +72,8 @@ def make(
 ) -> Path:
     """Write the embedded set of a task below `root`, unless it is there already.
 
-    It is written under a temporary name and renamed when complete, so that an interrupted call leaves no half set.
-    The same seed gives the same bytes (with the same versions of NumPy and Pillow).
+    It is written under a temporary name and renamed when complete: an interrupted call leaves no half set. The
+    same seed gives the same bytes (with the same versions of NumPy and Pillow).
 
     Parameters
     ----------
@@ -127,9 +128,8 @@ def make(
             if not (folder / MANIFEST).is_file():  # else another process was faster, with the same bytes
                 raise
     except OSError as error:
-        raise DataError(
-            f"cannot write the embedded set {folder}: {error.strerror or error}; make room or name another folder"
-        ) from error
+        reason = error.strerror or error
+        raise DataError(f"cannot write {folder}: {reason}; make room or choose another folder") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return folder
@@ -142,9 +142,8 @@ def fingerprint(folder: str | os.PathLike[str]) -> str:
         raise DataError(f"no such folder: {root}")
     digest = hashlib.blake2b(digest_size=16)
     for path in sorted(p for p in root.rglob("*") if p.is_file()):
-        digest.update(
-            path.relative_to(root).as_posix().encode() + b"\0" + _digest(path.read_bytes()).encode()
-        )
+        name = path.relative_to(root).as_posix()
+        digest.update(f"{name}\0{_digest(path.read_bytes())}".encode())
     return digest.hexdigest()
 
 
@@ -164,46 +163,38 @@ def _write(task: str, size: Size, seed: int, folder: Path, progress: Progress) -
         progress(done, total)
 
 
-# --- COCO -----------------------------------------------------------------------------------------------------------
+# --- COCO ---------------------------------------------------------------------------------------------------
+
+
+def _save_jpeg(picture: NDArray[np.uint8], path: Path) -> None:
+    Image.fromarray(picture).save(path, format="JPEG", quality=92, subsampling=0)
 
 
 def _write_coco(size: Size, seed: int, folder: Path) -> Iterator[None]:
+    categories = [
+        {"id": 1 + label, "name": name, "supercategory": name.split("-")[0]}
+        for label, name in enumerate(scenes.SCENE_CLASSES)
+    ]
     for number, (split, count) in enumerate(size.images.items()):
-        images, annotations = [], []
+        images: list[dict[str, Any]] = []
+        annotations: list[dict[str, Any]] = []
         (folder / f"{split}2017").mkdir()
         for index in range(count):
             scene = scenes.render_scene(scenes.generator(seed, "coco", split, index), size.height, size.width)
-            image_id = 1 + index + 1_000_000 * number
+            image_id = 1 + index + 1_000_000 * number  # ids are unique over the splits, as COCO's are
             name = f"{image_id:012d}.jpg"
-            Image.fromarray(scene.image).save(folder / f"{split}2017" / name, **JPEG)
+            _save_jpeg(scene.image, folder / f"{split}2017" / name)
             images.append({"id": image_id, "file_name": name, "height": size.height, "width": size.width})
             for instance in scene.instances:
-                annotations.append(
-                    {
-                        "id": len(annotations) + 1 + 10_000_000 * number,
-                        "image_id": image_id,
-                        **_annotation(instance),
-                    }
-                )
+                key = {"id": len(annotations) + 1 + 10_000_000 * number, "image_id": image_id}
+                annotations.append({**key, **_annotation(instance)})
             yield
-        categories = [
-            {"id": 1 + label, "name": name, "supercategory": name.split("-")[0]}
-            for label, name in enumerate(scenes.SCENE_CLASSES)
-        ]
-        info = {
-            "description": f"Saibench rendered scenes, generator {VERSION}, seed {seed}",
-            "version": str(VERSION),
-        }
-        _write_json(
-            folder / "annotations" / f"instances_{split}2017.json",
-            {
-                "info": info,
-                "licenses": [],
-                "images": images,
-                "annotations": annotations,
-                "categories": categories,
-            },
-        )
+        description = f"Saibench rendered scenes, generator {VERSION}, seed {seed}"
+        content = {
+            "info": {"description": description, "version": str(VERSION)}, "licenses": [], "images": images,
+            "annotations": annotations, "categories": categories,
+        }  # fmt: skip
+        _write_json(folder / "annotations" / f"instances_{split}2017.json", content)
 
 
 def _annotation(instance: scenes.Instance) -> dict[str, Any]:
@@ -225,7 +216,7 @@ def _annotation(instance: scenes.Instance) -> dict[str, Any]:
 
 
 def run_lengths(mask: NDArray[np.bool_]) -> list[int]:
-    """Return the uncompressed RLE counts of COCO of a mask (H, W): runs down the columns, the first one of zeros."""
+    """Return COCO's uncompressed RLE counts of a mask (H, W): runs down the columns, zeros first."""
     flat = np.concatenate([[False], mask.ravel(order="F")])
     changes = np.flatnonzero(flat[1:] != flat[:-1])
     return np.diff(np.concatenate([[0], changes, [mask.size]])).tolist()
@@ -242,8 +233,8 @@ def trace(mask: NDArray[np.bool_]) -> list[NDArray[np.int64]]:
     Returns
     -------
     list of ndarray, int64, (N, 2)
-        Corners (x, y) in pixel edges, without repeating the first; outer boundaries run clockwise on the screen
-        (positive `signed_area`), holes the other way.
+        Corners (x, y) in pixel edges, without repeating the first; outer boundaries run clockwise on the
+        screen (positive `signed_area`), holes the other way.
     """
     padded = np.pad(mask, 1)
     inside = padded[1:-1, 1:-1]
@@ -274,9 +265,7 @@ def trace(mask: NDArray[np.bool_]) -> list[NDArray[np.int64]]:
                 corners.append(corner)
             last = way
             corner = (corner[0] + way[0], corner[1] + way[1])
-            if corner == start and (
-                len(leaving.get(corner, ())) == 0 or (-last[1], last[0]) not in leaving[corner]
-            ):
+            if corner == start and (-way[1], way[0]) not in leaving.get(corner, ()):
                 break
         loops.append(np.array(corners, np.int64))
     return loops
@@ -288,7 +277,7 @@ def signed_area(loop: NDArray[np.int64]) -> float:
     return float(np.sum(x * np.roll(y, -1) - np.roll(x, -1) * y)) / 2
 
 
-# --- Cityscapes -----------------------------------------------------------------------------------------------------
+# --- Cityscapes ---------------------------------------------------------------------------------------------
 
 
 def _write_cityscapes(size: Size, seed: int, folder: Path) -> Iterator[None]:
@@ -331,7 +320,7 @@ def _pixel_polygons(mask: NDArray[np.bool_]) -> list[list[list[int]]]:
         # The pixel to the right of the edge that leaves a corner, and of the one that reaches it.
         reaching = loop + np.minimum(_right(behind) - behind, 0)
         leaving = loop + np.minimum(_right(ahead) + ahead, 0)
-        points = np.stack([(reaching + 0), leaving], axis=1).reshape(-1, 2)
+        points = np.stack([reaching, leaving], axis=1).reshape(-1, 2)
         keep = np.any(points != np.roll(points, 1, axis=0), axis=1)
         polygons.append((points[keep] if keep.any() else points[:1]).tolist())
     return polygons
@@ -342,7 +331,7 @@ def _right(direction: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.stack([-direction[:, 1], direction[:, 0]], axis=1)
 
 
-# --- ImageNet -------------------------------------------------------------------------------------------------------
+# --- ImageNet -----------------------------------------------------------------------------------------------
 
 
 def wordnet_id(label: int) -> str:
@@ -358,7 +347,5 @@ def _write_imagenet(size: Size, seed: int, folder: Path) -> Iterator[None]:
             for index in range(count):
                 rng = scenes.generator(seed, "imagenet", split, label, index)
                 picture = scenes.render_object(rng, size.height, label)
-                Image.fromarray(picture).save(
-                    folder / split / wnid / f"{wnid}_{split}_{index:05d}.JPEG", **JPEG
-                )
+                _save_jpeg(picture, folder / split / wnid / f"{wnid}_{split}_{index:05d}.JPEG")
                 yield

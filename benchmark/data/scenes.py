@@ -1,9 +1,9 @@
 """Seeded renderer of the scenes behind the embedded sets: pixels, visible masks and background kinds.
 
-A scene carries what the paper is about: a large, redundant background (sky, buildings, trees, ground: gradients, soft
-texture and a little noise) and a few objects of very different sizes whose class shows only in fine detail: outlines
-and colours are shared, the inner pattern differs. It knows no file format (that is `embedded`), and it draws random
-numbers from one counter-based generator per image, so an image depends on its key alone.
+A scene carries what the paper is about: a large, redundant background (sky, buildings, trees, ground; gradients,
+soft texture and a little noise) and a few objects of very different sizes whose class shows only in fine detail:
+outlines and colours are shared, the inner pattern differs. It knows no file format (that is `embedded`), and
+draws random numbers from one counter-based generator per image, so an image depends on its key alone.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ SMALL, LARGE = 32**2, 96**2  # COCO's size classes by area, in pixels
 
 
 def generator(*key: object) -> np.random.Generator:
-    """Return the random generator that belongs to `key` (e.g. seed, split, index), the same on every platform."""
+    """Return the random generator that belongs to `key` (e.g. seed, split, index) on every platform."""
     digest = hashlib.blake2b("/".join(map(str, key)).encode(), digest_size=16).digest()
     return np.random.Generator(np.random.Philox(key=int.from_bytes(digest, "little")))
 
@@ -81,7 +81,7 @@ class Scene:
     instances: list[Instance] = field(default_factory=list)
 
 
-# --- textures -------------------------------------------------------------------------------------------------------
+# --- textures -----------------------------------------------------------------------------------------------
 
 
 def _texture(rng: np.random.Generator, height: int, width: int, cells: float) -> FloatArray:
@@ -99,12 +99,11 @@ def _colour(*rgb: float) -> FloatArray:
 def _hsv(hue: float, saturation: float, value: float) -> FloatArray:
     """RGB in 0..255 of a colour given by hue, saturation and value in 0..1."""
     offsets = (np.array([5.0, 3.0, 1.0]) + hue * 6.0) % 6.0
-    return (255 * (value - value * saturation * np.clip(np.minimum(offsets, 4 - offsets), 0, 1))).astype(
-        np.float32
-    )
+    absence = np.clip(np.minimum(offsets, 4 - offsets), 0, 1)
+    return (255 * value * (1 - saturation * absence)).astype(np.float32)
 
 
-# --- background -----------------------------------------------------------------------------------------------------
+# --- background ---------------------------------------------------------------------------------------------
 
 _SKIES = (
     (_colour(96, 150, 214), _colour(196, 220, 238)),  # clear day
@@ -136,12 +135,10 @@ def _paint_background(
     top, bottom = _SKIES[rng.integers(len(_SKIES))]
     blend = np.clip(y / horizon, 0, 1)[..., None]
     picture = top * (1 - blend) + bottom * blend
-    clouds = np.clip(_texture(rng, height, width, rng.uniform(2, 4)) + rng.uniform(-0.6, 0.2), 0, 1)[
-        ..., None
-    ]
-    picture = picture + (_colour(246, 246, 248) - picture) * (0.6 * clouds)
+    clouds = np.clip(_texture(rng, height, width, rng.uniform(2, 4)) + rng.uniform(-0.6, 0.2), 0, 1)
+    picture = picture + (_colour(246, 246, 248) - picture) * (0.6 * clouds[..., None])
 
-    def lay(kind: str, mask: BoolArray, colours: FloatArray) -> None:
+    def lay(kind: str, mask: BoolArray, colours: NDArray[np.floating]) -> None:
         layers.append((kinds[kind], mask))
         picture[mask] = np.broadcast_to(colours, picture.shape)[mask]
 
@@ -190,7 +187,7 @@ def _paint_background(
     return picture * np.float32(light), layers
 
 
-# --- objects --------------------------------------------------------------------------------------------------------
+# --- objects ------------------------------------------------------------------------------------------------
 
 
 @dataclass
@@ -207,7 +204,7 @@ class _Shape:
 
 
 def _draw_shape(rng: np.random.Generator, label: str, side: float, centre: tuple[float, float]) -> _Shape:
-    """Draw the look of an object of about `side` pixels; colour, aspect and angle say nothing about its class."""
+    """Draw the look of an object of about `side` pixels; its class shows in none of what is drawn here."""
     aspect = rng.uniform(0.88, 1.14)
     hue, light_first = rng.uniform(), rng.uniform() < 0.5
     dark = _hsv(hue, rng.uniform(0.55, 0.9), rng.uniform(0.3, 0.6))
@@ -312,7 +309,7 @@ def _finish(rng: np.random.Generator, picture: FloatArray) -> NDArray[np.uint8]:
     return np.clip(np.rint(picture + noise), 0, 255).astype(np.uint8)
 
 
-# --- scenes ---------------------------------------------------------------------------------------------------------
+# --- scenes -------------------------------------------------------------------------------------------------
 
 
 def _draw_side(rng: np.random.Generator, shorter: int) -> float:
@@ -423,7 +420,7 @@ def _crowd(rng: np.random.Generator, height: int, width: int, outlines: list[Boo
 
 
 def render_object(rng: np.random.Generator, size: int, label: int) -> NDArray[np.uint8]:
-    """Render a picture (size, size, 3) of one object of class `label` of `OBJECT_CLASSES`, before a background."""
+    """Render a picture (size, size, 3) of one object, of class `label` of `OBJECT_CLASSES`."""
     picture, _ = _paint_background(rng, size, size, hood=False)
     side = size * rng.uniform(0.3, 0.75)
     margin = 0.5 * side

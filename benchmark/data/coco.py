@@ -1,0 +1,265 @@
+"""Detection data in COCO's format, over pycocotools: COCO itself, other sets in its format, the embedded set.
+
+It gives images and boxes; resizing, flipping and batching are the task's, metrics pycocotools'.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+from pycocotools.coco import COCO
+from torch.utils.data import Dataset
+
+from benchmark.data.images import ImageStore
+from benchmark.errors import DataError
+
+LAYOUT = "expected {split}2017/ (or {split}2017.zip) beside annotations/instances_{split}2017.json"
+CACHE_BYTES = 1 << 30
+
+
+def find_split(root: Path, split: str) -> tuple[Path, Path]:
+    """Find the images and the annotation file of a split.
+
+    Parameters
+    ----------
+    root : Path
+        The data set's folder.
+    split : str
+        ``train`` or ``val``, or the exact name of a split, such as ``val2017``.
+
+    Returns
+    -------
+    images, annotations : Path
+        A folder or zip archive, and a JSON file.
+
+    Raises
+    ------
+    DataError
+        If one of them is missing; the message says which layout is expected.
+    """
+    layout = LAYOUT.format(split=split.removesuffix("2017"))
+    if not root.is_dir():
+        raise DataError(f"no such data folder: {root}; {layout}")
+    names = list(dict.fromkeys([f"{split}2017", split, split.removesuffix("2017")]))
+    prefix = "instances_"
+    names += sorted(
+        path.stem.removeprefix(prefix)
+        for path in (root / "annotations").glob(f"{prefix}{split}*.json")
+        if path.stem.removeprefix(prefix) not in names
+    )
+    found = [name for name in names if (root / "annotations" / f"{prefix}{name}.json").is_file()]
+    if not found:
+        raise DataError(f"no annotation file for split {split!r} in {root / 'annotations'}; {layout}")
+    for name in found:
+        for place in (root / name, root / "images" / name, root / f"{name}.zip"):
+            if place.exists():
+                return place, root / "annotations" / f"{prefix}{name}.json"
+    raise DataError(
+        f"no images for split {split!r} in {root}: neither {found[0]}/ nor {found[0]}.zip; {layout}"
+    )
+
+
+def load_annotations(path: Path) -> dict[str, Any]:
+    """Read an annotation file and make sure that every part a reader needs is there and consistent.
+
+    What COCO's tools need but some sets leave out is filled in: ``iscrowd`` 0, ``area`` of the box. Annotations are
+    numbered anew if an id is missing, repeated or 0, because pycocotools takes a match with annotation 0 for none.
+
+    Raises
+    ------
+    DataError
+        If the file is no JSON, lacks a key, or has an annotation of an unknown image or category.
+    """
+    try:
+        content = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path} is not JSON: {error}; fetch it again") from error
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}") from error
+    if not isinstance(content, dict):
+        raise DataError(f"{path} holds no COCO annotations: the top level is no object; fetch it again")
+    for key, fields in {
+        "images": ("id", "file_name"),
+        "categories": ("id", "name"),
+        "annotations": ("image_id", "category_id", "bbox"),
+    }.items():
+        entries = content.get(key)
+        if not isinstance(entries, list):
+            raise DataError(f"{path} has no list {key!r}; it needs images, annotations and categories")
+        for number, entry in enumerate(entries):
+            lacking = [f for f in fields if f not in entry] if isinstance(entry, dict) else list(fields)
+            if lacking:
+                raise DataError(f"{path}: entry {number} of {key!r} lacks {', '.join(lacking)}; add it")
+        if key != "annotations":
+            ids = [entry["id"] for entry in entries]
+            if len(set(ids)) < len(ids):
+                twice = next(i for i in ids if ids.count(i) > 1)
+                raise DataError(f"{path}: id {twice} occurs twice in {key!r}; make the ids unique")
+    if not content["categories"]:
+        raise DataError(f"{path} lists no categories; a detector needs at least one")
+    images = {image["id"] for image in content["images"]}
+    categories = {category["id"] for category in content["categories"]}
+    annotations = content["annotations"]
+    for number, annotation in enumerate(annotations):
+        name = f"{path}: annotation {annotation.get('id', number)}"
+        if annotation["image_id"] not in images:
+            raise DataError(f"{name} is for image {annotation['image_id']}, which is not listed; remove it")
+        if annotation["category_id"] not in categories:
+            raise DataError(f"{name} has category {annotation['category_id']}, which is not listed; add it")
+        box = annotation["bbox"]
+        if not (isinstance(box, list) and len(box) == 4 and all(_is_number(value) for value in box)):
+            raise DataError(f"{name} has bbox {box!r}; it must be [left, top, width, height] in pixels")
+        annotation.setdefault("iscrowd", 0)
+        annotation.setdefault("area", box[2] * box[3])
+    ids = [annotation.get("id") for annotation in annotations]
+    if len(set(ids)) < len(ids) or None in ids or 0 in ids:
+        for number, annotation in enumerate(annotations, start=1):
+            annotation["id"] = number
+    return content
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def index_annotations(content: dict[str, Any]) -> COCO:
+    """Return pycocotools' object over annotations in memory, without its prints."""
+    coco = COCO()
+    coco.dataset = content
+    with contextlib.redirect_stdout(io.StringIO()):
+        coco.createIndex()
+    return coco
+
+
+class CocoDetection(Dataset[tuple[torch.Tensor, dict[str, Any]]]):
+    """One split of a detection set in COCO's format.
+
+    An item is ``(image, target)``: the image uint8 RGB (3, H, W); the target holds ``boxes`` float32 (N, 4) as x1,
+    y1, x2, y2 in pixels, clipped to the image and never empty; ``labels`` int64 (N,) in 1..K; ``image_id`` int;
+    ``area`` float32 (N,) in pixels; ``iscrowd`` int64 (N,).
+
+    Parameters
+    ----------
+    root : path
+        Folder with ``<split>2017/`` or ``<split>2017.zip``, and ``annotations/instances_<split>2017.json``.
+    split : str
+        ``train``, ``val`` or a split's exact name.
+    training : bool
+        Leave crowd annotations out of the targets, and images on which nothing is left to learn out of the set, as
+        mmdetection does. Evaluation needs both.
+    keep_empty : bool, optional
+        Keep images without boxes; by default as `training` says.
+    cache : bool
+        Keep decoded images in memory, up to `CACHE_BYTES`.
+
+    Attributes
+    ----------
+    classes : list of str
+        Names of the categories; label k is ``classes[k - 1]``.
+    category_ids : list of int
+        Their ids in the file, ascending; label k is ``category_ids[k - 1]``.
+    labels : dict of int to int
+        The inverse: label of a category id.
+    coco : pycocotools.coco.COCO
+        All annotations of the split, for COCOeval.
+
+    Raises
+    ------
+    DataError
+        If the folder, the annotations or listed images are missing or broken; an image that cannot be decoded
+        raises it when it is read.
+    """
+
+    def __init__(
+        self,
+        root: str | Path,
+        split: str = "val",
+        *,
+        training: bool = False,
+        keep_empty: bool | None = None,
+        cache: bool = False,
+    ) -> None:
+        self.root, self.split, self.training = Path(root), split, training
+        place, self.annotation_file = find_split(self.root, split)
+        self.images = ImageStore(place, CACHE_BYTES if cache else 0)
+        self.coco = index_annotations(load_annotations(self.annotation_file))
+        missing = self.images.missing(image["file_name"] for image in self.coco.dataset["images"])
+        if missing:
+            others = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+            raise DataError(
+                f"no such image: {self.images.where(missing[0])}{others}, listed in {self.annotation_file}; "
+                f"copy it there, or run `saibench data verify coco --data {self.root}` for all of them"
+            )
+        categories = sorted(self.coco.dataset["categories"], key=lambda category: category["id"])
+        self.category_ids: list[int] = [category["id"] for category in categories]
+        self.classes: list[str] = [category["name"] for category in categories]
+        self.labels = {category: label for label, category in enumerate(self.category_ids, start=1)}
+        keep_empty = not training if keep_empty is None else keep_empty
+        self.ids: list[int] = [
+            image["id"]
+            for image in self.coco.dataset["images"]
+            if keep_empty or any(self._usable(annotation) for annotation in self.coco.imgToAnns[image["id"]])
+        ]
+        if not self.ids:
+            raise DataError(f"{self.annotation_file} leaves no image to use; is it the right file?")
+
+    def _usable(self, annotation: dict[str, Any]) -> bool:
+        width, height = annotation["bbox"][2:]
+        return width > 0 and height > 0 and not (self.training and annotation["iscrowd"])
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+        return len(self.ids)
+
+    def image_id(self, index: int) -> int:
+        """Return COCO's id of an image: the key of its noise, its predictions and its record."""
+        return self.ids[index]
+
+    def size(self, index: int) -> tuple[int, int]:
+        """Return (height, width) of an image as the annotations give it; decodes the image if they do not."""
+        image = self.coco.imgs[self.ids[index]]
+        if "height" in image and "width" in image:
+            return int(image["height"]), int(image["width"])
+        height, width = self.images.read(image["file_name"]).shape[1:]
+        return height, width
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, dict[str, Any]]:
+        """Return ``(image, target)``."""
+        listed = self.coco.imgs[self.ids[index]]
+        image = self.images.read(listed["file_name"])
+        height, width = image.shape[1:]
+        if (listed.get("height", height), listed.get("width", width)) != (height, width):
+            raise DataError(
+                f"{self.images.where(listed['file_name'])} is {width}x{height} pixels, but "
+                f"{self.annotation_file} says {listed.get('width')}x{listed.get('height')}; fetch it again"
+            )
+        annotations = [a for a in self.coco.imgToAnns[listed["id"]] if self._usable(a)]
+        boxes = torch.tensor([a["bbox"] for a in annotations], dtype=torch.float32).reshape(-1, 4)
+        boxes[:, 2:] += boxes[:, :2]
+        boxes[:, 0::2].clamp_(0, width)
+        boxes[:, 1::2].clamp_(0, height)
+        inside = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
+        target = {
+            "boxes": boxes[inside],
+            "labels": torch.tensor([self.labels[a["category_id"]] for a in annotations], dtype=torch.int64)[
+                inside
+            ],
+            "image_id": listed["id"],
+            "area": torch.tensor([a["area"] for a in annotations], dtype=torch.float32)[inside],
+            "iscrowd": torch.tensor([a["iscrowd"] for a in annotations], dtype=torch.int64)[inside],
+        }
+        return image, target
+
+    def fingerprint(self) -> str:
+        """Return a hash of the annotation file and of the listed images' names and sizes on disk."""
+        digest = hashlib.blake2b(self.annotation_file.read_bytes(), digest_size=16)
+        names = sorted(image["file_name"] for image in self.coco.dataset["images"])
+        digest.update(json.dumps([names, self.images.sizes(names)]).encode())
+        return digest.hexdigest()
