@@ -222,6 +222,10 @@ class CocoDetection(Dataset[tuple[torch.Tensor, dict[str, Any]]]):
         """Return COCO's id of an image: the key of its noise, its predictions and its record."""
         return self.ids[index]
 
+    def category_id(self, label: int) -> int:
+        """Return the id that the file gives to the category of label `label`, 1..K."""
+        return self.category_ids[label - 1]
+
     def size(self, index: int) -> tuple[int, int]:
         """Return (height, width) of an image as the annotations give it; decodes the image if they do not."""
         image = self.coco.imgs[self.ids[index]]
