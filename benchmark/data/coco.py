@@ -69,8 +69,9 @@ def find_split(root: Path, split: str) -> tuple[Path, Path]:
 def load_annotations(path: Path) -> dict[str, Any]:
     """Read an annotation file and make sure that every part a reader needs is there and consistent.
 
-    What COCO's tools need but some sets leave out is filled in: ``iscrowd`` 0, ``area`` of the box. Annotations are
-    numbered anew if an id is missing, repeated or 0, because pycocotools takes a match with annotation 0 for none.
+    What COCO's tools need but some sets leave out is filled in: ``iscrowd`` 0, ``area`` of the box.
+    Annotations are numbered anew if an id is missing, repeated or 0, because pycocotools takes a match with
+    annotation 0 for none.
 
     Raises
     ------
@@ -141,9 +142,9 @@ def index_annotations(content: dict[str, Any]) -> COCO:
 class CocoDetection(Dataset[tuple[torch.Tensor, dict[str, Any]]]):
     """One split of a detection set in COCO's format.
 
-    An item is ``(image, target)``: the image uint8 RGB (3, H, W); the target holds ``boxes`` float32 (N, 4) as x1,
-    y1, x2, y2 in pixels, clipped to the image and never empty; ``labels`` int64 (N,) in 1..K; ``image_id`` int;
-    ``area`` float32 (N,) in pixels; ``iscrowd`` int64 (N,).
+    An item is ``(image, target)``: the image uint8 RGB (3, H, W); the target holds ``boxes`` float32 (N, 4)
+    as x1, y1, x2, y2 in pixels, clipped to the image and never empty; ``labels`` int64 (N,) in 1..K;
+    ``image_id`` int; ``area`` float32 (N,) in pixels; ``iscrowd`` int64 (N,).
 
     Parameters
     ----------
@@ -152,8 +153,8 @@ class CocoDetection(Dataset[tuple[torch.Tensor, dict[str, Any]]]):
     split : str
         ``train``, ``val`` or a split's exact name.
     training : bool
-        Leave crowd annotations out of the targets, and images on which nothing is left to learn out of the set, as
-        mmdetection does. Evaluation needs both.
+        Leave crowd annotations out of the targets, and images on which nothing is left to learn out of the
+        set, as mmdetection does. Evaluation needs both.
     keep_empty : bool, optional
         Keep images without boxes; by default as `training` says.
     cache : bool

@@ -72,8 +72,8 @@ def make(
 ) -> Path:
     """Write the embedded set of a task below `root`, unless it is there already.
 
-    It is written under a temporary name and renamed when complete: an interrupted call leaves no half set. The
-    same seed gives the same bytes (with the same versions of NumPy and Pillow).
+    It is written under a temporary name and renamed when complete: an interrupted call leaves no half set.
+    The same seed gives the same bytes (with the same versions of NumPy and Pillow).
 
     Parameters
     ----------

@@ -1,9 +1,10 @@
 """Seeded renderer of the scenes behind the embedded sets: pixels, visible masks and background kinds.
 
-A scene carries what the paper is about: a large, redundant background (sky, buildings, trees, ground; gradients,
-soft texture and a little noise) and a few objects of very different sizes whose class shows only in fine detail:
-outlines and colours are shared, the inner pattern differs. It knows no file format (that is `embedded`), and
-draws random numbers from one counter-based generator per image, so an image depends on its key alone.
+A scene carries what the paper is about: a large, redundant background (sky, buildings, trees, ground;
+gradients, soft texture and a little noise) and a few objects of very different sizes whose class shows only
+in fine detail: outlines and colours are shared, the inner pattern differs. It knows no file format (that is
+`embedded`), and draws random numbers from one counter-based generator per image, so an image depends on its
+key alone.
 """
 
 from __future__ import annotations

@@ -1,0 +1,205 @@
+"""Segmentation data in the folder layout of Cityscapes, with cityscapesscripts' label table.
+
+It gives images and label maps; cropping, scaling and batching are the task's, the metric cityscapesscripts'.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from cityscapesscripts.helpers.annotation import Annotation
+from cityscapesscripts.helpers.labels import id2label, labels, name2label
+from cityscapesscripts.preparation.json2labelImg import createLabelImage
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+from torch.utils.data import Dataset
+
+from benchmark.data.images import EXTENSIONS, ImageStore
+from benchmark.errors import DataError
+
+LAYOUT = (
+    "expected leftImg8bit/<split>/<city>/*_leftImg8bit.png and gtFine/<split>/<city>/*_gtFine_labelIds.png "
+    "(or *_gtFine_polygons.json)"
+)
+IGNORED = 255
+CACHE_BYTES = 1 << 30
+#: Names of the classes that are evaluated, by train id.
+CLASSES = [
+    label.name for label in sorted(labels, key=lambda label: label.trainId) if 0 <= label.trainId < IGNORED
+]
+#: Label ids by train id, (19,); the inverse of `TRAIN_IDS` on the evaluated classes.
+LABEL_IDS = np.array([name2label[name].id for name in CLASSES], np.uint8)
+_UNKNOWN = 254
+
+
+def _train_ids() -> NDArray[np.uint8]:
+    table = np.full(256, _UNKNOWN, np.uint8)
+    table[IGNORED] = IGNORED  # how some tools write the label id -1
+    for label in id2label.values():
+        if label.id >= 0:
+            table[label.id] = label.trainId if 0 <= label.trainId < IGNORED else IGNORED
+    return table
+
+
+#: Train id by label id, (256,): 0..18, 255 for what is not evaluated, 254 for ids unknown to Cityscapes.
+TRAIN_IDS = _train_ids()
+
+
+def read_label_ids(path: Path) -> NDArray[np.uint8]:
+    """Read a label map (H, W) of Cityscapes label ids from ``labelIds.png`` or from ``polygons.json``.
+
+    Polygons are drawn by cityscapesscripts (`json2labelImg`).
+
+    Raises
+    ------
+    DataError
+        If the file is missing, broken or has a label that Cityscapes does not know.
+    """
+    if path.suffix == ".json":
+        return _draw_polygons(path)
+    try:
+        with Image.open(path) as image:
+            label_ids = np.array(image)
+    except FileNotFoundError as error:
+        raise DataError(f"no such label file: {path}; {LAYOUT}") from error
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+        raise DataError(f"cannot decode {path}: {error}; fetch it again") from error
+    if label_ids.ndim != 2 or label_ids.dtype != np.uint8:
+        raise DataError(
+            f"{path} is no label map: it must have one channel of 8 bits; is it the colour image?"
+        )
+    unknown = TRAIN_IDS[label_ids] == _UNKNOWN
+    if unknown.any():
+        raise DataError(
+            f"{path} has label id {label_ids[unknown][0]}; Cityscapes has 0 to {max(id2label)} and 255"
+        )
+    return label_ids
+
+
+def _draw_polygons(path: Path) -> NDArray[np.uint8]:
+    annotation = Annotation()
+    try:
+        annotation.fromJsonText(path.read_text(encoding="utf-8"))
+        if annotation.imgWidth < 1 or annotation.imgHeight < 1:
+            raise ValueError(f"its size is {annotation.imgWidth}x{annotation.imgHeight}")
+        names = {thing.label for thing in annotation.objects}
+        unknown = sorted(
+            n for n in names if n not in name2label and n.removesuffix("group") not in name2label
+        )
+        if unknown:
+            raise DataError(f"{path} has label {unknown[0]!r}, which Cityscapes does not know; rename it")
+        return np.array(createLabelImage(annotation, "ids"), np.uint8)
+    except FileNotFoundError as error:
+        raise DataError(f"no such label file: {path}; {LAYOUT}") from error
+    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
+        raise DataError(f"{path} holds no polygons of Cityscapes: {error!r}; fetch it again") from error
+
+
+class CityscapesSegmentation(Dataset[tuple[torch.Tensor, torch.Tensor]]):
+    """One split of a segmentation set in Cityscapes' layout.
+
+    An item is ``(image, labels)``: the image uint8 RGB (3, H, W), the labels uint8 (H, W) with train ids
+    0..18 and 255 for what is not evaluated.
+
+    Parameters
+    ----------
+    root : path
+        Folder with ``leftImg8bit/`` and ``gtFine/``.
+    split : str
+        ``train``, ``val`` or ``test``.
+    cache : bool
+        Keep decoded images and label maps in memory, up to `CACHE_BYTES` of images.
+
+    Attributes
+    ----------
+    classes : list of str
+        Names by train id.
+
+    Raises
+    ------
+    DataError
+        If folders, images or labels are missing; a file that cannot be decoded raises it when it is read.
+    """
+
+    classes = CLASSES
+
+    def __init__(self, root: str | Path, split: str = "val", *, cache: bool = False) -> None:
+        self.root, self.split = Path(root), split
+        place = self.root / "leftImg8bit" / split
+        if not place.is_dir():
+            raise DataError(f"no such folder: {place}; {LAYOUT}")
+        pictures = find_pictures(place)
+        if not pictures:
+            raise DataError(f"no images in {place}; {LAYOUT}")
+        self.names = sorted(pictures.values())
+        self.stems = [Path(name).stem.removesuffix("_leftImg8bit") for name in self.names]
+        self.label_paths = [
+            self._label_path(Path(name).parent.name, stem)
+            for name, stem in zip(self.names, self.stems, strict=True)
+        ]
+        self.images = ImageStore(place, CACHE_BYTES if cache else 0)
+        self._cache = cache
+        self._kept: dict[int, NDArray[np.uint8]] = {}
+
+    def _label_path(self, city: str, stem: str) -> Path:
+        folder = self.root / "gtFine" / self.split / city
+        for ending in ("labelIds.png", "polygons.json"):
+            path = folder / f"{stem}_gtFine_{ending}"
+            if path.is_file():
+                return path
+        raise DataError(f"no labels for {stem}: neither labelIds.png nor polygons.json in {folder}; {LAYOUT}")
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+        return len(self.names)
+
+    def image_id(self, index: int) -> str:
+        """Return ``<city>_<sequence>_<frame>``: the key of an image's noise, predictions and record."""
+        return self.stems[index]
+
+    def label_ids(self, index: int) -> NDArray[np.uint8]:
+        """Return Cityscapes' own label ids, uint8 (H, W): what its evaluation compares."""
+        kept = self._kept.get(index)
+        if kept is None:
+            kept = read_label_ids(self.label_paths[index])
+            if self._cache:
+                self._kept[index] = kept
+        return kept
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return ``(image, labels)``."""
+        image = self.images.read(self.names[index])
+        label_ids = self.label_ids(index)
+        if label_ids.shape != tuple(image.shape[1:]):
+            raise DataError(
+                f"{self.label_paths[index]} is {_extent(label_ids.shape)} pixels, but its image is "
+                f"{_extent(image.shape[1:])}; fetch both again"
+            )
+        return image, torch.from_numpy(TRAIN_IDS[label_ids])
+
+    def fingerprint(self) -> str:
+        """Return a hash of the label files' content and of the images' names and sizes on disk."""
+        digest = hashlib.blake2b(digest_size=16)
+        digest.update(json.dumps([self.names, self.images.sizes(self.names)]).encode())
+        for path in self.label_paths:
+            digest.update(path.name.encode() + b"\0" + path.read_bytes())
+        return digest.hexdigest()
+
+
+def find_pictures(place: Path) -> dict[str, str]:
+    """Return the images below ``leftImg8bit/<split>``: name by ``<city>/<stem>``, PNG preferred."""
+    pictures: dict[str, str] = {}
+    for path in sorted(place.glob("*/*_leftImg8bit.*")):
+        if path.suffix.lower() in EXTENSIONS:
+            key = f"{path.parent.name}/{path.stem.removesuffix('_leftImg8bit')}"
+            if key not in pictures or path.suffix.lower() == ".png":
+                pictures[key] = f"{path.parent.name}/{path.name}"
+    return pictures
+
+
+def _extent(shape: tuple[int, ...] | torch.Size) -> str:
+    return f"{shape[1]}x{shape[0]}"

@@ -1,0 +1,223 @@
+"""Classification data in image folders by WordNet id, and ImageNet's flat official validation folder.
+
+It gives images and labels; resizing, cropping and batching are the task's.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import re
+from pathlib import Path
+
+import torch
+from torch.utils.data import Dataset
+from torchvision.datasets.folder import find_classes, make_dataset
+
+from benchmark.data.images import EXTENSIONS, ImageStore
+from benchmark.errors import DataError
+
+LAYOUT = "expected train/<WordNet id>/*.JPEG, and val/ in the same form or flat with a file of its labels"
+GROUND_TRUTH = "ILSVRC2012_validation_ground_truth.txt"
+SOLUTION = "LOC_val_solution.csv"
+ORDERS = ("map_clsloc.txt", "meta.mat")
+CACHE_BYTES = 1 << 30
+_WORDNET_ID = re.compile(r"n\d{8}")
+
+
+class ImageNet(Dataset[tuple[torch.Tensor, int]]):
+    """One split of a classification set.
+
+    An item is ``(image, label)``: the image uint8 RGB (3, H, W), the label in 0..K-1, by the ascending order
+    of the class folders' names, as torchvision numbers them.
+
+    Parameters
+    ----------
+    root : path
+        Folder with ``train/<class>/*`` and ``val/<class>/*`` (JPEG, PNG, WebP). ``val`` may also be flat, as
+        ImageNet is given out; its labels are then read from ``LOC_val_solution.csv``, or from
+        ``ILSVRC2012_validation_ground_truth.txt`` with the development kit's ``meta.mat`` or
+        ``map_clsloc.txt``, in the root, in ``val``, or in the kit's ``data`` folder.
+    split : str
+        ``train`` or ``val``.
+    cache : bool
+        Keep decoded images in memory, up to `CACHE_BYTES`.
+
+    Attributes
+    ----------
+    classes : list of str
+        Class names, by label: the WordNet ids of the training folders (of the split's own if there is no
+        ``train``).
+
+    Raises
+    ------
+    DataError
+        If folders, images or labels are missing or do not match; an image that cannot be decoded raises it
+        when it is read.
+    """
+
+    def __init__(self, root: str | Path, split: str = "val", *, cache: bool = False) -> None:
+        self.root, self.split = Path(root), split
+        place = self.root / split
+        if not place.is_dir():
+            raise DataError(f"no such folder: {place}; {LAYOUT}")
+        self.classes, samples = list_samples(self.root, split)
+        self.names = [name for name, _ in samples]
+        self.labels = [label for _, label in samples]
+        self.images = ImageStore(place, CACHE_BYTES if cache else 0)
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+        return len(self.names)
+
+    def image_id(self, index: int) -> str:
+        """Return the file's name below the split: the key of an image's noise, predictions and record."""
+        return self.names[index]
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        """Return ``(image, label)``."""
+        return self.images.read(self.names[index]), self.labels[index]
+
+    def fingerprint(self) -> str:
+        """Return a hash of the classes, the labels, and the images' names and sizes on disk."""
+        content = [self.classes, self.names, self.labels, self.images.sizes(self.names)]
+        return hashlib.blake2b(json.dumps(content).encode(), digest_size=16).hexdigest()
+
+
+def list_samples(root: Path, split: str) -> tuple[list[str], list[tuple[str, int]]]:
+    """List the classes of a set and the images of a split.
+
+    Returns
+    -------
+    classes : list of str
+        By label.
+    samples : list of (str, int)
+        Name below ``root/split`` and label, in ascending order of the names.
+
+    Raises
+    ------
+    DataError
+        If the split has no images, or classes that the training set lacks, or labels that do not fit.
+    """
+    place = root / split
+    own = _folders(place)
+    classes = _folders(root / "train") or own
+    if not own:
+        return _flat(root, place, classes)
+    strangers = sorted(set(own) - set(classes))
+    if strangers:
+        raise DataError(f"{place / strangers[0]} is a class that {root / 'train'} does not have; {LAYOUT}")
+    index = {name: label for label, name in enumerate(classes)}
+    pairs = make_dataset(place, {name: index[name] for name in own}, extensions=EXTENSIONS, allow_empty=True)
+    samples = sorted((Path(path).relative_to(place).as_posix(), label) for path, label in pairs)
+    if not samples:
+        raise DataError(f"no images in the folders of {place}; {LAYOUT}")
+    return classes, samples
+
+
+def _folders(place: Path) -> list[str]:
+    try:
+        return find_classes(place)[0]
+    except FileNotFoundError:  # no such folder, or no folder in it
+        return []
+
+
+def _flat(root: Path, place: Path, classes: list[str]) -> tuple[list[str], list[tuple[str, int]]]:
+    """List a split whose images lie side by side, with the labels of ImageNet's files."""
+    names = sorted(path.name for path in place.iterdir() if path.suffix.lower() in EXTENSIONS)
+    if not names:
+        raise DataError(f"no images in {place}; {LAYOUT}")
+    solution = _find(SOLUTION, root, place)
+    truth = _find(GROUND_TRUTH, root, place)
+    if solution is not None:
+        wordnet, source = _read_solution(solution), solution
+    elif truth is not None:
+        wordnet, source = _read_ground_truth(truth, root, place, names), truth
+    else:
+        raise DataError(
+            f"{place} is flat and nothing gives its labels: put {SOLUTION} or {GROUND_TRUTH} beside it"
+        )
+    classes = classes or sorted(set(wordnet.values()))
+    index = {name: label for label, name in enumerate(classes)}
+    samples = []
+    for name in names:
+        stem = Path(name).stem
+        if stem not in wordnet:
+            raise DataError(
+                f"{source} gives no label for {place / name}; remove the image or complete the file"
+            )
+        if wordnet[stem] not in index:
+            raise DataError(
+                f"{source} gives {name} class {wordnet[stem]}, which {root / 'train'} does not have"
+            )
+        samples.append((name, index[wordnet[stem]]))
+    return classes, samples
+
+
+def _find(name: str, root: Path, place: Path) -> Path | None:
+    """Find one of ImageNet's own files where its downloads put it."""
+    around = [root, place, root / "data", *sorted(root.glob("*devkit*/data")), *sorted(root.glob("*devkit*"))]
+    around += list(root.resolve().parents)[:3]  # Kaggle's download: three levels above Data/CLS-LOC
+    return next((folder / name for folder in around if (folder / name).is_file()), None)
+
+
+def _read_solution(path: Path) -> dict[str, str]:
+    """Read ``LOC_val_solution.csv``: the first WordNet id of each image."""
+    wordnet = {}
+    with path.open(newline="", encoding="utf-8") as file:
+        for number, row in enumerate(csv.reader(file), start=1):
+            if number == 1 and row[:1] == ["ImageId"] or not row:
+                continue
+            fields = row[1].split() if len(row) > 1 else []
+            if not fields or not _WORDNET_ID.fullmatch(fields[0]):
+                raise DataError(f"{path}, line {number}: expected `<image>,<WordNet id> ...`; fetch it again")
+            wordnet[row[0]] = fields[0]
+    return wordnet
+
+
+def _read_ground_truth(path: Path, root: Path, place: Path, names: list[str]) -> dict[str, str]:
+    """Read the official ground truth: line i is the class, in ImageNet's own order, of the i-th image."""
+    order = _read_order(path, root, place)
+    wordnet = {}
+    lines = path.read_text(encoding="utf-8").split()
+    for name in names:
+        number = re.search(r"(\d+)$", Path(name).stem)
+        if number is None or not 1 <= int(number[1]) <= len(lines):
+            raise DataError(
+                f"{path} has {len(lines)} lines, none of them for {place / name}; remove the image"
+            )
+        value = lines[int(number[1]) - 1]
+        if not value.isdigit() or int(value) not in order:
+            raise DataError(
+                f"{path}, line {int(number[1])}: {value!r} is no class of ImageNet; fetch it again"
+            )
+        wordnet[Path(name).stem] = order[int(value)]
+    return wordnet
+
+
+def _read_order(truth: Path, root: Path, place: Path) -> dict[int, str]:
+    """Read which WordNet id each number of the ground truth stands for (not the order of the folder names)."""
+    listed = _find("map_clsloc.txt", root, place)
+    if listed is not None:
+        rows = [line.split() for line in listed.read_text(encoding="utf-8").splitlines() if line.strip()]
+        if all(len(row) >= 2 and _WORDNET_ID.fullmatch(row[0]) and row[1].isdigit() for row in rows):
+            return {int(row[1]): row[0] for row in rows}
+        raise DataError(f"{listed} is not of the form `<WordNet id> <number> <name>`; fetch it again")
+    packed = _find("meta.mat", root, place)
+    if packed is None:
+        raise DataError(
+            f"{truth} numbers the classes in ImageNet's own order; put the development kit's {ORDERS[1]} or "
+            f"{ORDERS[0]} beside it, or use {SOLUTION}"
+        )
+    try:
+        from scipy.io import loadmat
+    except ImportError as error:
+        raise DataError(
+            f"{packed} needs SciPy to be read: install it, or put {ORDERS[0]} beside it"
+        ) from error
+    try:
+        synsets = loadmat(packed, squeeze_me=True)["synsets"]
+        return {int(synset[0]): str(synset[1]) for synset in synsets if int(synset[4]) == 0}
+    except (ValueError, KeyError, IndexError, TypeError, OSError) as error:
+        raise DataError(f"{packed} is not ImageNet's meta.mat: {error}; fetch it again") from error
