@@ -1,0 +1,185 @@
+# cython: language_level=3, boundscheck=False, wraparound=False
+"""The C kernels for Python. Nothing is validated here: call ``benchmark.engine.kernels``, which does."""
+
+from libc.stdint cimport int32_t, int64_t
+
+cdef extern from "kernels.h" nogil:
+    ctypedef struct saibench_geometry:
+        int height, width, out_width, channels, kernel_h, kernel_w, stride, padding, dilation, row_taps
+
+    ctypedef struct saibench_blend_args:
+        int width, window, channels
+        const int32_t *index
+        const float *gate
+        const float *num
+        const float *den
+        const int32_t *nearest
+        float eps
+        const float *rows
+        const float *bias
+        const float *residual
+        float *out
+        int relu
+
+    int saibench_best_isa()
+    int saibench_use_isa(int isa)
+    const char *saibench_isa_name()
+    int saibench_max_threads()
+    size_t saibench_bias_size(int outputs)
+    size_t saibench_packed_size(int outputs, int depth)
+    void saibench_pack(const float *weights, int outputs, int depth, float *packed)
+    size_t saibench_narrow_size(int outputs, int depth)
+    void saibench_narrow_pack(const float *weights, int outputs, int depth, float *packed)
+    int saibench_conv(const saibench_geometry *g, const float *input, const float *packed, const float *bias,
+                      int outputs, const int32_t *positions, int n, float *out, int scatter, const float *residual,
+                      const float *scale, int relu, int threads)
+    int saibench_narrow(const saibench_geometry *g, const float *input, const float *packed, const float *bias,
+                        int outputs, const int32_t *positions, int n, float *out, int scatter, int threads)
+    int saibench_deform(const saibench_geometry *g, const float *input, const float *packed, const float *bias,
+                        int outputs, const int32_t *positions, int n, const float *offsets, float *out, int scatter,
+                        const float *scale, int relu, int threads)
+    void saibench_mask_logits(const saibench_geometry *g, const float *products, int columns, int first, float bias,
+                              int row0, int row1, float *logits, int threads)
+    int64_t saibench_blend(const saibench_blend_args *a, const int32_t *positions, int first, int n, int threads)
+    void saibench_max_pool(const float *input, int input_row0, int height, int width, int channels, int kernel,
+                           int stride, int padding, int row0, int row1, int out_width, float *out, int threads)
+    void saibench_channels_last(const float *input, int channels, int height, int width, int border, float *out,
+                                int threads)
+
+
+cdef inline const float *_f(const float[::1] a) noexcept nogil:
+    return NULL if a is None or a.shape[0] == 0 else &a[0]
+
+
+cdef inline const int32_t *_i(const int32_t[::1] a) noexcept nogil:
+    return NULL if a is None or a.shape[0] == 0 else &a[0]
+
+
+cdef class Geometry:
+    """Where a convolution's output positions read their input (`saibench_geometry`)."""
+
+    cdef saibench_geometry g
+
+    def __init__(self, int height, int width, int out_width, int channels, int kernel_h, int kernel_w, int stride,
+                 int padding, int dilation, bint row_taps):
+        self.g.height, self.g.width, self.g.out_width, self.g.channels = height, width, out_width, channels
+        self.g.kernel_h, self.g.kernel_w, self.g.stride = kernel_h, kernel_w, stride
+        self.g.padding, self.g.dilation, self.g.row_taps = padding, dilation, row_taps
+
+
+def best_isa():
+    return saibench_best_isa()
+
+
+def use_isa(int isa):
+    return saibench_use_isa(isa) == 0
+
+
+def isa_name():
+    return saibench_isa_name().decode()
+
+
+def max_threads():
+    return saibench_max_threads()
+
+
+def bias_size(int outputs):
+    return saibench_bias_size(outputs)
+
+
+def packed_size(int outputs, int depth):
+    return saibench_packed_size(outputs, depth)
+
+
+def pack(const float[:, ::1] weights, float[::1] packed):
+    saibench_pack(&weights[0, 0], weights.shape[0], weights.shape[1], &packed[0])
+
+
+def narrow_size(int outputs, int depth):
+    return saibench_narrow_size(outputs, depth)
+
+
+def narrow_pack(const float[:, ::1] weights, float[::1] packed):
+    saibench_narrow_pack(&weights[0, 0], weights.shape[0], weights.shape[1], &packed[0])
+
+
+def conv(Geometry geometry, const float[::1] x, const float[::1] packed, const float[::1] bias, int outputs,
+         const int32_t[::1] positions, int n, float[::1] out, bint scatter, const float[::1] residual,
+         const float[::1] scale, bint relu, int threads):
+    cdef int failed
+    if n == 0:
+        return
+    with nogil:
+        failed = saibench_conv(&geometry.g, &x[0], &packed[0], _f(bias), outputs, _i(positions), n, &out[0], scatter,
+                               _f(residual), _f(scale), relu, threads)
+    if failed:
+        raise MemoryError("convolution scratch memory")
+
+
+def narrow(Geometry geometry, const float[::1] x, const float[::1] packed, const float[::1] bias, int outputs,
+           const int32_t[::1] positions, int n, float[::1] out, bint scatter, int threads):
+    cdef int failed
+    if n == 0:
+        return
+    with nogil:
+        failed = saibench_narrow(&geometry.g, &x[0], &packed[0], _f(bias), outputs, _i(positions), n, &out[0],
+                                 scatter, threads)
+    if failed:
+        raise MemoryError("convolution scratch memory")
+
+
+def deform(Geometry geometry, const float[::1] x, const float[::1] packed, const float[::1] bias, int outputs,
+           const int32_t[::1] positions, int n, const float[::1] offsets, float[::1] out, bint scatter,
+           const float[::1] scale, bint relu, int threads):
+    cdef int failed
+    if n == 0:
+        return
+    with nogil:
+        failed = saibench_deform(&geometry.g, &x[0], &packed[0], _f(bias), outputs, _i(positions), n, &offsets[0],
+                                 &out[0], scatter, _f(scale), relu, threads)
+    if failed:
+        raise MemoryError("deformable convolution scratch memory")
+
+
+def mask_logits(Geometry geometry, const float[::1] products, int columns, int first, float bias, int row0, int row1,
+                float[::1] logits, int threads):
+    with nogil:
+        saibench_mask_logits(&geometry.g, &products[0], columns, first, bias, row0, row1, &logits[0], threads)
+
+
+def blend(int width, int window, int channels, const int32_t[::1] index, const float[::1] gate,
+          const float[::1] num, const float[::1] den, const int32_t[::1] nearest, float eps, const float[::1] rows,
+          const float[::1] bias, const float[::1] residual, float[::1] out, bint relu, const int32_t[::1] positions,
+          int first, int n, int threads):
+    cdef saibench_blend_args a
+    cdef int64_t pairs
+    if n == 0:
+        return 0
+    a.width, a.window, a.channels = width, window, channels
+    a.index = _i(index)
+    a.gate = _f(gate)
+    a.num = _f(num)
+    a.den = _f(den)
+    a.nearest = _i(nearest)
+    a.eps = eps
+    a.rows = _f(rows)
+    a.bias = _f(bias)
+    a.residual = _f(residual)
+    a.out = &out[0]
+    a.relu = relu
+    with nogil:
+        pairs = saibench_blend(&a, _i(positions), first, n, threads)
+    return pairs
+
+
+def max_pool(const float[::1] x, int row_offset, int height, int width, int channels, int kernel, int stride,
+             int padding, int row0, int row1, int out_width, float[::1] out, int threads):
+    with nogil:
+        saibench_max_pool(&x[0], row_offset, height, width, channels, kernel, stride, padding, row0, row1, out_width,
+                          &out[0], threads)
+
+
+def channels_last(const float[:, :, ::1] image, int border, float[::1] out, int threads):
+    with nogil:
+        saibench_channels_last(&image[0, 0, 0], image.shape[0], image.shape[1], image.shape[2], border, &out[0],
+                               threads)

@@ -1,0 +1,657 @@
+/* The engine's kernels: geometry, packing, threads and the choice of instruction set. The inner loops are in
+ * kernels_isa.h, included here once per instruction set; nothing in this file depends on the CPU it is built on. */
+#include "kernels.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#ifdef _OPENMP
+#include <omp.h>
+#endif
+
+#if defined(__GNUC__) || defined(__clang__)
+#define ALWAYS_INLINE static inline __attribute__((always_inline))
+#define PRAGMA(text) _Pragma(#text)
+#if defined(__clang__)
+#define UNROLL(n) PRAGMA(unroll n)
+#else
+#define UNROLL(n) PRAGMA(GCC unroll n)
+#endif
+#define PREFETCH(p) __builtin_prefetch(p)
+#else
+#define ALWAYS_INLINE static inline
+#define UNROLL(n)
+#define PREFETCH(p) ((void)0)
+#endif
+
+#if (defined(__GNUC__) || defined(__clang__)) && (defined(__x86_64__) || defined(__amd64__))
+#define HAVE_X86 1
+#include <immintrin.h>
+#else
+#define HAVE_X86 0
+#endif
+
+/* Positions of one job: their input rows and output columns share L2 with one panel of weights. */
+#define BLOCK 168
+/* Floats of one job's bilinear samples: they stay in L2 beside a panel of weights. */
+#define SAMPLES 114688
+#define BLEND_STRIP 16
+#define MAX_WINDOW 15
+#define NARROW_TILE 6
+
+typedef struct {
+    int taps, length, outputs, relu;
+    const float *packed, *bias;
+    const float *const *rows;
+    const float *const *residual;
+    const float *scale;
+    float *const *out;
+} conv_job;
+
+typedef struct {
+    const float *row[4];
+    float weight[4];
+} corner;
+
+typedef struct {
+    int count, own;
+    float factor;
+    int32_t row[MAX_WINDOW * MAX_WINDOW + 16];
+    float weight[MAX_WINDOW * MAX_WINDOW + 16];
+} blend_list;
+
+typedef struct {
+    const char *name;
+    int width, panel;
+    void (*conv)(const conv_job *, int);
+    void (*narrow)(const conv_job *, int);
+    void (*narrow_shape)(int, int *, int *);
+    void (*bilinear)(const corner *, int, int, float *);
+    int64_t (*blend)(const saibench_blend_args *, const int32_t *, int, int);
+    void (*max_row)(const float *const *, int, int, float *);
+} isa_table;
+
+/* What does not come from the window: the position's own row, M, and the one row of a nearest fill. Returns whether
+ * the window is to be walked. */
+static int collect_own(const saibench_blend_args *a, int32_t p, blend_list *list, size_t *corner_of_window,
+                       float *one_minus_gate)
+{
+    const int radius = a->window / 2, padded = a->width + 2 * radius;
+    const int y = p / a->width, x = p % a->width;
+    const size_t centre = (size_t)(y + radius) * padded + x + radius;
+    const float gate = a->index[centre] < 0 ? 0.0f : a->gate ? a->gate[centre] : 1.0f;
+    list->own = a->index[centre];
+    list->count = 0;
+    list->factor = 0.0f;
+    *one_minus_gate = 1.0f - gate;
+    *corner_of_window = (size_t)y * padded + x;
+    if (gate == 1.0f)
+        return 0;
+    if (a->nearest) {
+        list->row[0] = a->nearest[p];
+        list->weight[0] = 1.0f;
+        list->count = a->nearest[p] >= 0;
+        list->factor = *one_minus_gate;
+        return 0;
+    }
+    return a->num != NULL;
+}
+
+/* The sampled positions of a window and their weights, without branches on the mask (it is noise by design). */
+static void collect_portable(const saibench_blend_args *a, int32_t p, blend_list *list)
+{
+    const int window = a->window, padded = a->width + 2 * (window / 2);
+    size_t at;
+    float rest, den = 0.0f;
+    int count = 0;
+    if (!collect_own(a, p, list, &at, &rest))
+        return;
+    for (int i = 0, k = 0; i < window; i++, at += padded)
+        for (int j = 0; j < window; j++, k++) {
+            const int32_t row = a->index[at + j];
+            const int sampled = row >= 0;
+            list->row[count] = row;
+            list->weight[count] = a->num[k];
+            den += sampled ? a->den[k] * (a->gate ? a->gate[at + j] : 1.0f) : 0.0f;
+            count += sampled;
+        }
+    list->count = count;
+    list->factor = rest / (den + a->eps);
+}
+
+#if HAVE_X86
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx512f,avx512vl,avx512dq,avx512bw,avx2,fma,popcnt"))),          \
+                             apply_to = function)
+#else
+#pragma GCC push_options
+#pragma GCC target("avx512f,avx512vl,avx512dq,avx512bw,avx2,fma,popcnt,prefer-vector-width=512")
+#endif
+static void collect_avx512(const saibench_blend_args *a, int32_t p, blend_list *list)
+{
+    const int window = a->window, padded = a->width + 2 * (window / 2);
+    const __mmask16 lanes = (__mmask16)((1u << window) - 1u);
+    size_t at;
+    float rest;
+    int count = 0;
+    __m512 den = _mm512_setzero_ps();
+    if (!collect_own(a, p, list, &at, &rest))
+        return;
+    for (int i = 0; i < window; i++, at += padded) {
+        const __m512i rows = _mm512_maskz_loadu_epi32(lanes, a->index + at);
+        const __mmask16 sampled = _mm512_mask_cmpge_epi32_mask(lanes, rows, _mm512_setzero_si512());
+        __m512 weight = _mm512_maskz_loadu_ps(sampled, a->den + i * window);
+        _mm512_storeu_si512(list->row + count, _mm512_maskz_compress_epi32(sampled, rows));
+        _mm512_storeu_ps(list->weight + count,
+                         _mm512_maskz_compress_ps(sampled, _mm512_maskz_loadu_ps(sampled, a->num + i * window)));
+        if (a->gate)
+            weight = _mm512_mul_ps(weight, _mm512_maskz_loadu_ps(sampled, a->gate + at));
+        den = _mm512_add_ps(den, weight);
+        count += __builtin_popcount(sampled);
+    }
+    list->count = count;
+    list->factor = rest / (_mm512_reduce_add_ps(den) + a->eps);
+}
+
+#define ISA(name) name##_avx512
+#define ISA_NAME "avx512"
+#define V __m512
+#define VW 16
+#define TILE 7
+#define PANEL_VECTORS 4
+#define NARROW_VECTORS 2
+#define BLEND_VECTORS 16
+#define VZERO() _mm512_setzero_ps()
+#define VLOAD(p) _mm512_loadu_ps(p)
+#define VSTORE(p, v) _mm512_storeu_ps(p, v)
+#define VLOAD_PART(p, n) _mm512_maskz_loadu_ps((__mmask16)((1u << (n)) - 1u), p)
+#define VSTORE_PART(p, v, n) _mm512_mask_storeu_ps(p, (__mmask16)((1u << (n)) - 1u), v)
+#define VSET(x) _mm512_set1_ps(x)
+#define VFMA(a, b, c) _mm512_fmadd_ps(a, b, c)
+#define VADD(a, b) _mm512_add_ps(a, b)
+#define VMUL(a, b) _mm512_mul_ps(a, b)
+#define VMAX(a, b) _mm512_max_ps(a, b)
+#define VSUM(v) _mm512_reduce_add_ps(v)
+#define VPREFETCH(p) PREFETCH(p)
+#include "kernels_isa.h"
+
+#if defined(__clang__)
+#pragma clang attribute pop
+#pragma clang attribute push(__attribute__((target("avx2,fma"))), apply_to = function)
+#else
+#pragma GCC pop_options
+#pragma GCC push_options
+#pragma GCC target("avx2,fma")
+#endif
+static inline __m256i part_avx2(int n)
+{
+    return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+}
+
+static inline float sum_avx2(__m256 v)
+{
+    __m128 s = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+    s = _mm_add_ps(s, _mm_movehl_ps(s, s));
+    return _mm_cvtss_f32(_mm_add_ss(s, _mm_movehdup_ps(s)));
+}
+
+#define collect_avx2 collect_portable
+#define ISA(name) name##_avx2
+#define ISA_NAME "avx2"
+#define V __m256
+#define VW 8
+#define TILE 6
+#define PANEL_VECTORS 2
+#define NARROW_VECTORS 5
+#define BLEND_VECTORS 8
+#define VZERO() _mm256_setzero_ps()
+#define VLOAD(p) _mm256_loadu_ps(p)
+#define VSTORE(p, v) _mm256_storeu_ps(p, v)
+#define VLOAD_PART(p, n) _mm256_maskload_ps(p, part_avx2(n))
+#define VSTORE_PART(p, v, n) _mm256_maskstore_ps(p, part_avx2(n), v)
+#define VSET(x) _mm256_set1_ps(x)
+#define VFMA(a, b, c) _mm256_fmadd_ps(a, b, c)
+#define VADD(a, b) _mm256_add_ps(a, b)
+#define VMUL(a, b) _mm256_mul_ps(a, b)
+#define VMAX(a, b) _mm256_max_ps(a, b)
+#define VSUM(v) sum_avx2(v)
+#define VPREFETCH(p) PREFETCH(p)
+#include "kernels_isa.h"
+#if defined(__clang__)
+#pragma clang attribute pop
+#else
+#pragma GCC pop_options
+#endif
+#endif /* HAVE_X86 */
+
+/* Four lanes that any compiler can turn into whatever the CPU has. */
+typedef struct {
+    float f[4];
+} quad;
+
+ALWAYS_INLINE quad quad_set(float x)
+{
+    quad r = {{x, x, x, x}};
+    return r;
+}
+ALWAYS_INLINE quad quad_load(const float *p, int n)
+{
+    quad r = {{0.0f, 0.0f, 0.0f, 0.0f}};
+    for (int i = 0; i < n; i++)
+        r.f[i] = p[i];
+    return r;
+}
+ALWAYS_INLINE void quad_store(float *p, quad v, int n)
+{
+    for (int i = 0; i < n; i++)
+        p[i] = v.f[i];
+}
+ALWAYS_INLINE quad quad_fma(quad a, quad b, quad c)
+{
+    for (int i = 0; i < 4; i++)
+        c.f[i] += a.f[i] * b.f[i];
+    return c;
+}
+ALWAYS_INLINE quad quad_add(quad a, quad b)
+{
+    for (int i = 0; i < 4; i++)
+        a.f[i] += b.f[i];
+    return a;
+}
+ALWAYS_INLINE quad quad_mul(quad a, quad b)
+{
+    for (int i = 0; i < 4; i++)
+        a.f[i] *= b.f[i];
+    return a;
+}
+ALWAYS_INLINE quad quad_max(quad a, quad b)
+{
+    for (int i = 0; i < 4; i++)
+        a.f[i] = a.f[i] > b.f[i] ? a.f[i] : b.f[i];
+    return a;
+}
+
+#define ISA(name) name##_portable
+#define ISA_NAME "portable"
+#define V quad
+#define VW 4
+#define TILE 4
+#define PANEL_VECTORS 2
+#define NARROW_VECTORS 5
+#define BLEND_VECTORS 8
+#define VZERO() quad_set(0.0f)
+#define VLOAD(p) quad_load(p, 4)
+#define VSTORE(p, v) quad_store(p, v, 4)
+#define VLOAD_PART(p, n) quad_load(p, n)
+#define VSTORE_PART(p, v, n) quad_store(p, v, n)
+#define VSET(x) quad_set(x)
+#define VFMA(a, b, c) quad_fma(a, b, c)
+#define VADD(a, b) quad_add(a, b)
+#define VMUL(a, b) quad_mul(a, b)
+#define VMAX(a, b) quad_max(a, b)
+#define VSUM(v) (((v).f[0] + (v).f[1]) + ((v).f[2] + (v).f[3]))
+#define VPREFETCH(p) ((void)0)
+#include "kernels_isa.h"
+
+static const isa_table *selected = &table_portable;
+static int initialised = 0;
+
+static const isa_table *table_of(int isa)
+{
+    if (isa == 0)
+        return &table_portable;
+#if HAVE_X86
+    __builtin_cpu_init();
+    if (isa == 1 && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
+        return &table_avx2;
+    if (isa == 2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
+        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw"))
+        return &table_avx512;
+#endif
+    return NULL;
+}
+
+int saibench_best_isa(void)
+{
+    for (int isa = 2; isa > 0; isa--)
+        if (table_of(isa))
+            return isa;
+    return 0;
+}
+
+int saibench_use_isa(int isa)
+{
+    const isa_table *table = table_of(isa);
+    if (!table)
+        return -1;
+    selected = table;
+    initialised = 1;
+    return 0;
+}
+
+static const isa_table *isa(void)
+{
+    if (!initialised)
+        saibench_use_isa(saibench_best_isa());
+    return selected;
+}
+
+const char *saibench_isa_name(void) { return isa()->name; }
+
+int saibench_max_threads(void)
+{
+#ifdef _OPENMP
+    return omp_get_max_threads();
+#else
+    return 1;
+#endif
+}
+
+int saibench_taps(const saibench_geometry *g) { return g->row_taps ? g->kernel_h : g->kernel_h * g->kernel_w; }
+
+int saibench_tap_length(const saibench_geometry *g)
+{
+    return g->row_taps ? g->kernel_w * g->channels : g->channels;
+}
+
+static size_t round_up(size_t n, size_t unit) { return (n + unit - 1) / unit * unit; }
+
+size_t saibench_bias_size(int outputs) { return round_up((size_t)outputs, (size_t)isa()->panel); }
+
+size_t saibench_packed_size(int outputs, int depth) { return saibench_bias_size(outputs) * (size_t)depth; }
+
+void saibench_pack(const float *weights, int outputs, int depth, float *packed)
+{
+    const int panel = isa()->panel;
+    for (int column = 0; column < outputs; column += panel)
+        for (int k = 0; k < depth; k++)
+            for (int j = 0; j < panel; j++)
+                *packed++ = column + j < outputs ? weights[(size_t)(column + j) * depth + k] : 0.0f;
+}
+
+size_t saibench_narrow_size(int outputs, int depth)
+{
+    int vectors, dots;
+    isa()->narrow_shape(outputs, &vectors, &dots);
+    return (size_t)(vectors * isa()->width + dots) * depth;
+}
+
+void saibench_narrow_pack(const float *weights, int outputs, int depth, float *packed)
+{
+    int vectors, dots, lanes;
+    isa()->narrow_shape(outputs, &vectors, &dots);
+    lanes = vectors * isa()->width;
+    for (int k = 0; k < depth; k++)
+        for (int j = 0; j < lanes; j++)
+            *packed++ = j < outputs ? weights[(size_t)j * depth + k] : 0.0f;
+    for (int d = 0; d < dots; d++, packed += depth)
+        memcpy(packed, weights + (size_t)(lanes + d) * depth, sizeof(float) * depth);
+}
+
+/* Row pointers of `n` positions, taps innermost. */
+static void point(const saibench_geometry *g, const float *input, const float *zeros, const int32_t *positions,
+                  int first, int n, const float **rows)
+{
+    for (int i = 0; i < n; i++) {
+        const int p = positions ? positions[first + i] : first + i;
+        const int y0 = p / g->out_width * g->stride - g->padding, x0 = p % g->out_width * g->stride - g->padding;
+        if (g->row_taps) {
+            for (int u = 0; u < g->kernel_h; u++)
+                *rows++ = input + ((size_t)(y0 + g->padding + u) * g->width + x0 + g->padding) * g->channels;
+            continue;
+        }
+        for (int u = 0; u < g->kernel_h; u++) {
+            const int y = y0 + u * g->dilation;
+            const int inside = y >= 0 && y < g->height;
+            const float *line = input + (ptrdiff_t)y * g->width * g->channels;
+            for (int v = 0; v < g->kernel_w; v++) {
+                const int x = x0 + v * g->dilation;
+                *rows++ = inside && x >= 0 && x < g->width ? line + (size_t)x * g->channels : zeros;
+            }
+        }
+    }
+}
+
+/* Blocks of at most `limit` positions, as many as a multiple of the threads, so that none waits for the last one. */
+static int block_size(int n, int limit, int threads)
+{
+    const int rounds = (n + limit * threads - 1) / (limit * threads);
+    const int blocks = rounds * threads;
+    const int size = (int)round_up((size_t)(n + blocks - 1) / blocks, 7);
+    return size < 7 ? 7 : size > limit ? limit : size;
+}
+
+typedef struct {
+    const saibench_geometry *g;
+    const float *input, *packed, *bias;
+    int outputs;
+    const int32_t *positions;
+    int n;
+    const float *offsets;
+    float *out;
+    int scatter;
+    const float *residual, *scale;
+    int relu, narrow;
+} conv_call;
+
+/* Bilinear corners of one position's taps; a corner outside the map has weight 0 and reads the zero row. */
+static void find_corners(const conv_call *c, const float *zeros, int first, int n, corner *corners)
+{
+    const saibench_geometry *g = c->g;
+    const int taps = g->kernel_h * g->kernel_w;
+    for (int i = first; i < first + n; i++) {
+        const int p = c->positions ? c->positions[i] : i;
+        const int y0 = p / g->out_width * g->stride - g->padding, x0 = p % g->out_width * g->stride - g->padding;
+        const float *offset = c->offsets + (size_t)i * 2 * taps;
+        for (int t = 0; t < taps; t++, offset += 2, corners++) {
+            const float y = y0 + t / g->kernel_w * g->dilation + offset[0];
+            const float x = x0 + t % g->kernel_w * g->dilation + offset[1];
+            const int inside = y > -1.0f && x > -1.0f && y < (float)g->height && x < (float)g->width;
+            const int top = inside ? (int)floorf(y) : 0, left = inside ? (int)floorf(x) : 0;
+            const float dy = inside ? y - top : 0.0f, dx = inside ? x - left : 0.0f;
+            for (int k = 0; k < 4; k++) {
+                const int v = top + k / 2, u = left + k % 2;
+                const int valid = inside && v >= 0 && u >= 0 && v < g->height && u < g->width;
+                corners->row[k] = valid ? c->input + ((size_t)v * g->width + u) * g->channels : zeros;
+                corners->weight[k] = valid ? (k / 2 ? dy : 1.0f - dy) * (k % 2 ? dx : 1.0f - dx) : 0.0f;
+            }
+        }
+    }
+}
+
+/* Memory of one thread: row pointers, zeros, and for deformable convolution the samples of a block. */
+typedef struct {
+    const float **rows, **residual;
+    float **out;
+    float *zeros, *samples;
+    corner *corners;
+} scratch;
+
+static void scratch_free(scratch *s)
+{
+    free((void *)s->rows);
+    free((void *)s->residual);
+    free((void *)s->out);
+    free(s->zeros);
+    free(s->samples);
+    free(s->corners);
+}
+
+static int scratch_make(scratch *s, int block, int taps, int length, int deform)
+{
+    memset(s, 0, sizeof *s);
+    s->rows = malloc(sizeof(float *) * (size_t)block * taps);
+    s->residual = malloc(sizeof(float *) * (size_t)block);
+    s->out = malloc(sizeof(float *) * (size_t)block);
+    s->zeros = calloc((size_t)length, sizeof(float));
+    if (deform) {
+        s->samples = malloc(sizeof(float) * (size_t)block * taps * length);
+        s->corners = malloc(sizeof(corner) * (size_t)block * taps);
+    }
+    return s->rows && s->residual && s->out && s->zeros && (!deform || (s->samples && s->corners));
+}
+
+static void run_block(const conv_call *c, const scratch *s, int first, int n)
+{
+    const int taps = saibench_taps(c->g), length = saibench_tap_length(c->g);
+    conv_job job;
+    if (c->offsets) {
+        find_corners(c, s->zeros, first, n, s->corners);
+        isa()->bilinear(s->corners, n * taps, length, s->samples);
+        for (int i = 0; i < n * taps; i++)
+            s->rows[i] = s->samples + (size_t)i * length;
+    } else {
+        point(c->g, c->input, s->zeros, c->positions, first, n, s->rows);
+    }
+    for (int i = 0; i < n; i++) {
+        const size_t row = c->scatter && c->positions ? (size_t)c->positions[first + i] : (size_t)(first + i);
+        s->out[i] = c->out + row * c->outputs;
+        if (c->residual)
+            s->residual[i] = c->residual + row * c->outputs;
+    }
+    job.taps = taps;
+    job.length = length;
+    job.outputs = c->outputs;
+    job.relu = c->relu;
+    job.packed = c->packed;
+    job.bias = c->bias;
+    job.rows = s->rows;
+    job.residual = c->residual ? s->residual : NULL;
+    job.scale = c->scale ? c->scale + first : NULL;
+    job.out = s->out;
+    if (c->narrow)
+        isa()->narrow(&job, n);
+    else
+        isa()->conv(&job, n);
+}
+
+static int run_conv(const conv_call *c, int threads)
+{
+    const int taps = saibench_taps(c->g), length = saibench_tap_length(c->g);
+    int limit = BLOCK, block, failed = 0;
+    if (c->offsets) {
+        limit = SAMPLES / (taps * length) / 7 * 7;
+        limit = limit < 14 ? 14 : limit > BLOCK ? BLOCK : limit;
+    }
+    isa();
+    block = block_size(c->n, limit, threads);
+#ifdef _OPENMP
+#pragma omp parallel num_threads(threads) reduction(| : failed)
+#endif
+    {
+        scratch s;
+        failed = !scratch_make(&s, block, taps, length, c->offsets != NULL);
+#ifdef _OPENMP
+#pragma omp for schedule(dynamic, 1)
+#endif
+        for (int first = 0; first < c->n; first += block)
+            if (!failed)
+                run_block(c, &s, first, c->n - first < block ? c->n - first : block);
+        scratch_free(&s);
+    }
+    return failed ? -1 : 0;
+}
+
+int saibench_conv(const saibench_geometry *g, const float *input, const float *packed, const float *bias, int outputs,
+                  const int32_t *positions, int n, float *out, int scatter, const float *residual,
+                  const float *scale, int relu, int threads)
+{
+    const conv_call c = {g, input, packed, bias, outputs, positions, n, NULL, out, scatter, residual, scale, relu, 0};
+    return run_conv(&c, threads);
+}
+
+int saibench_narrow(const saibench_geometry *g, const float *input, const float *packed, const float *bias,
+                    int outputs, const int32_t *positions, int n, float *out, int scatter, int threads)
+{
+    const conv_call c = {g, input, packed, bias, outputs, positions, n, NULL, out, scatter, NULL, NULL, 0, 1};
+    return run_conv(&c, threads);
+}
+
+int saibench_deform(const saibench_geometry *g, const float *input, const float *packed, const float *bias,
+                    int outputs, const int32_t *positions, int n, const float *offsets, float *out, int scatter,
+                    const float *scale, int relu, int threads)
+{
+    const conv_call c = {g, input, packed, bias, outputs, positions, n, offsets, out, scatter, NULL, scale, relu, 0};
+    return run_conv(&c, threads);
+}
+
+void saibench_mask_logits(const saibench_geometry *g, const float *products, int columns, int first, float bias,
+                          int row0, int row1, float *logits, int threads)
+{
+#ifdef _OPENMP
+#pragma omp parallel for num_threads(threads)
+#endif
+    for (int oy = row0; oy < row1; oy++)
+        for (int ox = 0; ox < g->out_width; ox++) {
+            float sum = bias;
+            for (int t = 0; t < g->kernel_h * g->kernel_w; t++) {
+                const int y = oy * g->stride - g->padding + t / g->kernel_w * g->dilation;
+                const int x = ox * g->stride - g->padding + t % g->kernel_w * g->dilation;
+                if (y >= 0 && y < g->height && x >= 0 && x < g->width)
+                    sum += products[((size_t)y * g->width + x) * columns + first + t];
+            }
+            logits[(size_t)oy * g->out_width + ox] = sum;
+        }
+    (void)threads;
+}
+
+int64_t saibench_blend(const saibench_blend_args *a, const int32_t *positions, int first, int n, int threads)
+{
+    const int block = 4 * BLEND_STRIP;
+    int64_t pairs = 0;
+    isa();
+#ifdef _OPENMP
+#pragma omp parallel for num_threads(threads) schedule(dynamic, 1) reduction(+ : pairs)
+#endif
+    for (int begin = 0; begin < n; begin += block) {
+        const int count = n - begin < block ? n - begin : block;
+        pairs += isa()->blend(a, positions ? positions + begin : NULL, first + begin, count);
+    }
+    (void)threads;
+    return pairs;
+}
+
+void saibench_max_pool(const float *input, int input_row0, int height, int width, int channels, int kernel, int stride,
+                       int padding, int row0, int row1, int out_width, float *out, int threads)
+{
+    isa();
+#ifdef _OPENMP
+#pragma omp parallel for num_threads(threads) schedule(static)
+#endif
+    for (int oy = row0; oy < row1; oy++)
+        for (int ox = 0; ox < out_width; ox++) {
+            const float *rows[MAX_WINDOW * MAX_WINDOW];
+            int n = 0;
+            for (int u = 0; u < kernel; u++)
+                for (int v = 0; v < kernel; v++) {
+                    const int y = oy * stride - padding + u, x = ox * stride - padding + v;
+                    if (y >= 0 && y < height && x >= 0 && x < width)
+                        rows[n++] = input + ((size_t)(y - input_row0) * width + x) * channels;
+                }
+            isa()->max_row(rows, n, channels, out + ((size_t)oy * out_width + ox) * channels);
+        }
+    (void)threads;
+}
+
+void saibench_channels_last(const float *input, int channels, int height, int width, int border, float *out,
+                            int threads)
+{
+    const size_t padded = (size_t)width + 2 * border;
+#ifdef _OPENMP
+#pragma omp parallel for num_threads(threads) schedule(static)
+#endif
+    for (int y = -border; y < height + border; y++) {
+        float *line = out + (size_t)(y + border) * padded * channels;
+        if (y < 0 || y >= height) {
+            memset(line, 0, sizeof(float) * padded * channels);
+            continue;
+        }
+        memset(line, 0, sizeof(float) * border * channels);
+        memset(line + (size_t)(border + width) * channels, 0, sizeof(float) * border * channels);
+        for (int x = 0; x < width; x++)
+            for (int c = 0; c < channels; c++)
+                line[(size_t)(border + x) * channels + c] = input[((size_t)c * height + y) * width + x];
+    }
+    (void)threads;
+}

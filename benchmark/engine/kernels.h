@@ -1,0 +1,89 @@
+/* The engine's kernels: what `_kernels.pyx` calls. float32, channels last: a map of height H and width W with C
+ * channels is H*W rows of C floats. Nothing here allocates the caller's memory, validates its arguments (that is
+ * `kernels.py`) or knows about networks (that is `compiler.py`).
+ *
+ * Every function with a `threads` argument runs on that many OpenMP threads; without OpenMP it runs on one. */
+#ifndef SAIBENCH_KERNELS_H
+#define SAIBENCH_KERNELS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* Where a convolution's output position reads its input. `row_taps` is for few input channels (the stem): a tap is
+ * then one kernel row, kernel_w * channels contiguous floats of an input that carries its own zero border. */
+typedef struct {
+    int height, width;          /* input map, border included if row_taps */
+    int out_width;              /* positions are y * out_width + x */
+    int channels;               /* of the input */
+    int kernel_h, kernel_w, stride, padding, dilation;
+    int row_taps;
+} saibench_geometry;
+
+/* Taps of a geometry and floats of one tap. */
+int saibench_taps(const saibench_geometry *g);
+int saibench_tap_length(const saibench_geometry *g);
+
+/* Instruction sets: 0 portable, 1 AVX2 + FMA, 2 AVX-512. `best` is the highest that this CPU and this build have. */
+int saibench_best_isa(void);
+int saibench_use_isa(int isa); /* 0, or -1 if the CPU or the build does not have it */
+const char *saibench_isa_name(void);
+int saibench_max_threads(void);
+
+/* Floats of packed weights for `outputs` columns of `depth` = taps * tap length. */
+size_t saibench_packed_size(int outputs, int depth);
+/* Packs weights (outputs, depth), row-major, depth ordered as taps x channels, for the selected instruction set. */
+void saibench_pack(const float *weights, int outputs, int depth, float *packed);
+/* The same for the narrow kernel (masks and offsets: few outputs). */
+size_t saibench_narrow_size(int outputs, int depth);
+void saibench_narrow_pack(const float *weights, int outputs, int depth, float *packed);
+
+/* Convolution at `n` positions (NULL: positions 0 .. n-1). `bias` is padded to a whole panel (as long as
+ * saibench_bias_size). Position i is written to row i of `out`, or to row positions[i] when `scatter`; `residual`
+ * has the same rows as `out`. out = scale[i] * relu(conv + bias + residual), each part optional. */
+size_t saibench_bias_size(int outputs);
+int saibench_conv(const saibench_geometry *g, const float *input, const float *packed, const float *bias, int outputs,
+                  const int32_t *positions, int n, float *out, int scatter, const float *residual,
+                  const float *scale, int relu, int threads);
+
+/* The same with few outputs and no epilogue: out (n, outputs), bias optional (not padded). */
+int saibench_narrow(const saibench_geometry *g, const float *input, const float *packed, const float *bias,
+                    int outputs, const int32_t *positions, int n, float *out, int scatter, int threads);
+
+/* Unmodulated deformable convolution, one offset group: offsets (n, 2 * taps) as (dy, dx) pairs. */
+int saibench_deform(const saibench_geometry *g, const float *input, const float *packed, const float *bias,
+                    int outputs, const int32_t *positions, int n, const float *offsets, float *out, int scatter,
+                    const float *scale, int relu, int threads);
+
+/* Sums the shifted taps of a mask convolution: products (H*W, columns) holds, for each input position, one product
+ * per tap; logits of output rows [row0, row1). `first` is the column of the mask's tap 0. */
+void saibench_mask_logits(const saibench_geometry *g, const float *products, int columns, int first, float bias,
+                          int row0, int row1, float *logits, int threads);
+
+/* Interpolation and the end of a block: for each listed position (NULL: 0 .. n-1, plus `first`)
+ *     out = relu(own + (1 - M) * sum_q num(q) * rows(q) / (sum_q den(q) * M(q) + eps) + bias + residual)
+ * over the sampled positions q of the window. `index` (H + window - 1, W + window - 1) holds the row of each sampled
+ * position or -1, with a border of -1; `gate` is M with the same border, or NULL for a 0/1 mask; `rows` already carry
+ * the factor M. `nearest`, if given, names the one row that fills a position, with weight 1, instead of the window.
+ * num == NULL and nearest == NULL fill with zeros. Returns the number of (position, neighbour) pairs summed. */
+typedef struct {
+    int width, window, channels;
+    const int32_t *index;
+    const float *gate, *num, *den;
+    const int32_t *nearest;
+    float eps;
+    const float *rows, *bias, *residual;
+    float *out;
+    int relu;
+} saibench_blend_args;
+int64_t saibench_blend(const saibench_blend_args *a, const int32_t *positions, int first, int n, int threads);
+
+/* Max pooling with implicit -inf border, out rows [row0, row1) of (out_height, out_width, C); `input` holds the input
+ * map from row `input_row0` on. */
+void saibench_max_pool(const float *input, int input_row0, int height, int width, int channels, int kernel, int stride,
+                       int padding, int row0, int row1, int out_width, float *out, int threads);
+
+/* (C, H, W) to (H + 2 * border, W + 2 * border, C), zero border. */
+void saibench_channels_last(const float *input, int channels, int height, int width, int border, float *out,
+                            int threads);
+
+#endif

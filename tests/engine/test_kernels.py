@@ -1,0 +1,312 @@
+"""The kernels against PyTorch and plain NumPy: every instruction set that this CPU has, one and two threads."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torchvision.ops import deform_conv2d
+
+kernels = pytest.importorskip("benchmark.engine.kernels")
+try:
+    kernels.require()
+except kernels.EngineUnavailable as reason:
+    pytest.skip(str(reason), allow_module_level=True)
+
+rng = np.random.default_rng
+
+
+@pytest.fixture(autouse=True, params=kernels.available_instruction_sets(), scope="module")
+def isa(request):
+    kernels.use_instruction_set(request.param)
+    yield request.param
+    kernels.use_instruction_set(kernels.available_instruction_sets()[-1])
+
+
+def close(ours, reference):
+    reference = np.asarray(reference)
+    assert ours.shape == reference.shape
+    assert np.abs(ours - reference).max(initial=0) <= 1e-5 * max(np.abs(reference).max(initial=0), 1e-3)
+
+
+def random(generator, *shape):
+    return generator.standard_normal(shape).astype(np.float32)
+
+
+def to_rows(image):
+    return np.ascontiguousarray(image.transpose(1, 2, 0).reshape(-1, image.shape[0]))
+
+
+def torch_rows(tensor):
+    return np.ascontiguousarray(tensor[0].permute(1, 2, 0).reshape(-1, tensor.shape[1]).numpy())
+
+
+maps = st.tuples(st.integers(1, 17), st.integers(1, 19))
+shapes = st.fixed_dictionaries(
+    {
+        "seed": st.integers(0, 2**16),
+        "size": maps,
+        "cin": st.sampled_from([1, 3, 7, 16, 33, 64]),
+        "cout": st.sampled_from([1, 5, 16, 24, 63, 64, 80, 131]),
+        "kernel": st.sampled_from([1, 3, 5]),
+        "stride": st.integers(1, 3),
+        "dilation": st.integers(1, 3),
+        "density": st.sampled_from([0.0, 0.01, 0.3, 0.9, 1.0]),
+        "threads": st.integers(1, 2),
+    }
+)
+
+
+def case(c, cout=None):
+    """Geometry, torch arguments, image, weight, bias and listed positions of a drawn case."""
+    generator = rng(c["seed"])
+    padding = c["dilation"] * (c["kernel"] // 2)
+    geometry = kernels.Geometry(c["cin"], c["kernel"], c["stride"], padding, c["dilation"])
+    image = random(generator, c["cin"], *c["size"])
+    weight = random(generator, cout or c["cout"], c["cin"], c["kernel"], c["kernel"])
+    bias = random(generator, len(weight))
+    height, width = geometry.out_size(*c["size"])
+    positions = np.flatnonzero(generator.random(height * width) < c["density"]).astype(np.int32)
+    options = {"stride": c["stride"], "padding": padding, "dilation": c["dilation"]}
+    return generator, geometry, options, image, weight, bias, positions
+
+
+@settings(max_examples=40, deadline=None)
+@given(shapes)
+def test_convolution_at_positions_is_the_convolution_there(c):
+    generator, geometry, options, image, weight, bias, positions = case(c)
+    reference = torch_rows(F.conv2d(*map(torch.from_numpy, (image[None], weight, bias)), **options))
+    residual, scale = random(generator, *reference.shape), random(generator, len(positions))
+    layer = kernels.Convolution(weight, bias, geometry)
+    out = np.full((len(positions), len(weight)), np.nan, np.float32)
+    macs = layer(to_rows(image), c["size"], out, positions=positions, threads=c["threads"])
+    close(out, reference[positions])
+    assert macs == len(positions) * weight.size
+    scattered = np.full_like(reference, 7.0)
+    layer(to_rows(image), c["size"], scattered, positions=positions, scatter=True, residual=residual, scale=scale,
+          relu=True, threads=c["threads"])  # fmt: skip
+    expected = np.full_like(reference, 7.0)
+    expected[positions] = np.maximum(reference + residual, 0)[positions] * scale[:, None]
+    close(scattered, expected)
+    dense = np.empty_like(reference)
+    layer(to_rows(image), c["size"], dense, threads=c["threads"])
+    close(dense, reference)
+
+
+@settings(max_examples=30, deadline=None)
+@given(shapes, st.sampled_from([1, 9, 16, 17, 18, 20]))
+def test_narrow_convolution_is_the_convolution(c, outputs):
+    _, geometry, options, image, weight, bias, positions = case(c, outputs)
+    reference = torch_rows(F.conv2d(*map(torch.from_numpy, (image[None], weight, bias)), **options))
+    layer = kernels.NarrowConvolution(weight, bias, geometry)
+    out = np.full((len(positions), outputs), np.nan, np.float32)
+    layer(to_rows(image), c["size"], out, positions=positions, threads=c["threads"])
+    close(out, reference[positions])
+
+
+@settings(max_examples=30, deadline=None)
+@given(shapes)
+def test_deformable_convolution_is_torchvisions(c):
+    generator, geometry, options, image, weight, bias, positions = case(c)
+    height, width = geometry.out_size(*c["size"])
+    offsets = 3 * random(generator, 2 * c["kernel"] ** 2, height, width)
+    reference = torch_rows(
+        deform_conv2d(*map(torch.from_numpy, (image[None], offsets[None], weight, bias)), **options)
+    )
+    layer = kernels.Convolution(weight, bias, geometry)
+    listed = np.ascontiguousarray(to_rows(offsets)[positions])
+    out = np.full((len(positions), len(weight)), np.nan, np.float32)
+    layer.deform(to_rows(image), c["size"], listed, out, positions=positions, relu=True, threads=c["threads"])
+    close(out, np.maximum(reference, 0)[positions])
+
+
+@settings(max_examples=30, deadline=None)
+@given(shapes, st.integers(1, 2))
+def test_two_masks_of_different_strides_come_from_one_pass(c, second):
+    generator, geometry, options, image, weight, bias, _ = case(c, 1)
+    if c["kernel"] == 5:
+        return
+    other = kernels.Geometry(c["cin"], 3, second, 1)
+    weight2 = random(generator, 1, c["cin"], 3, 3)
+    layer = kernels.MaskConvolution([weight, weight2], [float(bias[0]), 0.5], [geometry, other])
+    products = np.full((image[0].size, layer.columns), np.nan, np.float32)
+    layer.products(to_rows(image), c["size"], products, threads=c["threads"])
+    x = torch.from_numpy(image[None])
+    first = F.conv2d(x, torch.from_numpy(weight), torch.from_numpy(bias), **options)[0, 0].numpy()
+    last = (F.conv2d(x, torch.from_numpy(weight2), stride=second, padding=1)[0, 0] + 0.5).numpy()
+    for which, reference in enumerate((first, last)):
+        logits = np.full(reference.shape, np.nan, np.float32)
+        macs = layer.logits(which, products, c["size"], logits, threads=c["threads"])
+        close(logits, reference)
+        assert macs == reference.size * c["cin"] * layer.geometries[which].kernel ** 2
+
+
+def test_row_taps_give_the_stem():
+    generator = rng(0)
+    image, weight = random(generator, 3, 45, 52), random(generator, 64, 3, 7, 7)
+    reference = torch_rows(F.conv2d(torch.from_numpy(image[None]), torch.from_numpy(weight), stride=2, padding=3))
+    layer = kernels.Convolution(weight, None, kernels.Geometry(3, 7, 2, 3, row_taps=True))
+    out = np.empty_like(reference)
+    layer(kernels.channels_last(image, border=3, threads=2), (45, 52), out, threads=2)
+    close(out, reference)
+
+
+def interpolate(mask, values, numerator, denominator, epsilon=1e-5):
+    """The definition: out = M Y + (1 - M) (W * M Y) / (W * M + eps), zero outside the map."""
+    radius = len(numerator) // 2
+    pad = ((radius, radius), (radius, radius))
+    m, y = np.pad(mask, pad), np.pad(values * mask[..., None], (*pad, (0, 0)))
+    out, pairs = np.empty_like(values), 0
+    for i in range(mask.shape[0]):
+        for j in range(mask.shape[1]):
+            window = slice(i, i + len(numerator)), slice(j, j + len(numerator))
+            above = (numerator[..., None] * y[window]).sum((0, 1))
+            below = (denominator * m[window]).sum() + epsilon
+            out[i, j] = y[i + radius, j + radius] + (1 - mask[i, j]) * above / below
+            pairs += int((m[window] > 0).sum()) if mask[i, j] != 1 else 0
+    return out, pairs
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 2**16),
+    size=maps,
+    channels=st.sampled_from([1, 5, 8, 16, 40, 64, 300]),
+    window=st.sampled_from([1, 3, 5, 7, 9]),
+    density=st.sampled_from([0.0, 0.02, 0.3, 0.9, 1.0]),
+    gated=st.booleans(),
+    threads=st.integers(1, 2),
+)
+def test_blend_is_the_definition_of_interpolation(seed, size, channels, window, density, gated, threads):
+    generator = rng(seed)
+    mask = (generator.random(size) < density).astype(np.float32)
+    if gated:
+        mask *= (generator.random(size) + 0.1).astype(np.float32)
+    values = random(generator, *size, channels)
+    numerator, denominator = random(generator, window, window), generator.random((window, window)).astype(np.float32)
+    expected, pairs = interpolate(mask, values, numerator, denominator)
+    samples = kernels.SampleIndex(mask, window, compact=True)
+    rows = (values * mask[..., None]).reshape(-1, channels)[samples.sampled]
+    bias, residual = random(generator, channels), random(generator, mask.size, channels)
+    out = residual.copy()
+    options = {"numerator": numerator, "denominator": denominator, "threads": threads}
+    counted = kernels.blend(samples, rows, out, bias=bias, residual=out, relu=True, **options)
+    assert counted == pairs
+    close(out, np.maximum(expected.reshape(-1, channels) + bias + residual, 0))
+    zero = np.full_like(residual, np.nan)
+    assert kernels.blend(samples, rows, zero, threads=threads) == 0
+    close(zero, (values * mask[..., None]).reshape(-1, channels))
+
+
+def test_blend_in_place_fills_only_the_listed_positions():
+    generator = rng(3)
+    mask = (generator.random((9, 11)) < 0.4).astype(np.float32)
+    values = random(generator, 9, 11, 20)
+    table = generator.random((7, 7)).astype(np.float32)
+    expected, _ = interpolate(mask, values, table, table)
+    missing = np.flatnonzero(mask == 0).astype(np.int32)[::2].copy()
+    samples = kernels.SampleIndex(mask, 7, compact=False)
+    out = values.reshape(-1, 20).copy()
+    kernels.blend(samples, out, out, numerator=table, denominator=table, positions=missing)
+    reference = values.reshape(-1, 20).copy()
+    reference[missing] = expected.reshape(-1, 20)[missing]
+    close(out, reference)
+
+
+def test_nearest_copies_the_named_row():
+    mask = np.zeros((4, 6), np.float32)
+    mask[::2, ::2] = 1
+    samples = kernels.SampleIndex(mask, 1, compact=True)
+    nearest = (np.arange(4)[:, None] // 2 * 3 + np.arange(6) // 2).astype(np.int32)
+    rows = random(rng(0), len(samples.sampled), 8)
+    out = np.empty((24, 8), np.float32)
+    assert kernels.blend(samples, rows, out, nearest=nearest) == 0
+    close(out, rows[nearest.reshape(-1)])
+
+
+@settings(max_examples=20, deadline=None)
+@given(size=st.tuples(st.integers(3, 20), st.integers(3, 20)), channels=st.sampled_from([3, 16, 64, 70]))
+def test_max_pool_is_pytorchs(size, channels):
+    image = random(rng(1), channels, *size)
+    reference = torch_rows(F.max_pool2d(torch.from_numpy(image[None]), 3, 2, 1))
+    out = np.full_like(reference, np.nan)
+    kernels.max_pool(to_rows(image), size, out, kernel=3, stride=2, padding=1, threads=2)
+    close(out, reference)
+    rows = (size[0] + 1) // 2
+    banded = np.full_like(reference, np.nan)
+    for row in range(rows):
+        first = max(0, 2 * row - 1)
+        part = to_rows(image)[first * size[1] : (2 * row + 2) * size[1]]
+        kernels.max_pool(part, size, banded, kernel=3, stride=2, padding=1, first_row=first, rows=(row, row + 1))
+    close(banded, reference)
+
+
+class TestBadInput:
+    geometry = kernels.Geometry(4, 3, 1, 1)
+    x = np.zeros((30, 4), np.float32)
+    out = np.zeros((30, 2), np.float32)
+
+    def layer(self):
+        return kernels.Convolution(np.ones((2, 4, 3, 3), np.float32), None, self.geometry)
+
+    def test_shapes_are_named(self):
+        with pytest.raises(ValueError, match=r"x has shape \(30, 4\), expected \(42, 4\)"):
+            self.layer()(self.x, (6, 7), self.out)
+        with pytest.raises(ValueError, match=r"out has shape \(30, 2\), expected \(1, 2\)"):
+            self.layer()(self.x, (5, 6), self.out, positions=np.zeros(1, np.int32))
+        with pytest.raises(ValueError, match="weight has shape"):
+            kernels.Convolution(np.ones((2, 5, 3, 3), np.float32), None, self.geometry)
+        with pytest.raises(ValueError, match="smaller than the kernel|expected"):
+            kernels.Convolution(np.ones((2, 4, 3, 3), np.float32), None, kernels.Geometry(4, 3))(
+                self.x[:4], (2, 2), self.out
+            )
+
+    def test_dtype_and_layout(self):
+        with pytest.raises(TypeError, match="float64"):
+            self.layer()(self.x.astype(np.float64), (5, 6), self.out)
+        with pytest.raises(TypeError, match="list"):
+            self.layer()([1.0], (5, 6), self.out)
+        with pytest.raises(ValueError, match="contiguous"):
+            self.layer()(np.zeros((30, 8), np.float32)[:, ::2], (5, 6), self.out)
+        with pytest.raises(TypeError, match="positions must be an int32"):
+            self.layer()(self.x, (5, 6), self.out, positions=np.arange(3))
+
+    def test_positions_outside_the_map(self):
+        for wrong in (-1, 30):
+            with pytest.raises(ValueError, match="positions holds"):
+                self.layer()(self.x, (5, 6), self.out, positions=np.array([0, wrong], np.int32), scatter=True)
+
+    def test_not_a_number(self):
+        weight = np.ones((2, 4, 3, 3), np.float32)
+        weight[0, 0, 0, 0] = np.nan
+        with pytest.raises(ValueError, match="NaN"):
+            kernels.Convolution(weight, None, self.geometry)
+        with pytest.raises(ValueError, match="NaN"):
+            kernels.SampleIndex(np.full((3, 3), np.nan, np.float32), 3, compact=True)
+
+    def test_masks(self):
+        with pytest.raises(ValueError, match="empty"):
+            kernels.SampleIndex(np.zeros((0, 4), np.float32), 3, compact=True)
+        with pytest.raises(ValueError, match="window must be odd"):
+            kernels.SampleIndex(np.ones((4, 4), np.float32), 4, compact=True)
+        samples = kernels.SampleIndex(np.ones((5, 6), np.float32), 3, compact=True)
+        with pytest.raises(ValueError, match=r"rows has shape \(29, 2\)"):
+            kernels.blend(samples, np.zeros((29, 2), np.float32), self.out)
+        with pytest.raises(ValueError, match="numerator has shape"):
+            table = np.ones((5, 5), np.float32)
+            kernels.blend(samples, self.out, self.out.copy(), numerator=table, denominator=table)
+
+    def test_unknown_instruction_set(self):
+        with pytest.raises(ValueError, match="not available"):
+            kernels.use_instruction_set("sse9")
+
+    def test_threads(self):
+        with pytest.raises(ValueError, match="threads"):
+            self.layer()(self.x, (5, 6), self.out, threads=0)
+
+
+def test_without_the_compiled_kernels_the_message_says_what_to_install(monkeypatch):
+    monkeypatch.setattr(kernels, "_kernels", None)
+    with pytest.raises(kernels.EngineUnavailable, match="install a C compiler"):
+        kernels.Convolution(np.ones((2, 4, 3, 3), np.float32), None, kernels.Geometry(4, 3, 1, 1))
