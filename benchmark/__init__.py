@@ -4,8 +4,7 @@ The harness: contract, building blocks, tasks, data, counter, engine, training, 
 ``methods/`` and ``baselines/`` and are found by discovery; nothing in here knows one of them by name.
 """
 
+from benchmark._version import __version__
 from benchmark.method import Method, SampledMethod
 
 __all__ = ["Method", "SampledMethod", "__version__"]
-
-__version__ = "0.1.0"

@@ -2,15 +2,17 @@
 
 from dataclasses import dataclass
 
+from torch import Tensor, nn
 from torchvision.models.detection import FasterRCNN
 from torchvision.models.detection.anchor_utils import AnchorGenerator
-from torchvision.models.detection.backbone_utils import BackboneWithFPN
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
-from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
+from torchvision.ops import MultiScaleRoIAlign
+from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastLevelMaxPool
 
 from benchmark.nn.resnet import ResNet
 
 PYRAMID_LEVELS = 5
+LEVELS = ("layer1", "layer2", "layer3", "layer4")  # the maps that boxes are pooled from
 ASPECT_RATIOS = (0.5, 1.0, 2.0)
 
 
@@ -26,8 +28,12 @@ class DetectorSize:
         Side of the finest level's anchors, in pixels; doubles with each level.
     proposals_before, proposals_after : tuple of int
         Proposals kept before (a level) and after non-maximum suppression, in training and inference.
-    boxes_per_image : int
-        Proposals an image that train the box head; the proposal network trains on as many anchors.
+    anchors_per_image, boxes_per_image : int
+        Anchors that train the proposal network, and proposals that train the box head, an image.
+    positive_share : float
+        Largest share of objects among the latter.
+    detections : int
+        Boxes kept an image.
     """
 
     pyramid_channels: int = 256
@@ -37,7 +43,25 @@ class DetectorSize:
     proposals_after: tuple[int, int] = (1000, 1000)
     anchors_per_image: int = 256
     boxes_per_image: int = 512
+    positive_share: float = 0.25
     detections: int = 100
+
+
+class PyramidBackbone(nn.Module):
+    """A backbone and its feature pyramid, with torchvision's names (``body``, ``fpn``, ``out_channels``).
+
+    torchvision's own `BackboneWithFPN` takes the backbone apart; here ``body`` stays the `ResNet` that it is.
+    """
+
+    def __init__(self, body: ResNet, channels: int) -> None:
+        super().__init__()
+        self.body = body
+        self.fpn = FeaturePyramidNetwork(list(body.stage_channels), channels, LastLevelMaxPool())
+        self.out_channels = channels
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        """Map images ``(N, 3, H, W)`` to the pyramid's levels, finest first."""
+        return self.fpn(self.body.stages(x))
 
 
 def build_detector(
@@ -62,16 +86,13 @@ def build_detector(
     FasterRCNN
         torchvision's model: losses in training, detections in inference.
     """
-    layers = {f"layer{stage + 1}": str(stage) for stage in range(4)}
-    pyramid = BackboneWithFPN(
-        backbone, layers, list(backbone.stage_channels), size.pyramid_channels, LastLevelMaxPool()
-    )
     sides = tuple((size.smallest_anchor * 2**level,) for level in range(PYRAMID_LEVELS))
     pooled = 7
     return FasterRCNN(
-        pyramid,
+        PyramidBackbone(backbone, size.pyramid_channels),
         rpn_anchor_generator=AnchorGenerator(sides, (ASPECT_RATIOS,) * PYRAMID_LEVELS),
         box_head=TwoMLPHead(size.pyramid_channels * pooled**2, size.representation),
+        box_roi_pool=MultiScaleRoIAlign(list(LEVELS), pooled, sampling_ratio=2),
         box_predictor=FastRCNNPredictor(size.representation, classes + 1),
         min_size=shorter_side,
         max_size=longer_side,
@@ -82,5 +103,6 @@ def build_detector(
         rpn_post_nms_top_n_test=size.proposals_after[1],
         rpn_batch_size_per_image=size.anchors_per_image,
         box_batch_size_per_image=size.boxes_per_image,
+        box_positive_fraction=size.positive_share,
         box_detections_per_img=size.detections,
     )

@@ -97,6 +97,15 @@ class ResNet(nn.Sequential):
         """Map images ``(N, 3, H, W)`` to the last stage's ``(N, C, H / output_stride, W / output_stride)``."""
         return super().forward(x)
 
+    def stages(self, x: Tensor) -> dict[str, Tensor]:
+        """Map images to the outputs of ``layer1`` to ``layer4``, by name."""
+        maps = {}
+        for name, child in self.named_children():
+            x = child(x)
+            if name.startswith("layer"):
+                maps[name] = x
+        return maps
+
 
 def _strides(output_stride: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Return stride and dilation of the four stages."""

@@ -38,6 +38,7 @@ MINI_DETECTOR = DetectorSize(
     proposals_after=(64, 40),
     anchors_per_image=64,
     boxes_per_image=32,
+    positive_share=0.5,
     detections=30,
 )
 MINI = DetectionRecipe(
@@ -95,7 +96,7 @@ class Coco(Task):
 
     def open(self, root: Path, split: str) -> CocoDetection:
         """Return the reader of a COCO folder."""
-        return CocoDetection(root, split, training=split == "train")
+        return CocoDetection(root, split, training=split == "train", cache=True)
 
     def build(self, recipe: Recipe, backbone: str, classes: int, shorter_side: int) -> FasterRCNN:
         """Return a Faster R-CNN."""
@@ -156,7 +157,7 @@ def _results(predictions: Mapping[str | int, Any], reader: CocoDetection) -> lis
     return [
         {
             "image_id": image,
-            "category_id": reader.category_id(int(label)),
+            "category_id": reader.category_ids[int(label) - 1],
             "bbox": [round(value, 3) for value in box],
             "score": score,
         }

@@ -1,0 +1,250 @@
+"""Many cells: which ones a sweep has, in which order, and running them side by side on one machine.
+
+Cells that others start from come first; the rest follow point by point, so that every curve gets its ends early. Each
+worker process runs one cell at a time; a cell that fails is a record like any other and does not stop the rest.
+"""
+
+import dataclasses
+import inspect
+import itertools
+import multiprocessing
+import os
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch.callbacks import Callback
+
+from benchmark.cells import Plan, Request, execute, plan
+from benchmark.errors import SaibenchError
+from benchmark.method import Method, resolve
+from benchmark.recipe import Recipe
+from benchmark.store import Store
+from benchmark.tasks import find_task
+
+Report = Callable[[str, str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A set of cells to run.
+
+    Attributes
+    ----------
+    plans : list of Plan
+        In the order in which they are started; starting cells first.
+    skipped : mapping
+        Why a method is left out, by its name.
+    """
+
+    plans: list[Plan]
+    skipped: Mapping[str, str]
+
+    def pending(self, store: Store) -> list[Plan]:
+        """Return the plans without a finished record."""
+        return [each for each in self.plans if not _finished(each, store)]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a cell ended: its status, and the error of one that has no result."""
+
+    plan: Plan
+    status: str
+    error: str = ""
+
+
+def make_sweep(
+    task: str,
+    methods: Sequence[str] = (),
+    seeds: Sequence[int] = (0,),
+    scale: str = "mini",
+    data: Path | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    parameters: Mapping[str, Any] | None = None,
+) -> Sweep:
+    """Plan every point of every method's curve.
+
+    Parameters
+    ----------
+    methods
+        Names or plug-in files; empty for all of the project's.
+    parameters
+        Parameters that every method of these names gets; a curve's parameter among them is no longer swept.
+    """
+    recipe = find_task(task).recipe(scale)
+    template = Request(task, "", scale, data=data, overrides=overrides or {})
+    curves: list[list[Plan]] = []
+    skipped: dict[str, str] = {}
+    for kind in resolve(methods):
+        reason = kind.make({}).skip(task)
+        if reason:
+            skipped[kind.name] = reason
+            continue
+        fixed = {name: value for name, value in (parameters or {}).items() if name in kind.model_fields}
+        points = {tuple({**point, **fixed}.items()): None for point in kind.points(recipe.curves)}
+        key = _plugin_path(kind, methods) or kind.name
+        curves.append(
+            [
+                plan(dataclasses.replace(template, method=key, parameters=dict(point), seed=seed))
+                for seed in seeds
+                for point in points
+            ]
+        )
+    return Sweep(_ordered(curves), skipped)
+
+
+def _ordered(curves: Sequence[Sequence[Plan]]) -> list[Plan]:
+    """Put starting cells first, then backbones that start from nothing, then the curves in turn, ends first."""
+    plans = [each for curve in curves for each in curve]
+    starts = {start.cell.id: start for each in plans if (start := each if each.is_start else each.start)}
+    alone = [each for each in plans if each.own_backbone]
+    turns = itertools.zip_longest(*(_ends_first(curve) for curve in curves))
+    rest = [each for turn in turns for each in turn if each and not each.own_backbone and not each.is_start]
+    return [*starts.values(), *alone, *rest]
+
+
+def _ends_first(curve: Sequence[Plan]) -> list[Plan]:
+    """Order a curve so that its two ends come first."""
+    return [curve[0], curve[-1], *curve[1:-1]] if len(curve) > 2 else list(curve)
+
+
+def _plugin_path(kind: type[Method], names: Sequence[str]) -> str | None:
+    """Return the file under which the user named a method, if by file."""
+    source = Path(inspect.getsourcefile(kind) or "").resolve()
+    return next((name for name in names if Path(name).resolve() == source), None)
+
+
+def run_sweep(
+    sweep: Sweep, store: Store, jobs: int, force: bool = False, report: Report | None = None,
+    finished: Callable[[Outcome], None] | None = None,
+) -> list[Outcome]:
+    """Run a sweep's cells, ``jobs`` at a time.
+
+    Parameters
+    ----------
+    report
+        Called as ``report(cell id, phase, done, total)`` while cells train and evaluate.
+    finished
+        Called after each cell.
+
+    Returns
+    -------
+    list of Outcome
+        In the order in which the cells ended.
+    """
+    store.check_writable()
+    todo = sweep.plans if force else sweep.pending(store)
+    outcomes: list[Outcome] = []
+    if not todo:
+        return outcomes
+    context = multiprocessing.get_context("spawn")
+    with context.Manager() as manager:
+        queue = manager.Queue()
+        pool = ProcessPoolExecutor(max_workers=jobs, mp_context=context)
+        try:
+            running: dict[Future[Any], Plan] = {}
+            waiting = list(todo)
+            failed: dict[str, str] = {}
+            while waiting or running:
+                _submit_ready(waiting, running, pool, store, queue, force, jobs, failed, outcomes, finished)
+                done, _ = wait(running, timeout=0.5, return_when=FIRST_COMPLETED)
+                _drain(queue, report)
+                for future in done:
+                    outcome = _outcome(running.pop(future), future)
+                    if outcome.status != "finished":
+                        failed[outcome.plan.cell.id] = outcome.error
+                    outcomes.append(outcome)
+                    if finished:
+                        finished(outcome)
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in list((pool._processes or {}).values()):
+                process.terminate()
+    return outcomes
+
+
+def _submit_ready(
+    waiting: list[Plan], running: dict[Future[Any], Plan], pool: ProcessPoolExecutor, store: Store, queue: Any,
+    force: bool, jobs: int, failed: dict[str, str], outcomes: list[Outcome],
+    finished: Callable[[Outcome], None] | None,
+) -> None:
+    """Start waiting cells whose starting cell has finished, up to the number of jobs."""
+    for planned in list(waiting):
+        if len(running) >= jobs:
+            return
+        start = planned.start
+        if start is not None and start.cell.id in failed:
+            waiting.remove(planned)
+            outcomes.append(Outcome(planned, "failed", f"its starting cell {start.cell.id} failed"))
+            if finished:
+                finished(outcomes[-1])
+            continue
+        if start is not None and not _finished(start, store):
+            continue
+        if start is not None and any(start.cell.id == each.cell.id for each in running.values()):
+            continue
+        waiting.remove(planned)
+        running[pool.submit(_work, planned.request, str(store.root), force, queue)] = planned
+
+
+def _finished(planned: Plan, store: Store) -> bool:
+    record = store.find(planned.cell)
+    return record is not None and record.finished
+
+
+def _drain(queue: Any, report: Report | None) -> None:
+    while not queue.empty():
+        message = queue.get()
+        if report:
+            report(*message)
+
+
+def _outcome(planned: Plan, future: Future[Any]) -> Outcome:
+    try:
+        future.result()
+    except BrokenProcessPool:
+        raise SaibenchError(
+            f"{planned.cell}: its process was killed (out of memory?); start the sweep again, with fewer --jobs"
+        ) from None
+    except SaibenchError as error:
+        return Outcome(planned, "failed", str(error))
+    return Outcome(planned, "finished")
+
+
+def _work(request: Request, store: str, force: bool, queue: Any) -> None:
+    """Run one cell in a worker process."""
+    planned = plan(request)
+    execute(planned, Store(store), force, [QueueProgress(queue, planned.cell.id)])
+
+
+class QueueProgress(Callback):
+    """Sends a cell's progress to the process that shows it, a few times a second at most."""
+
+    def __init__(self, queue: Any, cell_id: str) -> None:
+        self.queue, self.cell_id = queue, cell_id
+        self.parent = os.getppid()
+
+    def on_train_batch_end(self, trainer: Any, module: Any, *rest: Any) -> None:
+        """Report the training step; end with the process that shows it."""
+        if os.getppid() != self.parent:  # the sweep was killed: its workers must not go on unseen
+            raise KeyboardInterrupt
+        if trainer.global_step % 5 == 0:
+            self.queue.put((self.cell_id, "train", trainer.global_step, module.steps))
+
+    def on_test_batch_end(self, trainer: Any, module: Any, outputs: Any, batch: Any, batch_idx: int, *rest: Any) -> None:
+        """Report the evaluated image."""
+        if batch_idx % 10 == 0:
+            self.queue.put((self.cell_id, "evaluate", batch_idx + 1, trainer.num_test_batches[0]))
+
+
+def default_jobs(recipe: Recipe) -> int:
+    """Return how many cells run side by side: one for each group of cores that a cell uses, one on a GPU."""
+    if torch.cuda.is_available() or recipe.threads is None:
+        return 1
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // recipe.threads)
