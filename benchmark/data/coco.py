@@ -10,8 +10,10 @@ import hashlib
 import io
 import json
 import math
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from pycocotools.coco import COCO
@@ -22,6 +24,12 @@ from benchmark.errors import DataError
 
 LAYOUT = "expected {split}2017/ (or {split}2017.zip) beside annotations/instances_{split}2017.json"
 CACHE_BYTES = 1 << 30
+#: The lists of an annotation file and the fields that their entries need.
+FIELDS = {
+    "images": ("id", "file_name"),
+    "categories": ("id", "name"),
+    "annotations": ("image_id", "category_id", "bbox"),
+}
 
 
 def find_split(root: Path, split: str) -> tuple[Path, Path]:
@@ -66,8 +74,67 @@ def find_split(root: Path, split: str) -> tuple[Path, Path]:
     )
 
 
+def read_annotations(path: Path) -> dict[str, Any]:
+    """Read an annotation file and make sure that its lists and their fields are there.
+
+    Raises
+    ------
+    DataError
+        If the file is no JSON or lacks a key.
+    """
+    try:
+        content = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path} is not JSON: {error}; fetch it again") from error
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}") from error
+    if not isinstance(content, dict):
+        raise DataError(f"{path} holds no COCO annotations: the top level is no object; fetch it again")
+    for key, fields in FIELDS.items():
+        entries = content.get(key)
+        if not isinstance(entries, list):
+            raise DataError(f"{path} has no list {key!r}; it needs images, annotations and categories")
+        for number, entry in enumerate(entries):
+            lacking = [f for f in fields if f not in entry] if isinstance(entry, dict) else list(fields)
+            if lacking:
+                raise DataError(f"{path}: entry {number} of {key!r} lacks {', '.join(lacking)}; add it")
+    if not content["categories"]:
+        raise DataError(f"{path} lists no categories; a detector needs at least one")
+    return content
+
+
+class Fault(NamedTuple):
+    """What makes an annotation file unusable: what kind, what exactly, and what to do."""
+
+    kind: str
+    where: str
+    remedy: str
+
+
+def faults(content: dict[str, Any]) -> Iterator[Fault]:
+    """Go through annotations that `read_annotations` read and give what makes them unusable."""
+    for key in ("images", "categories"):
+        for value, count in Counter(entry["id"] for entry in content[key]).items():
+            if count > 1:
+                yield Fault(
+                    "repeated id", f"id {value} occurs {count} times in {key!r}", "make the ids unique"
+                )
+    images = {image["id"] for image in content["images"]}
+    categories = {category["id"] for category in content["categories"]}
+    for number, annotation in enumerate(content["annotations"]):
+        name = f"annotation {annotation.get('id', number)}"
+        image, category, box = annotation["image_id"], annotation["category_id"], annotation["bbox"]
+        if image not in images:
+            yield Fault("unknown image", f"{name} is for image {image}, which is not listed", "remove it")
+        if category not in categories:
+            yield Fault("unknown category", f"{name} has category {category}, which is not listed", "add it")
+        if not is_box(box):
+            remedy = "it must be [left, top, width, height] in pixels"
+            yield Fault("broken box", f"{name} has bbox {box!r}", remedy)
+
+
 def load_annotations(path: Path) -> dict[str, Any]:
-    """Read an annotation file and make sure that every part a reader needs is there and consistent.
+    """Read an annotation file and make sure that it is complete and consistent.
 
     What COCO's tools need but some sets leave out is filled in: ``iscrowd`` 0, ``area`` of the box.
     Annotations are numbered anew if an id is missing, repeated or 0, because pycocotools takes a match with
@@ -78,52 +145,23 @@ def load_annotations(path: Path) -> dict[str, Any]:
     DataError
         If the file is no JSON, lacks a key, or has an annotation of an unknown image or category.
     """
-    try:
-        content = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{path} is not JSON: {error}; fetch it again") from error
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}") from error
-    if not isinstance(content, dict):
-        raise DataError(f"{path} holds no COCO annotations: the top level is no object; fetch it again")
-    for key, fields in {
-        "images": ("id", "file_name"),
-        "categories": ("id", "name"),
-        "annotations": ("image_id", "category_id", "bbox"),
-    }.items():
-        entries = content.get(key)
-        if not isinstance(entries, list):
-            raise DataError(f"{path} has no list {key!r}; it needs images, annotations and categories")
-        for number, entry in enumerate(entries):
-            lacking = [f for f in fields if f not in entry] if isinstance(entry, dict) else list(fields)
-            if lacking:
-                raise DataError(f"{path}: entry {number} of {key!r} lacks {', '.join(lacking)}; add it")
-        if key != "annotations":
-            ids = [entry["id"] for entry in entries]
-            if len(set(ids)) < len(ids):
-                twice = next(i for i in ids if ids.count(i) > 1)
-                raise DataError(f"{path}: id {twice} occurs twice in {key!r}; make the ids unique")
-    if not content["categories"]:
-        raise DataError(f"{path} lists no categories; a detector needs at least one")
-    images = {image["id"] for image in content["images"]}
-    categories = {category["id"] for category in content["categories"]}
+    content = read_annotations(path)
+    for fault in faults(content):
+        raise DataError(f"{path}: {fault.where}; {fault.remedy}")
     annotations = content["annotations"]
-    for number, annotation in enumerate(annotations):
-        name = f"{path}: annotation {annotation.get('id', number)}"
-        if annotation["image_id"] not in images:
-            raise DataError(f"{name} is for image {annotation['image_id']}, which is not listed; remove it")
-        if annotation["category_id"] not in categories:
-            raise DataError(f"{name} has category {annotation['category_id']}, which is not listed; add it")
-        box = annotation["bbox"]
-        if not (isinstance(box, list) and len(box) == 4 and all(_is_number(value) for value in box)):
-            raise DataError(f"{name} has bbox {box!r}; it must be [left, top, width, height] in pixels")
+    for annotation in annotations:
         annotation.setdefault("iscrowd", 0)
-        annotation.setdefault("area", box[2] * box[3])
+        annotation.setdefault("area", annotation["bbox"][2] * annotation["bbox"][3])
     ids = [annotation.get("id") for annotation in annotations]
     if len(set(ids)) < len(ids) or None in ids or 0 in ids:
         for number, annotation in enumerate(annotations, start=1):
             annotation["id"] = number
     return content
+
+
+def is_box(box: object) -> bool:
+    """Return whether `box` is a list of four finite numbers."""
+    return isinstance(box, list) and len(box) == 4 and all(_is_number(value) for value in box)
 
 
 def _is_number(value: object) -> bool:

@@ -197,7 +197,7 @@ def _read_ground_truth(path: Path, root: Path, place: Path, names: list[str]) ->
 
 
 def _read_order(truth: Path, root: Path, place: Path) -> dict[int, str]:
-    """Read which WordNet id each number of the ground truth stands for (not the order of the folder names)."""
+    """Read which WordNet id each number of the ground truth stands for: not the order of the folders."""
     listed = _find("map_clsloc.txt", root, place)
     if listed is not None:
         rows = [line.split() for line in listed.read_text(encoding="utf-8").splitlines() if line.strip()]

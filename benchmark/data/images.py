@@ -5,10 +5,11 @@ Shared by the readers; it knows nothing of labels.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -42,16 +43,37 @@ def decode(content: bytes | Path, name: str) -> torch.Tensor:
     DataError
         If the file is missing, truncated or no image.
     """
+    with _opened(content, name) as image:
+        pixels = np.array(image.convert("RGB"))
+    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+
+
+def inspect(content: bytes | Path, name: str) -> tuple[int, int]:
+    """Decode an image as coarsely as its format allows, to see whether it is whole; return (height, width).
+
+    Raises
+    ------
+    DataError
+        If the file is missing, truncated or no image.
+    """
+    with _opened(content, name) as image:
+        width, height = image.size
+        image.draft("RGB", (1, 1))  # JPEG: an eighth of the resolution, several times faster
+        image.load()
+    return height, width
+
+
+@contextlib.contextmanager
+def _opened(content: bytes | Path, name: str) -> Iterator[Image.Image]:
     try:
         with Image.open(io.BytesIO(content) if isinstance(content, bytes) else content) as image:
-            pixels = np.array(image.convert("RGB"))
+            yield image
     except FileNotFoundError as error:
         raise DataError(f"no such image: {name}; copy it there or take it out of the annotations") from error
     except UnidentifiedImageError as error:
         raise DataError(f"cannot decode {name}: not an image that Pillow knows; fetch it again") from error
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise DataError(f"cannot decode {name}: {error}; fetch it again") from error
-    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
 
 
 class ImageStore:
@@ -135,6 +157,16 @@ class ImageStore:
             self._room -= image.numel()
             self._kept[name] = image.clone()
         return image
+
+    def inspect(self, name: str) -> tuple[int, int]:
+        """Return (height, width) of image `name`, having made sure that it can be decoded.
+
+        Raises
+        ------
+        DataError
+            If it is missing or cannot be decoded.
+        """
+        return inspect(self._content(name), self.where(name))
 
     def _content(self, name: str) -> bytes | Path:
         if not self.zipped:
