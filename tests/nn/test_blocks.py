@@ -1,0 +1,138 @@
+"""Residual blocks: torchvision's network without masks, Figure 3's placements with them."""
+
+import pytest
+import torch
+import torchvision
+from torchvision.models.feature_extraction import create_feature_extractor
+
+from benchmark.errors import DataError, UsageError
+from benchmark.nn import BasicBlock, Bottleneck, Masks, build_backbone, interpolation, load_weights, residual_blocks
+
+
+def adapted(block, placement="two", fill=interpolation.zeros, logits=(0.0, 0.0, 0.0)):
+    block.adapt(Masks.gumbel(grid_stride=None), fill(), placement)
+    for index, logit in enumerate(logits, start=1):
+        mask = getattr(block, f"mask{index}")
+        if mask is not None:
+            torch.nn.init.constant_(mask.conv.bias, logit)
+    for module in block.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.uniform_(module.running_mean, -0.5, 0.5)
+            torch.nn.init.uniform_(module.running_var, 0.5, 2)
+    return block.eval()
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet34", "resnet50", "resnet101"])
+def test_a_dense_backbone_is_torchvisions_key_for_key(name):
+    theirs = getattr(torchvision.models, name)().eval()
+    ours = build_backbone(name).eval()
+    stored = {key: value for key, value in theirs.state_dict().items() if not key.startswith("fc.")}
+    ours.load_state_dict(stored, strict=True)
+    x = torch.randn(1, 3, 64, 96)
+    maps = create_feature_extractor(theirs, [f"layer{i}" for i in range(1, 5)])(x)
+    for layer, value in ours.stages(x).items():
+        torch.testing.assert_close(value, maps[layer])
+
+
+def test_dilated_backbone_is_torchvisions_for_segmentation():
+    theirs = torchvision.models.resnet50(replace_stride_with_dilation=[False, True, True]).eval()
+    ours = build_backbone("resnet50", output_stride=8).eval()
+    ours.load_state_dict({k: v for k, v in theirs.state_dict().items() if not k.startswith("fc.")})
+    x = torch.randn(1, 3, 65, 97)
+    expected = torch.nn.Sequential(*list(theirs.children())[:-2])(x)
+    torch.testing.assert_close(ours(x), expected)
+
+
+@pytest.mark.parametrize(("kind", "stride"), [(Bottleneck, 1), (Bottleneck, 2), (BasicBlock, 1), (BasicBlock, 2)])
+def test_full_masks_change_nothing(kind, stride):
+    torch.manual_seed(0)
+    block = kind(8, 4, stride, name="layer1.1", project=True)
+    x = torch.randn(2, 8, 9, 11)
+    dense = block.eval()(x)
+    torch.testing.assert_close(adapted_full(block)(x), dense)
+
+
+def adapted_full(block):
+    block.adapt(Masks.gumbel(grid_stride=1), interpolation.rbf(5))
+    return block.eval()
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_two_masks_govern_conv1_and_conv2_with_conv3(stride):
+    torch.manual_seed(1)
+    block = adapted(Bottleneck(8, 4, stride, name="layer1.0", project=True))
+    x = torch.randn(1, 8, 10, 12)
+    mask1, mask2, mask3 = block.masks(x)
+    assert mask3 is None and mask1.shape[-2:] == (10, 12) and mask2.shape[-2:] == (10 // stride, 12 // stride)
+    hidden = mask1 * torch.relu(block.bn1(block.conv1(x)))
+    hidden = mask2 * torch.relu(block.bn2(block.conv2(hidden)))
+    expected = torch.relu(block.bn3(block.conv3(hidden)) + block.downsample(x))
+    torch.testing.assert_close(block(x), expected)
+
+
+def test_one_mask_is_shared_and_follows_the_stride():
+    block = adapted(Bottleneck(8, 4, 2, name="layer1.0", project=True), "one")
+    mask1, mask2, mask3 = block.masks(torch.randn(1, 8, 9, 9))
+    assert block.mask2 is None and mask3 is None
+    assert torch.equal(mask2, mask1[..., ::2, ::2]) and mask2.shape[-2:] == (5, 5)
+
+
+def test_three_masks_give_conv3_its_own():
+    torch.manual_seed(2)
+    block = adapted(Bottleneck(8, 4, 1, name="layer1.0", project=True), "three")
+    x = torch.randn(1, 8, 6, 6)
+    mask1, mask2, mask3 = block.masks(x)
+    assert not torch.equal(mask2, mask3)
+    hidden = mask1 * torch.relu(block.bn1(block.conv1(x)))
+    hidden = mask2 * torch.relu(block.bn2(block.conv2(hidden)))
+    expected = torch.relu(mask3 * block.bn3(block.conv3(hidden)) + block.downsample(x))
+    torch.testing.assert_close(block(x), expected)
+
+
+def test_basic_blocks_have_a_mask_for_each_convolution_and_none_in_a_stages_first():
+    model = build_backbone("resnet34")
+    for block in residual_blocks(model):
+        assert block.adaptable == (not block.name.endswith(".0"))
+    torch.manual_seed(3)
+    block = adapted(BasicBlock(4, 4, name="layer1.1"))
+    x = torch.randn(1, 4, 7, 7)
+    mask1, mask2 = block.masks(x)
+    hidden = mask1 * torch.relu(block.bn1(block.conv1(x)))
+    torch.testing.assert_close(block(x), torch.relu(mask2 * block.bn2(block.conv2(hidden)) + x))
+
+
+def test_offsets_come_from_the_blocks_input_and_start_at_zero():
+    torch.manual_seed(4)
+    plain, deformable = (Bottleneck(8, 4, 2, name="layer2.0", project=True, deformable=d) for d in (False, True))
+    deformable.load_state_dict(plain.state_dict(), strict=False)
+    x = torch.randn(1, 8, 10, 10)
+    torch.testing.assert_close(deformable.eval()(x), plain.eval()(x))
+    torch.nn.init.normal_(deformable.offset.weight)
+    assert not torch.allclose(deformable(x), plain(x))
+
+
+def test_weights_load_where_shapes_agree_and_a_missing_file_is_named(tmp_path):
+    from safetensors.torch import save_file
+
+    stored = {k: v for k, v in torchvision.models.resnet18().state_dict().items()}
+    save_file(stored, tmp_path / "resnet18.safetensors")
+    model = build_backbone("resnet18")
+    for block in residual_blocks(model):
+        if block.adaptable:
+            block.adapt(Masks.gumbel(), interpolation.rbf())
+    unfilled = load_weights(model, tmp_path / "resnet18.safetensors")
+    assert unfilled and all("mask" in key or "interpolation" in key for key in unfilled)
+    assert torch.equal(model.conv1.weight, stored["conv1.weight"])
+    with pytest.raises(DataError, match=r"place them at .*resnet50\.safetensors"):
+        load_weights(build_backbone("resnet50"), tmp_path / "resnet50.safetensors")
+
+
+def test_unknown_backbone_and_impossible_choices_are_errors():
+    with pytest.raises(UsageError, match="unknown backbone 'resnet7'; there are"):
+        build_backbone("resnet7")
+    with pytest.raises(UsageError, match="output stride 16"):
+        build_backbone("resnet50", output_stride=16)
+    with pytest.raises(ValueError, match="basic blocks have no deformable"):
+        build_backbone("resnet18", deformable=True)
+    with pytest.raises(ValueError, match="needs bottleneck blocks"):
+        BasicBlock(4, 4, name="layer1.1").adapt(Masks.gumbel(), interpolation.rbf(), "three")
