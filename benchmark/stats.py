@@ -112,9 +112,7 @@ def over_seeds(cells: pd.DataFrame, by: Sequence[str], values: Sequence[str]) ->
     return pd.concat([means, spreads, groups.size().rename("seeds")], axis=1).reset_index()
 
 
-def pareto_front(
-    cost: npt.ArrayLike, value: npt.ArrayLike, higher_is_better: bool = True
-) -> npt.NDArray[np.bool_]:
+def pareto_front(cost: npt.ArrayLike, value: npt.ArrayLike, higher_is_better: bool = True) -> npt.NDArray[np.bool_]:
     """Tell which points no other point beats at once in cost and value.
 
     Parameters

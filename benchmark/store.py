@@ -24,6 +24,7 @@ import errno
 import fcntl
 import functools
 import hashlib
+import importlib
 import importlib.metadata
 import json
 import logging
@@ -236,11 +237,11 @@ def _cpu() -> str:
     return platform.processor() or platform.machine()
 
 
-def _version(distribution: str) -> str | None:
+def _version() -> str:
     try:
-        return importlib.metadata.version(distribution)
-    except importlib.metadata.PackageNotFoundError:
-        return None
+        return importlib.metadata.version("saibench")
+    except importlib.metadata.PackageNotFoundError:  # run from a checkout
+        return importlib.import_module("benchmark").__version__
 
 
 def timestamp() -> str:
@@ -263,7 +264,7 @@ def provenance(started: str | None = None) -> dict[str, Any]:
     return {
         "git_sha": sha,
         "git_dirty": dirty,
-        "saibench": _version("saibench"),
+        "saibench": _version(),
         "torch": torch.__version__,
         "python": platform.python_version(),
         "cpu": _cpu(),
@@ -282,7 +283,7 @@ def _plain(value: object, name: str) -> Any:
     if isinstance(value, enum.Enum):
         value = value.value
     if hasattr(value, "detach"):  # a tensor; torch itself is not imported for this
-        value = value.detach().cpu().numpy()  # type: ignore[attr-defined]
+        value = value.detach().cpu().numpy()
     if isinstance(value, np.generic | np.ndarray):
         value = value.tolist()
     if value is None or isinstance(value, bool | int | str):
@@ -326,9 +327,7 @@ class Record:
         except FileNotFoundError:
             raise StoreError(f"{folder}: not a record (no record.json); move it out of the store") from None
         except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-            raise StoreError(
-                f"{path}: cannot be read ({error}); delete the folder to run it again"
-            ) from error
+            raise StoreError(f"{path}: cannot be read ({error}); delete the folder to run it again") from error
         if not isinstance(fields, dict):
             raise StoreError(f"{path}: holds no JSON object; delete the folder to run the cell again")
         place = dict(zip(("task", "scale", "method", "cell_id"), folder.parts[-4:], strict=True))
@@ -428,8 +427,7 @@ def _locked(path: Path, what: str) -> Iterator[None]:
             os.close(descriptor)
             if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
                 raise CellBusy(
-                    f"{what}: another process is working on it ({holder}); "
-                    "wait for it or end it, then start again"
+                    f"{what}: another process is working on it ({holder}); wait for it or end it, then start again"
                 ) from None
             raise StoreError(
                 f"{path}: this file system does not lock files ({error.strerror}); use another --store"

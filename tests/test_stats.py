@@ -18,10 +18,7 @@ def test_the_front_is_the_points_that_no_other_point_dominates(points, higher_is
     sign = 1 if higher_is_better else -1
 
     def dominated(cost, value):
-        return any(
-            c <= cost and sign * v >= sign * value and (c < cost or sign * v > sign * value)
-            for c, v in points
-        )
+        return any(c <= cost and sign * v >= sign * value and (c < cost or sign * v > sign * value) for c, v in points)
 
     expected = [not any(map(math.isnan, point)) and not dominated(*point) for point in points]
     costs, values = [point[0] for point in points], [point[1] for point in points]

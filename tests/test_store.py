@@ -63,8 +63,7 @@ def test_the_order_of_settings_does_not_change_the_identity(settings):
 @given(st.integers(-(10**9), 10**9))
 def test_a_whole_float_is_the_same_setting_as_the_integer(number):
     same = {
-        a_cell(parameters={"x": value}).id
-        for value in (number, float(number), np.float64(number), np.int64(number))
+        a_cell(parameters={"x": value}).id for value in (number, float(number), np.float64(number), np.int64(number))
     }
     assert len(same) == 1
 
@@ -107,9 +106,7 @@ def test_the_id_is_the_same_in_another_process():
         "{'code':'abc','recipe':{'lr':0.001,'steps':200}}).id)"
     )
     environment = os.environ | {"PYTHONHASHSEED": "7"}
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, env=environment, check=True
-    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment, check=True)
     assert done.stdout.strip() == a_cell().id
 
 

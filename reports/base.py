@@ -1,0 +1,368 @@
+"""What reports share: results read from stores, tables in four formats, provenance lines.
+
+It draws nothing and knows no report by name.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import math
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from benchmark.errors import SaibenchError, StoreError
+from benchmark.store import Record, Store, table
+
+__all__ = [
+    "LABELS",
+    "Column",
+    "Output",
+    "Results",
+    "Table",
+    "is_missing",
+    "label",
+    "nothing",
+    "number",
+    "plain",
+    "provenance_line",
+    "shorten",
+    "slug",
+    "with_spread",
+    "writable",
+    "write",
+]
+
+#: How methods are called in figures and tables; others go by their own names.
+LABELS: Mapping[str, str] = {
+    "stochastic": "Stochastic sampling",
+    "deterministic_gumbel": "Deterministic Gumbel",
+    "relu_gating": "ReLU gating",
+    "uniform": "Uniform (resolution)",
+    "equal_interval": "Equal interval",
+    "smaller_backbone": "Smaller backbone",
+    "perforated": "Perforated",
+    "lccl": "LCCL",
+    "pfec": "PFEC",
+    "sfp": "SFP",
+    "fpgm": "FPGM",
+    "dense": "Dense",
+}
+
+
+def label(method: str) -> str:
+    """Return what a method is called in figures and tables."""
+    return LABELS.get(method, method.replace("_", " "))
+
+
+# ------------------------------------------------------------------------------------------------ in and out
+
+
+@dataclass(frozen=True)
+class Output:
+    """What a report gives.
+
+    Attributes
+    ----------
+    name, title
+        The report's.
+    files
+        What it wrote.
+    text
+        Its tables in Markdown, or one line that says that there is no data.
+    warnings
+        One line each: folders that are no records, cells that were left out, and why.
+    """
+
+    name: str
+    title: str
+    files: list[Path] = field(default_factory=list)
+    text: str = ""
+    warnings: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Results:
+    """The records of some stores.
+
+    Attributes
+    ----------
+    stores
+        The folders.
+    records
+        One a cell; of a cell in several stores, the finished one, or else the first.
+    warnings
+        One line for each store or folder that could not be read.
+    """
+
+    stores: list[Path]
+    records: list[Record]
+    warnings: list[str]
+
+    @classmethod
+    def read(cls, stores: Iterable[str | os.PathLike[str]]) -> Results:
+        """Read stores; one that is not there is a warning."""
+        folders = [Path(store) for store in stores]
+        records: dict[str, Record] = {}
+        warnings: list[str] = []
+        for folder in folders:
+            if not folder.exists():
+                warnings.append(f"{folder}: there is no such store")
+            found, broken = Store(folder).scan()
+            warnings += broken
+            for record in found:
+                known = records.get(record.cell_id)
+                if known is None or (record.finished and not known.finished):
+                    records[record.cell_id] = record
+        return cls(folders, list(records.values()), warnings)
+
+    def cells(self, task: str | None = None, **where: object) -> pd.DataFrame:
+        """Return the records as a flat table (`benchmark.store.Store.records`), those of a task or of all."""
+        return table(self.records, None, task=task, **where)
+
+
+def nothing(name: str, title: str, results: Results, what: str) -> Output:
+    """Return the output of a report that has no data.
+
+    Parameters
+    ----------
+    what
+        Which command makes the data: ``saibench sweep coco``.
+    """
+    where = ", ".join(map(str, results.stores)) or "no store"
+    text = f"{title}: no data in {where}; make some with: {what}"
+    return Output(name, title, text=text, warnings=results.warnings)
+
+
+@contextlib.contextmanager
+def writable(folder: Path) -> Iterator[None]:
+    """Make a folder of outputs and turn errors of writing into one line.
+
+    Raises
+    ------
+    SaibenchError
+        If the folder or a file in it cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield
+    except StoreError:
+        raise
+    except OSError as error:
+        reason = error.strerror or error
+        raise SaibenchError(f"{folder}: cannot be written ({reason}); use another --out") from error
+
+
+def write(path: Path, content: str | bytes) -> Path:
+    """Write a file whole, so that somebody who looks while a sweep goes on never sees half a figure."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+    os.replace(temporary, path)
+    return path
+
+
+# --------------------------------------------------------------------------------------------- values as text
+
+
+def is_missing(value: object) -> bool:
+    """Tell None, NaN and pandas' missing values."""
+    return value is None or value is pd.NA or (isinstance(value, float) and math.isnan(value))
+
+
+def plain(value: object) -> str:
+    """Return any value as short text; nothing for a missing one, ``11`` for 11.0."""
+    if is_missing(value):
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, list | tuple):
+        return " ".join(map(plain, value))
+    return str(value)
+
+
+def number(digits: int, scale: float = 1.0) -> Callable[[object], str]:
+    """Return a formatter to so many decimals, of the value times `scale`."""
+
+    def show(value: Any) -> str:
+        return "" if is_missing(value) else f"{value * scale:.{digits}f}"
+
+    return show
+
+
+def with_spread(mean: object, spread: object, digits: int, scale: float = 1.0) -> str:
+    """Return ``mean ± spread``, or the mean alone where there is no spread."""
+    show = number(digits, scale)
+    return show(mean) if is_missing(spread) or is_missing(mean) else f"{show(mean)} ± {show(spread)}"
+
+
+def shorten(text: str, length: int) -> str:
+    """Cut text that is too long for its place, visibly."""
+    return text if len(text) <= length else f"{text[: length - 1]}…"
+
+
+def slug(text: str) -> str:
+    """Return text fit for a file's name."""
+    return re.sub(r"[^A-Za-z0-9]+", "-", text).strip("-").lower() or "unnamed"
+
+
+def provenance_line(cells: pd.DataFrame) -> str:
+    """Say in one line what the cells were made with: versions, machine, commit, dates, data.
+
+    Parameters
+    ----------
+    cells
+        Rows of `Results.cells`.
+    """
+
+    def values(name: str) -> str:
+        return ", ".join(dict.fromkeys(plain(value) for value in cells[name] if plain(value))) or "unknown"
+
+    pairs = zip(cells["git_sha"], cells["git_dirty"], strict=True)
+    commits = dict.fromkeys(
+        f"{str(sha)[:10]}{' with uncommitted changes' if dirty is True else ''}"
+        for sha, dirty in pairs
+        if not is_missing(sha)
+    )
+    data = dict.fromkeys(
+        f"{dataset} (fingerprint {fingerprint})"
+        for dataset, fingerprint in zip(cells["dataset"], cells["dataset_fingerprint"], strict=True)
+    )
+    days = sorted(str(value)[:10] for value in [*cells["started"], *cells["finished"]] if not is_missing(value))
+    dates = " to ".join(dict.fromkeys([days[0], days[-1]])) if days else "unknown"
+    gpus = values("gpu")
+    return "; ".join(
+        [
+            f"Saibench {values('saibench')}, commit {', '.join(commits) or 'unknown'}",
+            f"torch {values('torch')}, Python {values('python')}",
+            f"CPU {values('cpu')}, threads {values('threads')}{'' if gpus == 'unknown' else f', GPU {gpus}'}",
+            f"made {dates}",
+            f"data {', '.join(data) or 'unknown'}",
+        ]
+    )
+
+
+# ---------------------------------------------------------------------------------------------------- tables
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a table.
+
+    Attributes
+    ----------
+    key
+        The rows' key.
+    head
+        What stands above it.
+    show
+        Turns a value into text.
+    right
+        Whether it is aligned to the right, as numbers are.
+    """
+
+    key: str
+    head: str
+    show: Callable[[Any], str] = plain
+    right: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows that are printed as Markdown, LaTeX and CSV.
+
+    Attributes
+    ----------
+    title
+        Its caption.
+    columns
+        What Markdown and LaTeX show; the CSV has all keys of the rows, as they are.
+    rows
+        Values by key; keys that begin with ``_`` are texts for the columns and not in the CSV.
+    notes
+        Lines under the table.
+    """
+
+    title: str
+    columns: Sequence[Column]
+    rows: Sequence[Mapping[str, Any]]
+    notes: Sequence[str] = ()
+
+    def cells(self) -> list[list[str]]:
+        """Return the texts of the rows; columns that would be empty throughout are shown all the same."""
+        return [[column.show(row.get(column.key)) for column in self.columns] for row in self.rows]
+
+    def markdown(self) -> str:
+        """Return a Markdown table that is aligned as plain text too."""
+        heads = [column.head for column in self.columns]
+        body = [[text.replace("|", "\\|").replace("\n", " ") for text in row] for row in self.cells()]
+        widths = [max(3, *(len(row[index]) for row in [heads, *body])) for index in range(len(heads))]
+
+        def line(texts: Sequence[str]) -> str:
+            padded = (
+                text.rjust(width) if column.right else text.ljust(width)
+                for text, width, column in zip(texts, widths, self.columns, strict=True)
+            )
+            return f"| {' | '.join(padded)} |"
+
+        rule = (
+            f"{'-' * (width - 1)}:" if column.right else "-" * width
+            for width, column in zip(widths, self.columns, strict=True)
+        )
+        parts = [f"**{self.title}**", "", line(heads), f"| {' | '.join(rule)} |", *map(line, body)]
+        for note in self.notes:
+            parts += ["", note]
+        return "\n".join(parts) + "\n"
+
+    def latex(self) -> str:
+        """Return a LaTeX table for the package booktabs."""
+        alignment = "".join("r" if column.right else "l" for column in self.columns)
+        lines = [
+            "% needs \\usepackage{booktabs}",
+            "\\begin{table}",
+            "  \\centering",
+            f"  \\caption{{{_tex(self.title)}}}",
+            "  \\small",
+            f"  \\begin{{tabular}}{{{alignment}}}",
+            "    \\toprule",
+            f"    {' & '.join(_tex(column.head) for column in self.columns)} \\\\",
+            "    \\midrule",
+            *(f"    {' & '.join(map(_tex, row))} \\\\" for row in self.cells()),
+            "    \\bottomrule",
+            "  \\end{tabular}",
+            *(f"  \\par\\footnotesize {_tex(note)}" for note in self.notes),
+            "\\end{table}",
+        ]
+        return "\n".join(lines) + "\n"
+
+    def csv(self) -> str:
+        """Return all keys of the rows as CSV, numbers with all their digits."""
+        columns = list(dict.fromkeys(key for row in self.rows for key in row if not key.startswith("_")))
+        buffer = io.StringIO()
+        frame = pd.DataFrame(list(self.rows), columns=columns, dtype=object)
+        frame.to_csv(buffer, index=False, lineterminator="\n")
+        return buffer.getvalue()
+
+    def write(self, out: Path, stem: str) -> list[Path]:
+        """Write ``<stem>.md``, ``.csv`` and ``.tex`` and return their paths."""
+        forms = {"md": self.markdown(), "csv": self.csv(), "tex": self.latex()}
+        return [write(out / f"{stem}.{extension}", content) for extension, content in forms.items()]
+
+
+_TEX = {
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "γ": r"$\gamma$", "λ": r"$\lambda$",
+    "×": r"$\times$", "−": r"$-$", "–": "--", "…": r"\ldots{}", "⁹": r"$^9$", "“": "``", "”": "''",
+    "<": r"$<$", ">": r"$>$",
+}  # fmt: skip
+
+
+def _tex(text: str) -> str:
+    return "".join(_TEX.get(character, character) for character in text)

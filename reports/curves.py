@@ -1,0 +1,267 @@
+"""From cells to curves: which cells belong together, which parameter a curve runs along, what is on the front.
+
+It draws nothing. A panel is all cells of one task, scale and data set; a series is one line in it.
+"""
+
+from __future__ import annotations
+
+import numbers
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from benchmark.stats import TASK_METRICS, Metric, find_metric, over_seeds, pareto_front
+from reports.base import LABELS, Results, is_missing, label, plain, slug
+
+__all__ = ["COST", "SYMBOLS", "Panel", "Series", "describe", "panels", "stems"]
+
+#: The cost that curves are drawn over: exact, mean per image.
+COST = "gmacs_measured_mean"
+
+#: Symbols of parameters that have one.
+SYMBOLS: Mapping[str, str] = {"gamma": "γ"}
+
+#: The method whose cells are the reference of a panel.
+REFERENCE = "dense"
+
+
+@dataclass(frozen=True)
+class Series:
+    """One line: the cells of a method that differ in one parameter and in their seeds.
+
+    Attributes
+    ----------
+    method, label
+        The record's name, and what the line is called: with the settings that tell it from the method's other
+        lines.
+    parameter
+        The trade-off parameter, which the points are sorted by; None for a single point.
+    points
+        `benchmark.stats.over_seeds` of the cells: cost and score with spread, ``seeds``, the parameters,
+        ``front``.
+    """
+
+    method: str
+    label: str
+    parameter: str | None
+    points: pd.DataFrame
+
+
+@dataclass(frozen=True)
+class Panel:
+    """All cells of one task, scale and data set.
+
+    Attributes
+    ----------
+    task, scale, dataset, fingerprint
+        What the cells share.
+    metric
+        The task's main metric.
+    metrics
+        All metrics that the cells have, the main one first.
+    cells
+        One row a cell, all statuses, sorted like the series; with ``label``, ``setting`` and ``front``.
+    series
+        The lines; the reference is not among them.
+    reference
+        The dense network's point, in the form of `Series.points`; empty if there is none.
+    warnings
+        Cells that were left out, and why.
+    """
+
+    task: str
+    scale: str
+    dataset: str
+    fingerprint: str
+    metric: Metric
+    metrics: Sequence[Metric]
+    cells: pd.DataFrame
+    series: Sequence[Series]
+    reference: pd.DataFrame
+    warnings: Sequence[str]
+
+    @property
+    def score(self) -> str:
+        """The column of the main metric."""
+        return f"metric_{self.metric.name}"
+
+    @property
+    def unfinished(self) -> pd.DataFrame:
+        """The cells that failed or diverged."""
+        return self.cells[self.cells["status"] != "finished"]
+
+    def failures(self) -> list[str]:
+        """Return one line a cell that failed or diverged: what it was and why."""
+        return [
+            f"{str(cell['status']).capitalize()}: {cell['label']}, "
+            f"{', '.join(filter(None, [cell['setting'], 'seed ' + plain(cell['seed'])]))} "
+            f"({cell['cell_id']}): {cell['error']}"
+            for _, cell in self.unfinished.iterrows()
+        ]
+
+
+def panels(results: Results, task: str | None = None) -> list[Panel]:
+    """Return the panels of a task, or of all."""
+    cells = results.cells(task)
+    groups = cells.groupby(["task", "scale", "dataset_fingerprint"], sort=True, dropna=False)
+    return [_panel(group.reset_index(drop=True)) for _, group in groups]
+
+
+def stems(report: str, found: Sequence[Panel]) -> list[str]:
+    """Name a report's files by panel; data sets of one name are told apart by their fingerprints."""
+    names = [f"{report}-{slug(panel.task)}-{slug(panel.scale)}-{slug(panel.dataset)}" for panel in found]
+    count = Counter(names)
+    return [
+        f"{name}-{slug(panel.fingerprint)[:8]}" if count[name] > 1 else name
+        for name, panel in zip(names, found, strict=True)
+    ]
+
+
+def describe(setting: Mapping[str, Any]) -> str:
+    """Return settings as text: ``γ = 0.05, window = 5``; a word alone speaks for itself."""
+    return ", ".join(
+        value if isinstance(value, str) else f"{SYMBOLS.get(name, name.replace('_', ' '))} = {plain(value)}"
+        for name, value in setting.items()
+    )
+
+
+def _panel(cells: pd.DataFrame) -> Panel:
+    first = cells.iloc[0]
+    metrics = _metrics(first["task"], cells)
+    metric = metrics[0] if metrics else find_metric(TASK_METRICS.get(first["task"], ("score",))[0])
+    warnings: list[str] = []
+    cells = _latest(cells, warnings)
+    cells = cells.assign(**{name: pd.to_numeric(cells[name], errors="coerce") for name in _numeric(cells)})
+    score = f"metric_{metric.name}"
+    if score not in cells:
+        cells[score] = float("nan")
+    usable = cells["status"].eq("finished") & cells[COST].notna() & cells[score].notna()
+    for _, cell in cells[cells["status"].eq("finished") & ~usable].iterrows():
+        warnings.append(f"{cell['folder']}: has no {metric.name} or no {COST}; the figure leaves it out")
+
+    methods = [(str(method), group) for method, group in cells.groupby("method")]
+    split = [pair for method, group in methods for pair in _split(method, group, usable, score)]
+    split.sort(key=lambda pair: (_rank(pair[0].method), pair[0].label))
+    lines = [line for line, _ in split if len(line.points)]
+    points = pd.concat([line.points for line in lines]) if lines else pd.DataFrame(columns=[COST, score])
+    front = pareto_front(points[COST], points[score], metric.higher_is_better)
+    start = 0
+    for line in lines:
+        line.points["front"] = front[start : start + len(line.points)]
+        start += len(line.points)
+
+    best = pd.concat([line.points for line in lines]) if lines else pd.DataFrame({"front": [], "ids": []})
+    on_front = best.loc[best["front"].astype(bool), "ids"].explode()
+    merged = pd.concat([rows for _, rows in split], ignore_index=True)
+    merged["front"] = merged["cell_id"].isin(on_front)
+    reference = next((line.points for line in lines if line.method == REFERENCE), pd.DataFrame())
+    return Panel(
+        first["task"],
+        first["scale"],
+        str(first["dataset"]),
+        str(first["dataset_fingerprint"]),
+        metric,
+        metrics,
+        merged,
+        [line for line in lines if line.method != REFERENCE],
+        reference,
+        warnings,
+    )
+
+
+def _rank(method: str) -> tuple[int, str]:
+    """Put the reference first, then methods in the order of the list of labels, then others by name."""
+    known = [REFERENCE, *LABELS]
+    return (known.index(method) if method in known else len(known), method)
+
+
+def _metrics(task: str, cells: pd.DataFrame) -> list[Metric]:
+    columns = [name for name in cells if name.startswith("metric_") and cells[name].notna().any()]
+    there = [name.removeprefix("metric_") for name in columns]
+    known = [name for name in TASK_METRICS.get(task, ()) if name in there]
+    return [find_metric(name) for name in [*known, *(name for name in there if name not in known)]]
+
+
+def _numeric(cells: pd.DataFrame) -> list[str]:
+    names = [COST, "gmacs_measured_std", "gmacs_paper", "density_mean", "seconds_train", "seconds_eval"]
+    return [*names, *(name for name in cells if name.startswith("metric_"))]
+
+
+def _varying(cells: pd.DataFrame) -> list[str]:
+    """Parameters of a method's cells that have more than one value."""
+    names = [name for name in cells if name.startswith("p_")]
+    return [name for name in names if cells[name].map(plain).nunique() > 1]
+
+
+def _latest(cells: pd.DataFrame, warnings: list[str]) -> pd.DataFrame:
+    """Keep the newest of cells that differ only in recipe or code: results of two versions are not one mean."""
+    names = ["method", "seed", *(name for name in cells if name.startswith("p_"))]
+    keys = cells[names].map(plain).agg("\0".join, axis=1)
+    done = cells.assign(_done=cells["status"].eq("finished"))
+    newest = done.sort_values(["_done", "finished"], kind="stable").groupby(keys, sort=False).tail(1).index
+    for index in cells.index.difference(newest):
+        cell = cells.loc[index]
+        warnings.append(
+            f"{cell['folder']}: left out, because a newer cell has the same method, parameters and seed "
+            "under another recipe or code"
+        )
+    return cells.loc[sorted(newest)].reset_index(drop=True)
+
+
+def _only(cells: pd.DataFrame) -> str | None:
+    """Of a method whose cells all agree, the parameter worth telling: one with a symbol, or the only one."""
+    names = [name for name in cells if name.startswith("p_") and cells[name].map(_is_number).all()]
+    known = [name for name in names if name.removeprefix("p_") in SYMBOLS]
+    return known[0] if known else names[0] if len(names) == 1 else None
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, numbers.Real) and not isinstance(value, bool) and not is_missing(value)
+
+
+def _is_number_or_missing(value: object) -> bool:
+    return is_missing(value) or _is_number(value)
+
+
+def _split(method: str, cells: pd.DataFrame, usable: pd.Series, score: str) -> list[tuple[Series, pd.DataFrame]]:
+    """Split a method's cells into lines.
+
+    The trade-off parameter is the number with the most values; the other parameters that vary tell lines
+    apart. The line with the commonest settings has the method's plain name, if there is a commonest.
+    """
+    varying = _varying(cells)
+    numeric = [name for name in varying if cells[name].map(_is_number_or_missing).all()]
+    parameter = max(numeric, key=lambda name: cells[name].nunique(), default=None) or _only(cells)
+    apart = [name for name in varying if name != parameter]
+    usual = {}
+    for name in apart:
+        counts = cells[name].map(plain).value_counts()
+        if len(counts) == 1 or counts.iloc[0] > counts.iloc[1]:
+            usual[name] = counts.index[0]
+    keys = cells[apart].map(plain).agg("\0".join, axis=1) if apart else pd.Series("", index=cells.index)
+    lines = []
+    for _, rows in cells.groupby(keys, sort=False):
+        setting = {
+            name.removeprefix("p_"): rows[name].iloc[0]
+            for name in apart
+            if plain(rows[name].iloc[0]) != usual.get(name)
+        }
+        name = f"{label(method)} ({describe(setting)})" if setting else label(method)
+        rows = rows.sort_values([*([parameter] if parameter else []), "seed"], kind="stable")
+        bare = parameter.removeprefix("p_") if parameter else None
+        settings = [describe({bare: value}) for value in rows[parameter]] if parameter and bare else ""
+        rows = rows.assign(label=name, parameter=bare or "", setting=settings)
+        points = _points(rows[usable.loc[rows.index]], parameter, score)
+        lines.append((Series(method, name, bare, points), rows))
+    return lines
+
+
+def _points(rows: pd.DataFrame, parameter: str | None, score: str) -> pd.DataFrame:
+    by = [parameter] if parameter else ["method"]
+    points = over_seeds(rows, by, [COST, score, "gmacs_paper", "density_mean"])
+    ids = rows.groupby(by, sort=False, dropna=False)["cell_id"].agg(list)
+    points["ids"] = ids.tolist()
+    return points

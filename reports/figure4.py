@@ -1,0 +1,229 @@
+"""Figure 4: computation against accuracy, a curve a method.
+
+One figure for each task, scale and data set in the stores, with the paper's own numbers in a panel of their
+own: (a) COCO and (b) Cityscapes are the paper's; ImageNet, which the paper has only as Table 4, is drawn the
+same way. Beside each figure stands the table of all its cells.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+
+from benchmark.stats import find_metric
+from reports import paper
+from reports.base import (
+    LABELS,
+    Column,
+    Output,
+    Results,
+    Table,
+    is_missing,
+    label,
+    nothing,
+    number,
+    provenance_line,
+    shorten,
+    with_spread,
+)
+from reports.curves import COST, Panel, panels, stems
+from reports.drawing import (
+    PLACES,
+    REFERENCE_LINE,
+    REFERENCE_STYLE,
+    entry,
+    figure_style,
+    legend_below,
+    legend_height,
+    line_style,
+    new_figure,
+    place,
+    save,
+    write_below,
+)
+
+TITLE = "Figure 4: computation against accuracy"
+
+_NAME = "figure4"
+_HEADINGS = {
+    "coco": "Figure 4(a): object detection",
+    "cityscapes": "Figure 4(b): semantic segmentation",
+    "imagenet": "Image classification",
+}
+_PAPER_HEADINGS = {"coco": "The paper: COCO 2017", "cityscapes": "The paper: Cityscapes"}
+_COST_LABEL = "GMACs per image, measured\n(GMACs are the paper's “GFLOPs”)"
+_PAPER_COST_LABEL = "GMACs, the paper's convention\n(printed there as “GFLOPs”)"
+_LEAST_SPAN = 2.0  # per cent
+_LINE = ("color", "linestyle", "linewidth")
+_SOURCES = {"P": "paper", "R": "released code"}
+
+
+def build(results: Results, out: Path) -> Output:
+    """Draw a figure and write a table for each panel."""
+    found = panels(results)
+    if not found:
+        return nothing(_NAME, TITLE, results, "saibench sweep coco")
+    files: list[Path] = []
+    texts: list[str] = []
+    warnings = list(results.warnings)
+    for panel, stem in zip(found, stems(_NAME, found), strict=True):
+        warnings += panel.warnings
+        if panel.series or len(panel.reference):
+            files += _draw(panel, out, stem)
+        table = _table(panel)
+        files += table.write(out, stem)
+        texts.append(table.markdown())
+    return Output(_NAME, TITLE, files, "\n".join(texts), warnings)
+
+
+# --------------------------------------------------------------------------------------------------- figure
+
+
+def _draw(panel: Panel, out: Path, stem: str) -> list[Path]:
+    """Draw our panel, the paper's beside it, legends below each, and what failed below all."""
+    printed = paper.load(panel.task) if panel.task in _PAPER_HEADINGS else None
+    failed = _failed_lines(panel)
+    entries = len(panel.series) + (len(panel.reference) > 0)
+    columns = 3 if printed is None else 2
+    top, height = 0.5, 2.7
+    below = top + height + 0.62
+    theirs_entries = 0 if printed is None else printed.groupby(["method", printed["source"].str[0]]).ngroups
+    foot = below + max(legend_height(entries, columns), legend_height(theirs_entries, 1)) + 0.1
+    with figure_style():
+        figure = new_figure(foot + 0.125 * len(failed) + 0.03)
+        ours = place(figure, 0.55, top, 6.5 if printed is None else 3.75, height)
+        legend_below(figure, 0.15, below, _draw_ours(ours, panel), columns)
+        if printed is not None:
+            theirs = place(figure, 5.0, top, 2.05, height)
+            legend_below(figure, 4.6, below, _draw_paper(theirs, panel.task, printed), 1)
+        if failed:
+            write_below(figure, 0.15, foot, "\n".join(failed), fontsize=6.5, color="#8A1C1C", linespacing=1.2)
+        return save(figure, out, stem)
+
+
+def _draw_ours(axes: Axes, panel: Panel) -> list[Line2D]:
+    points = [panel.reference, *(line.points for line in panel.series)]
+    seeds = max((int(some["seeds"].max()) for some in points if len(some)), default=1)
+    repeated = f", mean of up to {seeds} seeds, bars: ± standard deviation" if seeds > 1 else ""
+    data = f"{shorten(panel.dataset, 36)}, scale {panel.scale}"
+    _head(axes, _HEADINGS.get(panel.task, panel.task), f"{data}{repeated}")
+    axes.set_xlabel(_COST_LABEL)
+    axes.set_ylabel(panel.metric.title)
+    entries = []
+    for _, point in panel.reference.iterrows():
+        axes.axhline(point[panel.score] * panel.metric.scale, **REFERENCE_LINE)
+        style = dict(REFERENCE_STYLE)
+        entries.append(_points(axes, panel, panel.reference, label("dense"), style, zorder=4))
+    for line, style in zip(panel.series, _styles([line.method for line in panel.series]), strict=True):
+        entries.append(_points(axes, panel, line.points, line.label, style))
+    axes.margins(x=0.05, y=0.08)
+    axes.set_xlim(left=0)
+    return entries
+
+
+def _points(
+    axes: Axes, panel: Panel, points: pd.DataFrame, name: str, style: dict[str, Any], zorder: float = 3
+) -> Line2D:
+    scale = panel.metric.scale
+    repeated = points["seeds"].max() > 1
+    axes.errorbar(
+        points[COST],
+        points[panel.score] * scale,
+        xerr=points[f"{COST}_spread"].fillna(0) if repeated else None,
+        yerr=points[f"{panel.score}_spread"].fillna(0) * scale if repeated else None,
+        elinewidth=0.8,
+        zorder=zorder,
+        **style,
+    )
+    return entry(shorten(name, 36), style)
+
+
+def _head(axes: Axes, title: str, line: str) -> None:
+    axes.set_title(title)
+    axes.annotate(line, (0, 1), (0, 5), xycoords="axes fraction", textcoords="offset points", fontsize=7.5)
+
+
+def _styles(methods: Sequence[str]) -> list[dict[str, Any]]:
+    """Give each of the project's methods its own colour in every figure, and others the colours that are left."""
+    own = [name for name in LABELS if name != "dense"]
+    free = [place for place in range(PLACES) if place >= len(own) or own[place] not in methods]
+    others = list(dict.fromkeys(method for method in methods if method not in own))
+    free += range(PLACES, PLACES + len(others))  # more methods than colours: dashes tell them apart
+    taken = dict(zip(others, free, strict=False))
+    places = [own.index(method) if method in own else taken[method] for method in methods]
+    return [line_style(place, methods[:index].count(methods[index])) for index, place in enumerate(places)]
+
+
+def _draw_paper(axes: Axes, task: str, printed: pd.DataFrame) -> list[Line2D]:
+    _head(axes, _PAPER_HEADINGS[task], "as printed, not measured here")
+    axes.set_xlabel(_PAPER_COST_LABEL)
+    axes.set_ylabel(find_metric(printed["metric"].iloc[0]).title)
+    entries = []
+    for (method, source), rows in printed.groupby(["method", printed["source"].str[0]], sort=False):
+        drawn = rows.sort_values("gflops")
+        style = dict(REFERENCE_STYLE) if method == "dense" else _styles([method])[0]
+        if source == "R":
+            style |= {"markerfacecolor": "white", "markeredgecolor": style["color"], "markeredgewidth": 1.0}
+            style |= {"linestyle": (0, (5, 2))}
+        name = f"{label(method)}, {_SOURCES[source]}"
+        if drawn["gflops"].isna().all():  # the paper says how accurate it is, but not how much it computes
+            style |= {"linestyle": (0, (1, 1.2)), "marker": "", "linewidth": 1}
+            axes.axhline(drawn["score"].iloc[0], **{key: style[key] for key in _LINE})
+            name = f"{name} (GFLOPs not stated)"
+        elif method == "dense":
+            axes.axhline(drawn["score"].iloc[0], **REFERENCE_LINE)
+        axes.plot(drawn["gflops"], drawn["score"], zorder=3, **style)
+        entries.append(entry(name, style))
+    axes.margins(x=0.06, y=0.08)
+    axes.set_xlim(left=0)
+    low, high = axes.get_ylim()
+    if high - low < _LEAST_SPAN:  # 0.2 points of two printed numbers must not look like a cliff
+        axes.set_ylim(high - _LEAST_SPAN, high)
+    return entries
+
+
+def _failed_lines(panel: Panel) -> list[str]:
+    """One line a failed or diverged cell, for under the figure."""
+    return [shorten(line, 130) for line in panel.failures()]
+
+
+# ---------------------------------------------------------------------------------------------------- table
+
+
+def _table(panel: Panel) -> Table:
+    rows = []
+    for _, cell in panel.cells.iterrows():
+        row = {name: None if is_missing(value) else value for name, value in cell.items() if name != "folder"}
+        row["_measured"] = with_spread(cell[COST], cell["gmacs_measured_std"], 3)
+        row["_front"] = "*" if cell["front"] else ""
+        rows.append(row)
+    columns = [
+        Column("label", "Method"),
+        Column("setting", "Setting"),
+        Column("seed", "Seed", right=True),
+        *(
+            Column(f"metric_{metric.name}", metric.title, number(1 if metric.unit else 3, metric.scale), True)
+            for metric in panel.metrics
+        ),
+        Column("_measured", "GMACs measured", right=True),
+        Column("gmacs_paper", "GMACs paper", number(3), True),
+        Column("density_mean", "Density", number(3), True),
+        Column("seconds_train", "Train s", number(0), True),
+        Column("seconds_eval", "Eval s", number(0), True),
+        Column("_front", "Front"),
+        Column("status", "Status"),
+        Column("cell_id", "Cell"),
+    ]
+    notes = [
+        "GMACs measured: mean ± standard deviation over the images. Front: * where no other point has both less "
+        "computation and higher accuracy. GMACs paper: the paper's convention for what it calls GFLOPs.",
+        *panel.failures(),
+        f"Provenance: {provenance_line(panel.cells)}.",
+    ]
+    heading = _HEADINGS.get(panel.task, panel.task)
+    return Table(f"{heading}; {panel.dataset}, scale {panel.scale}", columns, rows, notes)
