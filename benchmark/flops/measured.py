@@ -1,0 +1,325 @@
+"""The ``measured`` convention: multiply-accumulates that run for each image, exactly, from that image's masks.
+
+    counter = MeasuredCounter(model)
+    with counter.recording():
+        for batch in loader:
+            counter.identify(batch.identifiers)
+            model(batch.images)
+    counter.images(), counter.layers(), counter.density_maps(), counter.uncounted
+
+Dense layers come from fvcore (`benchmark.flops.trace`), masks from the evaluation itself (`benchmark.flops.recorder`)
+and the rules of what runs from `benchmark.nn.sparsity`, which the CPU engine obeys too. An image is counted at the
+padded size at which it ran: batches of mixed sizes pad, and what pads is computed. All numbers are integers until
+they are averaged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from benchmark.errors import SaibenchError
+from benchmark.flops.adapter import SCOPES, Adapter, adapter_for
+from benchmark.flops.handles import KINDS
+from benchmark.flops.recorder import QUANTITIES, MaskedBlock, Recorder, SizeGroup
+from benchmark.flops.trace import Size
+from benchmark.nn import sparsity
+from benchmark.nn.masks import Mask
+
+#: What masked layers compute beside what is counted, by name.
+UNCOUNTED_MASKS = ("mask: sigmoid, noise, threshold, grid prior",)
+UNCOUNTED_FILLS = ("interpolation: kernel weights, sum of weights, division, blending, copies",)
+
+#: Side of the grid on which density maps of several sizes are averaged.
+MAP_SIDE = 64
+
+
+@dataclass
+class Row:
+    """A layer of the table, for the images of one size.
+
+    Attributes
+    ----------
+    layer, kind, scope
+        Name in the model; ``conv``, ``mask``, ``offset``, ``bilinear``, ``interpolation`` or ``linear``; and
+        ``backbone``, ``neck`` or ``head``.
+    positions
+        Output positions of a convolution, None for what has none.
+    sampled
+        Positions computed, an integer or one for each image.
+    macs
+        Multiply-accumulates, an integer or one for each image.
+    """
+
+    layer: str
+    kind: str
+    scope: str
+    positions: int | None
+    sampled: Any
+    macs: Any
+
+
+class MeasuredCounter:
+    """Counts what a model computes during an evaluation.
+
+    Parameters
+    ----------
+    model
+        In its adapted form, with masks; its parameters are only read.
+    adapter
+        How the model is counted; chosen by `benchmark.flops.adapter.adapter_for` if not given.
+    """
+
+    def __init__(self, model: nn.Module, adapter: Adapter | None = None) -> None:
+        self.model = model
+        self.adapter = adapter_for(model) if adapter is None else adapter
+        self.recorder = Recorder(model, self.adapter)
+        self._tables: dict[Size, list[Row]] = {}
+
+    def recording(self) -> AbstractContextManager[None]:
+        """Record the evaluation batches that run inside of the block; what was recorded before is forgotten."""
+        self.recorder.reset()
+        self._tables = {}
+        return self.recorder.recording()
+
+    def identify(self, identifiers: Sequence[str | int]) -> None:
+        """Name the images of the next batch, in their order; without it, images are named by running number."""
+        self.recorder.identify(identifiers)
+
+    def images(self) -> pd.DataFrame:
+        """Return the count of each image, in the order in which they ran.
+
+        Returns
+        -------
+        pandas.DataFrame
+            Columns ``image_id``; ``height, width`` (padded, in pixels); ``regions`` (RoIs); ``macs`` (integer);
+            ``gmacs`` and ``gmacs_backbone, gmacs_neck, gmacs_head``; ``density`` (mean over masks of the share of
+            positions sampled; 1 for a dense model).
+        """
+        frames = []
+        for size, group in self.recorder.groups.items():
+            total = {scope: np.zeros(len(group.numbers), dtype=np.int64) for scope in SCOPES}
+            for row in self._rows(size):
+                total[row.scope] += row.macs
+            frame = pd.DataFrame({"number": group.numbers, "height": size[0], "width": size[1]})
+            frame["regions"] = np.asarray(self.recorder.regions, dtype=np.int64)[group.numbers]
+            frame["macs"] = sum(total.values())
+            frame["gmacs"] = frame["macs"] / 1e9
+            for scope in SCOPES:
+                frame[f"gmacs_{scope}"] = total[scope] / 1e9
+            frame["density"] = self._densities(group)
+            frames.append(frame)
+        if not frames:
+            raise SaibenchError("nothing was counted: no evaluation batch ran while recording")
+        table = pd.concat(frames).sort_values("number", ignore_index=True)
+        table.insert(0, "image_id", pd.Series(self.recorder.identifiers))
+        return table.drop(columns="number")
+
+    def layers(self) -> pd.DataFrame:
+        """Return the mean over images of each layer, in the order of the model.
+
+        Returns
+        -------
+        pandas.DataFrame
+            Columns ``layer, kind, scope``; ``density`` (mean over images; 1 for a dense convolution, missing where
+            a layer has no positions); ``density_std``; ``positions, sampled`` (means); ``macs, macs_std``.
+        """
+        return self._summary(self.image_layers())
+
+    def image_layers(self) -> pd.DataFrame:
+        """Return one row for each image and layer: ``image_id, layer, kind, scope, positions, sampled, macs``."""
+        frames = []
+        for size, group in self.recorder.groups.items():
+            images = len(group.numbers)
+            for order, row in enumerate(self._rows(size)):
+                frames.append(
+                    pd.DataFrame(
+                        {
+                            "number": group.numbers,
+                            "order": order,
+                            "layer": row.layer,
+                            "kind": row.kind,
+                            "scope": row.scope,
+                            "positions": np.nan if row.positions is None else row.positions,
+                            "sampled": np.nan if row.positions is None else row.sampled,
+                            "macs": np.broadcast_to(np.asarray(row.macs, dtype=np.int64), images),
+                        }
+                    )
+                )
+        table = pd.concat(frames, ignore_index=True).sort_values(["number", "order"], ignore_index=True)
+        identifiers = np.asarray(self.recorder.identifiers, dtype=object)
+        table.insert(0, "image_id", identifiers[table["number"]])
+        return table.drop(columns=["number", "order"])
+
+    def density_maps(self) -> dict[str, np.ndarray]:
+        """Return, for each mask, the share of images in which each position was sampled.
+
+        Returns
+        -------
+        dict
+            By mask (``….mask1``): ``(H, W)`` at the mask's own resolution if all images have one size; otherwise
+            each size's map is averaged onto a common grid of 64 x 64, and the maps are weighted by images.
+        """
+        groups = list(self.recorder.groups.values())
+        images = sum(len(group.numbers) for group in groups)
+        maps = {}
+        for index, block in enumerate(self.recorder.blocks):
+            for convolution in block.masks:
+                sums = [self._map(group, index, convolution) for group in groups]
+                if len(groups) > 1:
+                    sums = [_resized(values) for values in sums]
+                maps[f"{block.name}.mask{convolution}"] = np.sum(sums, axis=0) / images
+        return maps
+
+    @property
+    def uncounted(self) -> list[str]:
+        """Names of the operators that ran but are not counted, sorted."""
+        names: set[str] = set()
+        for size in self.recorder.groups:
+            names.update(self.adapter.image_counts(size).uncounted)
+        names.update(self.adapter.region_counts().uncounted)
+        if self.recorder.blocks:
+            names.update(UNCOUNTED_MASKS + UNCOUNTED_FILLS)
+        return sorted(names)
+
+    def _rows(self, size: Size) -> list[Row]:
+        if size not in self._tables:
+            group = self.recorder.groups[size]
+            table = _Table(self.model, self.adapter, size)
+            rows = list(table.dense())
+            counts = _concatenated(group, len(self.recorder.blocks))
+            masked: list[Row] = []
+            for index, block in enumerate(self.recorder.blocks):
+                quantities = dict(zip(QUANTITIES, counts[:, index], strict=True))
+                masked.extend(table.masked(block, group, index, quantities))
+            rows = _merged(rows, masked)
+            regions = np.asarray(self.recorder.regions, dtype=np.int64)[group.numbers]
+            rows.extend(table.per_region(regions))
+            self._tables[size] = rows
+        return self._tables[size]
+
+    def _densities(self, group: SizeGroup) -> Any:
+        """Return each image's mean over masks of the share of positions sampled."""
+        counts = _concatenated(group, len(self.recorder.blocks))
+        shares = []
+        for index, (block, rule) in enumerate(zip(self.recorder.blocks, group.rules, strict=True)):
+            for convolution in block.masks:
+                size = rule.first if convolution == 1 else rule.second
+                shares.append(counts[convolution - 1, index] / (size[0] * size[1]))
+        return np.mean(shares, axis=0) if shares else 1.0
+
+    def _map(self, group: SizeGroup, index: int, convolution: int) -> np.ndarray:
+        sums = group.map_sums[index][convolution]
+        fixed = self.recorder.blocks[index].fixed  # seen once for all images
+        return sums * len(group.numbers) if fixed else sums
+
+    @staticmethod
+    def _summary(table: pd.DataFrame) -> pd.DataFrame:
+        table = table.assign(density=table["sampled"] / table["positions"])
+        groups = table.groupby(["layer", "kind", "scope"], sort=False)
+        summary = groups[["density", "positions", "sampled", "macs"]].mean()
+        summary.insert(1, "density_std", groups["density"].std(ddof=0))
+        summary["macs_std"] = groups["macs"].std(ddof=0)
+        return summary.reset_index()
+
+
+class _Table:
+    """Makes the rows of one padded image size."""
+
+    def __init__(self, model: nn.Module, adapter: Adapter, size: Size) -> None:
+        self.model = model
+        self.adapter = adapter
+        self.counts = adapter.image_counts(size).macs
+
+    def dense(self) -> Iterator[Row]:
+        """Yield every layer as it would run without masks, once an image."""
+        for (layer, operator), macs in self.counts.items():
+            yield self._row(layer, operator, macs)
+
+    def per_region(self, regions: np.ndarray) -> Iterator[Row]:
+        """Yield the layers that run once a RoI, given each image's number of RoIs."""
+        for (layer, operator), macs in self.adapter.region_counts().macs.items():
+            yield self._row(layer, operator, macs * regions)
+
+    def masked(self, block: MaskedBlock, group: SizeGroup, index: int, counts: dict[str, np.ndarray]) -> Iterator[Row]:
+        """Yield the rows of a block that its masks change, given counts by quantity, one for each image."""
+        rule, name, module = group.rules[index], block.name, block.block
+        second = rule.second[0] * rule.second[1]
+        conv1, conv2, conv3 = (f"{name}.conv{i}" for i in (1, 2, 3))
+        if rule.own[0]:
+            yield self._sampled_row(conv1, "conv", counts["sampled1"], rule.first[0] * rule.first[1])
+            yield self._fill_row(name, 1, counts["pairs1"] * module.conv1.out_channels)
+        if rule.own[1] or rule.shared:
+            for layer, operator in ((f"{name}.offset", "conv"), (conv2, "conv"), (conv2, "bilinear")):
+                if (layer, operator) in self.counts:
+                    yield self._sampled_row(layer, operator, counts["sampled2"], second)
+        if (conv3, "conv") not in self.counts:
+            yield self._fill_row(name, 2, counts["pairs2"] * module.conv2.out_channels)
+        elif rule.own[2]:
+            yield self._fill_row(name, 2, counts["pairs2"] * module.conv2.out_channels)
+            yield self._sampled_row(conv3, "conv", counts["sampled3"], second)
+            yield self._fill_row(name, 3, counts["pairs3"] * module.conv3.out_channels)
+        elif rule.own[1] or rule.shared:
+            inner, outer = module.conv3.in_channels, module.conv3.out_channels
+            plan = sparsity.conv3_plan(counts["sampled2"], counts["pairs2"], second, inner, outer, block.linear)
+            computed = np.where(plan.on_samples, counts["sampled2"], second)
+            yield self._sampled_row(conv3, "conv", computed, second)
+            yield self._fill_row(name, 2, plan.interpolation_macs)
+
+    def _row(self, layer: str, operator: str, macs: Any) -> Row:
+        """Make the row of a layer whose whole output is computed."""
+        module: Any = self.model.get_submodule(layer)
+        weight = getattr(module, "weight", None)
+        positions = None
+        if operator == "conv" and weight is not None and macs % weight.numel() == 0:
+            positions = macs // weight.numel()
+        kind, scope = KINDS.get(operator, operator), self.adapter.scope(layer)
+        parent = layer.rpartition(".")[0]
+        if isinstance(self.model.get_submodule(parent), Mask):
+            layer, kind = parent, "mask"
+        elif layer.endswith(".offset"):
+            kind = "offset"
+        elif operator == "bilinear":
+            layer = f"{layer}.bilinear"
+        return Row(layer, kind, scope, positions, positions, macs)
+
+    def _sampled_row(self, layer: str, operator: str, sampled: np.ndarray, positions: int) -> Row:
+        """Make the row of a layer that runs at sampled positions only."""
+        dense = self.counts[layer, operator]
+        if dense % positions:
+            raise SaibenchError(f"{layer}: {dense} MACs do not divide into {positions} positions of its mask")
+        row = self._row(layer, operator, dense)
+        row.positions, row.sampled, row.macs = positions, sampled, sampled * (dense // positions)
+        return row
+
+    def _fill_row(self, name: str, index: int, macs: np.ndarray) -> Row:
+        return Row(f"{name}.interpolation{index}", "interpolation", self.adapter.scope(name), None, None, macs)
+
+
+def _merged(rows: list[Row], masked: Iterable[Row]) -> list[Row]:
+    """Put masked rows in the place of their dense ones, and interpolations behind the row that they follow."""
+    replacements: dict[tuple[str, str], list[Row]] = {}
+    for row in masked:
+        if row.kind != "interpolation":
+            replaced = replacements[row.layer, row.kind] = []
+        replaced.append(row)
+    return [new for row in rows for new in replacements.get((row.layer, row.kind), [row])]
+
+
+def _concatenated(group: SizeGroup, blocks: int) -> np.ndarray:
+    if not group.counts:
+        return np.zeros((len(QUANTITIES), blocks, len(group.numbers)), dtype=np.int64)
+    return np.concatenate(group.counts, axis=-1)
+
+
+def _resized(values: np.ndarray) -> np.ndarray:
+    tensor = torch.from_numpy(values).to(torch.float64)[None, None]
+    return F.adaptive_avg_pool2d(tensor, MAP_SIDE)[0, 0].numpy()
