@@ -19,7 +19,7 @@ cdef extern from "kernels.h" nogil:
         const float *bias
         const float *residual
         float *out
-        int relu
+        int relu, squared
 
     int saibench_best_isa()
     int saibench_use_isa(int isa)
@@ -149,8 +149,8 @@ def mask_logits(Geometry geometry, const float[::1] products, int columns, int f
 
 def blend(int width, int window, int channels, const int32_t[::1] index, const float[::1] gate,
           const float[::1] num, const float[::1] den, const int32_t[::1] nearest, float eps, const float[::1] rows,
-          const float[::1] bias, const float[::1] residual, float[::1] out, bint relu, const int32_t[::1] positions,
-          int first, int n, int threads):
+          const float[::1] bias, const float[::1] residual, float[::1] out, bint relu, bint squared,
+          const int32_t[::1] positions, int first, int n, int threads):
     cdef saibench_blend_args a
     cdef int64_t pairs
     if n == 0:
@@ -167,6 +167,7 @@ def blend(int width, int window, int channels, const int32_t[::1] index, const f
     a.residual = _f(residual)
     a.out = &out[0]
     a.relu = relu
+    a.squared = squared
     with nogil:
         pairs = saibench_blend(&a, _i(positions), first, n, threads)
     return pairs

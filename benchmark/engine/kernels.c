@@ -56,7 +56,7 @@ typedef struct {
 
 typedef struct {
     int count, own;
-    float factor;
+    float factor, own_factor;
     int32_t row[MAX_WINDOW * MAX_WINDOW + 16];
     float weight[MAX_WINDOW * MAX_WINDOW + 16];
 } blend_list;
@@ -84,6 +84,7 @@ static int collect_own(const saibench_blend_args *a, int32_t p, blend_list *list
     list->own = a->index[centre];
     list->count = 0;
     list->factor = 0.0f;
+    list->own_factor = a->squared ? gate : 1.0f;
     *one_minus_gate = 1.0f - gate;
     *corner_of_window = (size_t)y * padded + x;
     if (gate == 1.0f)

@@ -64,7 +64,7 @@ void saibench_mask_logits(const saibench_geometry *g, const float *products, int
  * over the sampled positions q of the window. `index` (H + window - 1, W + window - 1) holds the row of each sampled
  * position or -1, with a border of -1; `gate` is M with the same border, or NULL for a 0/1 mask; `rows` already carry
  * the factor M. `nearest`, if given, names the one row that fills a position, with weight 1, instead of the window.
- * num == NULL and nearest == NULL fill with zeros. Returns the number of (position, neighbour) pairs summed. */
+ * num == NULL and nearest == NULL fill with zeros; `squared` multiplies `own` by M once more (eq. 4 in eq. 5). Returns the number of (position, neighbour) pairs summed. */
 typedef struct {
     int width, window, channels;
     const int32_t *index;
@@ -73,7 +73,7 @@ typedef struct {
     float eps;
     const float *rows, *bias, *residual;
     float *out;
-    int relu;
+    int relu, squared;
 } saibench_blend_args;
 int64_t saibench_blend(const saibench_blend_args *a, const int32_t *positions, int first, int n, int threads);
 

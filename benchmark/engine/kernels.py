@@ -199,6 +199,7 @@ class Convolution:
         residual: Floats | None = None,
         scale: Floats | None = None,
         relu: bool = False,
+        with_bias: bool = True,
         threads: int = 1,
     ) -> int:
         """Compute ``scale * relu(conv(x) + bias + residual)`` at the listed positions.
@@ -218,6 +219,8 @@ class Convolution:
             Added before the ReLU; same rows as ``out``, may be ``out`` itself.
         scale
             ``(n,)``, one factor per listed position.
+        with_bias
+            False leaves the bias out (the caller adds it after the interpolation).
 
         Returns
         -------
@@ -232,7 +235,7 @@ class Convolution:
         if scale is not None:
             scale = _floats("scale", scale, (n,))
         _kernels.conv(
-            _bound(self.geometry, *size), x.reshape(-1), self._packed, self._bias, self.outputs, positions, n,
+            _bound(self.geometry, *size), x.reshape(-1), self._packed, self._bias if with_bias else None, self.outputs, positions, n,
             out.reshape(-1), scatter, residual, scale, relu, _threads(threads),
         )  # fmt: skip
         return n * self.macs_per_position
@@ -439,6 +442,7 @@ def blend(
     bias: Floats | None = None,
     residual: Floats | None = None,
     relu: bool = False,
+    squared: bool = False,
     epsilon: float = EPSILON,
     threads: int = 1,
 ) -> int:
@@ -464,6 +468,8 @@ def blend(
         Which positions; None for ``count`` positions from ``first`` on (by default all).
     residual
         ``(H * W, C)``, may be ``out``.
+    squared
+        Multiply a sampled position's own row by M once more, as the paper's eqs. 4 and 5 do to the letter.
 
     Returns
     -------
@@ -492,13 +498,14 @@ def blend(
         first, n = 0, len(_ints("positions", positions, height * width))
     else:
         n = height * width - first if count is None else count
-        if not (0 <= first and 0 <= n <= height * width - first):
+        if not (first >= 0 and 0 <= n <= height * width - first):
             raise ValueError(f"positions {first} .. {first + n} of a map of {height} x {width}")
     return int(
         _kernels.blend(
             width, samples.window, channels, samples.index.reshape(-1),
             None if samples.gate is None else samples.gate.reshape(-1), numerator, denominator, nearest, epsilon,
-            rows.reshape(-1), bias, residual, out.reshape(-1), relu, positions, first, n, _threads(threads),
+            rows.reshape(-1), bias, residual, out.reshape(-1), relu, squared,
+            positions, first, n, _threads(threads),
         )  # fmt: skip
     )
 

@@ -290,6 +290,7 @@ ALWAYS_INLINE void ISA(blend_vectors)(const int nv, const saibench_blend_args *a
     }
     {
         const V factor = VSET(list->factor);
+        const V own_factor = VSET(list->own_factor);
         const float *own = list->own >= 0 ? rows + (size_t)list->own * stride : NULL;
         const float *residual = a->residual ? a->residual + p * stride + channel : NULL;
         float *out = a->out + p * stride + channel;
@@ -297,7 +298,7 @@ ALWAYS_INLINE void ISA(blend_vectors)(const int nv, const saibench_blend_args *a
         for (int j = 0; j < nv; j++) {
             V v = VMUL(factor, acc[j]);
             if (own)
-                v = VADD(v, partial ? VLOAD_PART(own, left) : VLOAD(own + VW * j));
+                v = VFMA(own_factor, partial ? VLOAD_PART(own, left) : VLOAD(own + VW * j), v);
             if (a->bias)
                 v = VADD(v, partial ? VLOAD_PART(a->bias + channel, left) : VLOAD(a->bias + channel + VW * j));
             if (residual)
