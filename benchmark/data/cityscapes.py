@@ -28,9 +28,7 @@ LAYOUT = (
 IGNORED = 255
 CACHE_BYTES = 1 << 30
 #: Names of the classes that are evaluated, by train id.
-CLASSES = [
-    label.name for label in sorted(labels, key=lambda label: label.trainId) if 0 <= label.trainId < IGNORED
-]
+CLASSES = [label.name for label in sorted(labels, key=lambda label: label.trainId) if 0 <= label.trainId < IGNORED]
 #: Label ids by train id, (19,); the inverse of `TRAIN_IDS` on the evaluated classes.
 LABEL_IDS = np.array([name2label[name].id for name in CLASSES], np.uint8)
 _UNKNOWN = 254
@@ -69,14 +67,10 @@ def read_label_ids(path: Path) -> NDArray[np.uint8]:
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
         raise DataError(f"cannot decode {path}: {error}; fetch it again") from error
     if label_ids.ndim != 2 or label_ids.dtype != np.uint8:
-        raise DataError(
-            f"{path} is no label map: it must have one channel of 8 bits; is it the colour image?"
-        )
+        raise DataError(f"{path} is no label map: it must have one channel of 8 bits; is it the colour image?")
     unknown = TRAIN_IDS[label_ids] == _UNKNOWN
     if unknown.any():
-        raise DataError(
-            f"{path} has label id {label_ids[unknown][0]}; Cityscapes has 0 to {max(id2label)} and 255"
-        )
+        raise DataError(f"{path} has label id {label_ids[unknown][0]}; Cityscapes has 0 to {max(id2label)} and 255")
     return label_ids
 
 
@@ -87,9 +81,7 @@ def _draw_polygons(path: Path) -> NDArray[np.uint8]:
         if annotation.imgWidth < 1 or annotation.imgHeight < 1:
             raise ValueError(f"its size is {annotation.imgWidth}x{annotation.imgHeight}")
         names = {thing.label for thing in annotation.objects}
-        unknown = sorted(
-            n for n in names if n not in name2label and n.removesuffix("group") not in name2label
-        )
+        unknown = sorted(n for n in names if n not in name2label and n.removesuffix("group") not in name2label)
         if unknown:
             raise DataError(f"{path} has label {unknown[0]!r}, which Cityscapes does not know; rename it")
         return np.array(createLabelImage(annotation, "ids"), np.uint8)
@@ -138,8 +130,7 @@ class CityscapesSegmentation(Dataset[tuple[torch.Tensor, torch.Tensor]]):
         self.names = sorted(pictures.values())
         self.stems = [Path(name).stem.removesuffix("_leftImg8bit") for name in self.names]
         self.label_paths = [
-            self._label_path(Path(name).parent.name, stem)
-            for name, stem in zip(self.names, self.stems, strict=True)
+            self._label_path(Path(name).parent.name, stem) for name, stem in zip(self.names, self.stems, strict=True)
         ]
         self.images = ImageStore(place, CACHE_BYTES if cache else 0)
         self._cache = cache

@@ -69,9 +69,7 @@ def find_split(root: Path, split: str) -> tuple[Path, Path]:
         for place in (root / name, root / "images" / name, root / f"{name}.zip"):
             if place.exists():
                 return place, root / "annotations" / f"{prefix}{name}.json"
-    raise DataError(
-        f"no images for split {split!r} in {root}: neither {found[0]}/ nor {found[0]}.zip; {layout}"
-    )
+    raise DataError(f"no images for split {split!r} in {root}: neither {found[0]}/ nor {found[0]}.zip; {layout}")
 
 
 def read_annotations(path: Path) -> dict[str, Any]:
@@ -98,6 +96,9 @@ def read_annotations(path: Path) -> dict[str, Any]:
             lacking = [f for f in fields if f not in entry] if isinstance(entry, dict) else list(fields)
             if lacking:
                 raise DataError(f"{path}: entry {number} of {key!r} lacks {', '.join(lacking)}; add it")
+            wrong = [f for f in fields if f.endswith("id") and not isinstance(entry[f], int | str)]
+            if wrong:
+                raise DataError(f"{path}: entry {number} of {key!r} has {wrong[0]} {entry[wrong[0]]!r}; use a number")
     if not content["categories"]:
         raise DataError(f"{path} lists no categories; a detector needs at least one")
     return content
@@ -116,9 +117,7 @@ def faults(content: dict[str, Any]) -> Iterator[Fault]:
     for key in ("images", "categories"):
         for value, count in Counter(entry["id"] for entry in content[key]).items():
             if count > 1:
-                yield Fault(
-                    "repeated id", f"id {value} occurs {count} times in {key!r}", "make the ids unique"
-                )
+                yield Fault("repeated id", f"id {value} occurs {count} times in {key!r}", "make the ids unique")
     images = {image["id"] for image in content["images"]}
     categories = {category["id"] for category in content["categories"]}
     for number, annotation in enumerate(content["annotations"]):
@@ -291,9 +290,7 @@ class CocoDetection(Dataset[tuple[torch.Tensor, dict[str, Any]]]):
         inside = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
         target = {
             "boxes": boxes[inside],
-            "labels": torch.tensor([self.labels[a["category_id"]] for a in annotations], dtype=torch.int64)[
-                inside
-            ],
+            "labels": torch.tensor([self.labels[a["category_id"]] for a in annotations], dtype=torch.int64)[inside],
             "image_id": listed["id"],
             "area": torch.tensor([a["area"] for a in annotations], dtype=torch.float32)[inside],
             "iscrowd": torch.tensor([a["iscrowd"] for a in annotations], dtype=torch.int64)[inside],

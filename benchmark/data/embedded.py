@@ -23,7 +23,7 @@ from benchmark.data import scenes
 from benchmark.errors import DataError, UsageError
 
 #: Raise it whenever the rendered bytes change: sets are then made anew, under another name.
-VERSION = 1
+VERSION = 2
 MANIFEST = "manifest.json"
 
 #: Cityscapes labels of `scenes.SCENE_CLASSES`, and the ids of these and of `scenes.BACKGROUNDS`. Cityscapes
@@ -104,9 +104,7 @@ def make(
     """
     if (task, scale) not in SIZES:
         known = ", ".join(" ".join(key) for key in SIZES)
-        raise UsageError(
-            f"no embedded set for task {task!r} at scale {scale!r}: there is {known}; else give --data"
-        )
+        raise UsageError(f"no embedded set for task {task!r} at scale {scale!r}: there is {known}; else give --data")
     size = size or SIZES[task, scale]
     extent = "" if size == SIZES[task, scale] else f"-{_digest(repr(size).encode())[:8]}"
     folder = Path(root) / f"{task}-{scale}{extent}-v{VERSION}-seed{seed}"

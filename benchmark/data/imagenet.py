@@ -12,6 +12,7 @@ import re
 from pathlib import Path
 
 import torch
+from scipy.io import loadmat
 from torch.utils.data import Dataset
 from torchvision.datasets.folder import find_classes, make_dataset
 
@@ -135,22 +136,16 @@ def _flat(root: Path, place: Path, classes: list[str]) -> tuple[list[str], list[
     elif truth is not None:
         wordnet, source = _read_ground_truth(truth, root, place, names), truth
     else:
-        raise DataError(
-            f"{place} is flat and nothing gives its labels: put {SOLUTION} or {GROUND_TRUTH} beside it"
-        )
+        raise DataError(f"{place} is flat and nothing gives its labels: put {SOLUTION} or {GROUND_TRUTH} beside it")
     classes = classes or sorted(set(wordnet.values()))
     index = {name: label for label, name in enumerate(classes)}
     samples = []
     for name in names:
         stem = Path(name).stem
         if stem not in wordnet:
-            raise DataError(
-                f"{source} gives no label for {place / name}; remove the image or complete the file"
-            )
+            raise DataError(f"{source} gives no label for {place / name}; remove the image or complete the file")
         if wordnet[stem] not in index:
-            raise DataError(
-                f"{source} gives {name} class {wordnet[stem]}, which {root / 'train'} does not have"
-            )
+            raise DataError(f"{source} gives {name} class {wordnet[stem]}, which {root / 'train'} does not have")
         samples.append((name, index[wordnet[stem]]))
     return classes, samples
 
@@ -167,7 +162,7 @@ def _read_solution(path: Path) -> dict[str, str]:
     wordnet = {}
     with path.open(newline="", encoding="utf-8") as file:
         for number, row in enumerate(csv.reader(file), start=1):
-            if number == 1 and row[:1] == ["ImageId"] or not row:
+            if not row or row[0] == "ImageId":
                 continue
             fields = row[1].split() if len(row) > 1 else []
             if not fields or not _WORDNET_ID.fullmatch(fields[0]):
@@ -184,14 +179,10 @@ def _read_ground_truth(path: Path, root: Path, place: Path, names: list[str]) ->
     for name in names:
         number = re.search(r"(\d+)$", Path(name).stem)
         if number is None or not 1 <= int(number[1]) <= len(lines):
-            raise DataError(
-                f"{path} has {len(lines)} lines, none of them for {place / name}; remove the image"
-            )
+            raise DataError(f"{path} has {len(lines)} lines, none of them for {place / name}; remove the image")
         value = lines[int(number[1]) - 1]
         if not value.isdigit() or int(value) not in order:
-            raise DataError(
-                f"{path}, line {int(number[1])}: {value!r} is no class of ImageNet; fetch it again"
-            )
+            raise DataError(f"{path}, line {int(number[1])}: {value!r} is no class of ImageNet; fetch it again")
         wordnet[Path(name).stem] = order[int(value)]
     return wordnet
 
@@ -211,13 +202,7 @@ def _read_order(truth: Path, root: Path, place: Path) -> dict[int, str]:
             f"{ORDERS[0]} beside it, or use {SOLUTION}"
         )
     try:
-        from scipy.io import loadmat
-    except ImportError as error:
-        raise DataError(
-            f"{packed} needs SciPy to be read: install it, or put {ORDERS[0]} beside it"
-        ) from error
-    try:
         synsets = loadmat(packed, squeeze_me=True)["synsets"]
         return {int(synset[0]): str(synset[1]) for synset in synsets if int(synset[4]) == 0}
-    except (ValueError, KeyError, IndexError, TypeError, OSError) as error:
+    except (ValueError, KeyError, IndexError, TypeError, OSError, NotImplementedError) as error:
         raise DataError(f"{packed} is not ImageNet's meta.mat: {error}; fetch it again") from error

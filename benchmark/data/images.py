@@ -176,9 +176,7 @@ class ImageStore:
         try:
             return self._open().read(self._members[name])
         except (zipfile.BadZipFile, OSError, EOFError, RuntimeError) as error:
-            raise DataError(
-                f"cannot read {name} in {self.place}: {error}; fetch the archive again"
-            ) from error
+            raise DataError(f"cannot read {name} in {self.place}: {error}; fetch the archive again") from error
 
 
 def _size(path: str) -> int:

@@ -193,13 +193,13 @@ def _paint_background(
 
 @dataclass
 class _Shape:
-    """Where an object lies and how it looks; `centre` and `half` are (x, y) in pixels."""
+    """Where an object lies and how it looks; `centre`, `half` (both x, y) and `period` are in pixels."""
 
     label: str
     centre: tuple[float, float]
     half: tuple[float, float]
     angle: float
-    waves: float
+    period: float
     phase: tuple[float, float]
     colours: tuple[FloatArray, FloatArray]
 
@@ -207,17 +207,17 @@ class _Shape:
 def _draw_shape(rng: np.random.Generator, label: str, side: float, centre: tuple[float, float]) -> _Shape:
     """Draw the look of an object of about `side` pixels; its class shows in none of what is drawn here."""
     aspect = rng.uniform(0.88, 1.14)
-    hue, light_first = rng.uniform(), rng.uniform() < 0.5
-    dark = _hsv(hue, rng.uniform(0.55, 0.9), rng.uniform(0.3, 0.6))
-    light = _hsv((hue + rng.uniform(0.1, 0.6)) % 1, rng.uniform(0.05, 0.45), rng.uniform(0.85, 1.0))
+    hue = rng.uniform()
+    dark = _hsv(hue, rng.uniform(0.6, 0.95), rng.uniform(0.3, 0.55))
+    light = _hsv((hue + rng.uniform(0.1, 0.6)) % 1, rng.uniform(0.05, 0.35), rng.uniform(0.9, 1.0))
     return _Shape(
         label=label,
         centre=centre,
         half=(side / 2 * aspect, side / 2 / aspect),
         angle=rng.uniform(-0.2, 0.2),
-        waves=rng.uniform(2.7, 3.3),
+        period=rng.uniform(0.92, 1.08) * 4.6 * (side / 14) ** 0.5,
         phase=(rng.uniform(0, 6.28), rng.uniform(0, 6.28)),
-        colours=(light, dark) if light_first else (dark, light),
+        colours=(dark, light),
     )
 
 
@@ -253,26 +253,24 @@ def _distance(shape: _Shape, u: FloatArray, v: FloatArray) -> FloatArray:
 
 def _pattern(shape: _Shape, u: FloatArray, v: FloatArray) -> FloatArray:
     """Share of the second colour in 0..1 per pixel: the detail that tells the class."""
-    a, b = shape.half
-    k = np.pi * shape.waves
-    across, down = k * u / a + shape.phase[0], k * v / b + shape.phase[1]
-    kind = shape.label.split("-")[1]
-    per_pixel = k / min(a, b)  # how fast the wave turns, so that the edge between colours is one pixel wide
+    per_pixel = 2 * np.pi / shape.period  # how fast the wave turns, so that colours meet within one pixel
+    across, down = per_pixel * u + shape.phase[0], per_pixel * v + shape.phase[1]
     waves: dict[str, Callable[[], FloatArray]] = {
         "bands": lambda: np.sin(down),
         "bars": lambda: np.sin(across),
-        "rings": lambda: np.sin(k * _radius(shape, u, v) + 1.2),
+        "rings": lambda: np.sin(per_pixel * _depth(shape, u, v)),
         "dots": lambda: 2.0 - np.hypot(across % 6.2832 - 3.1416, down % 6.2832 - 3.1416),
         "checks": lambda: 1.2 * np.sin(across) * np.sin(down),
     }
-    return np.clip(0.5 + waves[kind]() / per_pixel, 0, 1).astype(np.float32)
+    return np.clip(0.5 + waves[shape.label.split("-")[1]]() / per_pixel, 0, 1).astype(np.float32)
 
 
-def _radius(shape: _Shape, u: FloatArray, v: FloatArray) -> FloatArray:
+def _depth(shape: _Shape, u: FloatArray, v: FloatArray) -> FloatArray:
+    """Distance in pixels from the outline inwards, the same curve all the way in (unlike `_distance`)."""
     a, b = shape.half
     if shape.label.startswith("disc"):
-        return np.sqrt((u / a) ** 2 + (v / b) ** 2)
-    return np.maximum(np.abs(u / a), np.abs(v / b))
+        return -_distance(shape, u, v)
+    return np.minimum(a - np.abs(u), b - np.abs(v))
 
 
 def _coverage(shape: _Shape, height: int, width: int) -> BoolArray:
@@ -320,6 +318,12 @@ def _draw_side(rng: np.random.Generator, shorter: int) -> float:
     return float(36 * (min(0.5 * shorter, 100) / 36) ** rng.uniform())
 
 
+def _needed(shape: _Shape) -> float:
+    """Return the pixels of an object that others and the picture's edge must leave in sight."""
+    area = 3.1 * shape.half[0] * shape.half[1]
+    return LARGE + 1 if area > LARGE else max(40.0, 0.5 * area)
+
+
 def _visible(outlines: list[BoolArray]) -> list[BoolArray]:
     """Take from each outline what later ones cover."""
     masks: list[BoolArray] = []
@@ -349,23 +353,20 @@ def render_scene(
     Returns
     -------
     Scene
-        Every instance is visible in at least 40 % of its outline and has at least 40 pixels.
+        At least half of every object is in sight, and of a large one more than `LARGE` pixels.
     """
     picture, layers = _paint_background(rng, height, width, hood)
     shorter = min(height, width)
     wanted = int(rng.integers(1, 7))
     sides = sorted((_draw_side(rng, shorter) for _ in range(wanted)), reverse=True)
-    if rng.uniform() < 0.12:  # one large object, as far as the picture has room
-        sides = [
-            float(rng.uniform(112, min(1.5 * 112, max(0.97 * shorter, 116)))),
-            *sides[: min(2, wanted - 1)],
-        ]
+    if rng.uniform() < 0.1 and shorter > 120:  # one large object, as far as the picture has room
+        sides = [float(rng.uniform(114, min(170, 0.97 * shorter))), *sides[: min(2, wanted - 1)]]
     shapes: list[_Shape] = []
     outlines: list[BoolArray] = []
     for side in sides:
         label = SCENE_CLASSES[rng.integers(len(SCENE_CLASSES))]
         for _ in range(12):
-            margin = min(0.42 * side, 0.49 * shorter)
+            margin = min((0.5 if side > 110 else 0.42) * side, 0.49 * shorter)
             centre = (float(rng.uniform(margin, width - margin)), float(rng.uniform(margin, height - margin)))
             if shapes and rng.uniform() < 0.3:  # beside another object, so that overlap is common
                 other = shapes[rng.integers(len(shapes))]
@@ -376,9 +377,9 @@ def render_scene(
                 )
             shape = _draw_shape(rng, label, side, centre)
             proposal = [*outlines, _coverage(shape, height, width)]
-            full = [3.1 * s.half[0] * s.half[1] for s in [*shapes, shape]]
+            needed = [_needed(s) for s in [*shapes, shape]]
             seen = [int(mask.sum()) for mask in _visible(proposal)]
-            if all(s >= max(40, 0.4 * f) for s, f in zip(seen, full, strict=True)):
+            if all(pixels >= least for pixels, least in zip(seen, needed, strict=True)):
                 shapes.append(shape)
                 outlines = proposal
                 break

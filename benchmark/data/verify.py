@@ -100,9 +100,7 @@ class Report:
             if len(problem.where) > SHOWN:
                 lines.append(f"    and {len(problem.where) - SHOWN} more")
         serious = sum(len(problem.where) for problem in self.problems if problem.serious)
-        lines.append(
-            "all is well" if not self.problems else "usable" if self.ok else f"{serious} faults to mend"
-        )
+        lines.append("all is well" if not self.problems else "usable" if self.ok else f"{serious} faults to mend")
         return lines
 
     def to_dict(self) -> dict[str, Any]:
@@ -206,9 +204,7 @@ def _verify_coco(report: Report, root: Path, split: str, progress: Progress) -> 
     for name in sorted(missing):
         report.add(split, "missing image", images.where(name), "copy it there or take it off the list")
     for name in sorted(images.listing() - set(names)):
-        report.add(
-            split, "surplus image", images.where(name), "it is in no annotation: not used", serious=False
-        )
+        report.add(split, "surplus image", images.where(name), "it is in no annotation: not used", serious=False)
     sizes = _inspect(report, split, images, [name for name in names if name not in missing], progress)
     for image in content["images"]:
         size = sizes.get(image["file_name"])
@@ -302,11 +298,7 @@ def _verify_labels(report: Report, split: str, path: Path, size: tuple[int, int]
     try:
         label_ids = cityscapes.read_label_ids(path)
     except DataError as error:
-        kind = (
-            "label out of range"
-            if "label id" in str(error) or "has label" in str(error)
-            else "unreadable labels"
-        )
+        kind = "label out of range" if "label id" in str(error) or "has label" in str(error) else "unreadable labels"
         report.add(split, kind, str(error), "see the file's line")
         return
     if size is not None and label_ids.shape != size:
