@@ -207,15 +207,17 @@ class _Shape:
 def _draw_shape(rng: np.random.Generator, label: str, side: float, centre: tuple[float, float]) -> _Shape:
     """Draw the look of an object of about `side` pixels; its class shows in none of what is drawn here."""
     aspect = rng.uniform(0.88, 1.14)
+    # Patterns grow slower than their objects, so that large ones hang on fine detail too, not only small ones.
+    period = 5.2 * (side / 15) ** 0.5 * (1.2 if label.endswith("dots") else 1.0)
     hue = rng.uniform()
-    dark = _hsv(hue, rng.uniform(0.6, 0.95), rng.uniform(0.3, 0.55))
+    dark = _hsv(hue, rng.uniform(0.6, 0.95), rng.uniform(0.28, 0.5))
     light = _hsv((hue + rng.uniform(0.1, 0.6)) % 1, rng.uniform(0.05, 0.35), rng.uniform(0.9, 1.0))
     return _Shape(
         label=label,
         centre=centre,
         half=(side / 2 * aspect, side / 2 / aspect),
-        angle=rng.uniform(-0.2, 0.2),
-        period=rng.uniform(0.92, 1.08) * 4.6 * (side / 14) ** 0.5,
+        angle=rng.uniform(-0.15, 0.15),
+        period=period * rng.uniform(0.92, 1.08),
         phase=(rng.uniform(0, 6.28), rng.uniform(0, 6.28)),
         colours=(dark, light),
     )
@@ -314,7 +316,7 @@ def _finish(rng: np.random.Generator, picture: FloatArray) -> NDArray[np.uint8]:
 def _draw_side(rng: np.random.Generator, shorter: int) -> float:
     """Draw the side of an object in pixels: small or medium by COCO's classes, equally often."""
     if rng.uniform() < 0.5:
-        return float(rng.uniform(14, 31))
+        return float(rng.uniform(15, 31))
     return float(36 * (min(0.5 * shorter, 100) / 36) ** rng.uniform())
 
 
@@ -368,7 +370,7 @@ def render_scene(
         for _ in range(12):
             margin = min((0.5 if side > 110 else 0.42) * side, 0.49 * shorter)
             centre = (float(rng.uniform(margin, width - margin)), float(rng.uniform(margin, height - margin)))
-            if shapes and rng.uniform() < 0.3:  # beside another object, so that overlap is common
+            if shapes and rng.uniform() < 0.25:  # beside another object, so that overlap is common
                 other = shapes[rng.integers(len(shapes))]
                 turn, reach = rng.uniform(0, 6.28), 0.8 * (max(other.half) + side / 2)
                 centre = (
