@@ -16,6 +16,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from benchmark.errors import UsageError
+from benchmark.nn import load_weights
 from benchmark.recipe import Recipe
 
 
@@ -92,6 +93,20 @@ class Task(ABC):
     def mirror(self, batch: Batch, chosen: np.ndarray) -> Batch:
         """Return the batch with the chosen images, and what their targets say, mirrored left to right."""
         raise NotImplementedError
+
+    def augment(self, model: nn.Module, batch: Batch, rng: np.random.Generator) -> Batch:
+        """Return a training batch, mirrored already, as the model is to see it; ``rng`` is seeded for the step."""
+        return batch
+
+    def load_weights(self, model: nn.Module, path: Path) -> None:
+        """Load ImageNet weights from a safetensors file into a model: into its backbone, unless overridden.
+
+        Raises
+        ------
+        DataError
+            When the file is missing or does not fit.
+        """
+        load_weights(self.backbone(model), path)
 
     def recipe(self, scale: str) -> Recipe:
         """Return the recipe of a scale.
