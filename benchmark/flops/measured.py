@@ -83,6 +83,7 @@ class MeasuredCounter:
         self.adapter = adapter_for(model) if adapter is None else adapter
         self.recorder = Recorder(model, self.adapter)
         self._tables: dict[Size, list[Row]] = {}
+        self._modules: dict[str, Any] = dict(model.named_modules())
 
     def recording(self) -> AbstractContextManager[None]:
         """Record the evaluation batches that run inside of the block; what was recorded before is forgotten."""
@@ -104,24 +105,30 @@ class MeasuredCounter:
             ``gmacs`` and ``gmacs_backbone, gmacs_neck, gmacs_head``; ``density`` (mean over masks of the share of
             positions sampled; 1 for a dense model).
         """
-        frames = []
+        self._check()
+        columns: dict[str, list[Any]] = {}
         for size, group in self.recorder.groups.items():
-            total = {scope: np.zeros(len(group.numbers), dtype=np.int64) for scope in SCOPES}
+            images = len(group.numbers)
+            total = {scope: np.zeros(images, dtype=np.int64) for scope in SCOPES}
             for row in self._rows(size):
                 total[row.scope] += row.macs
-            frame = pd.DataFrame({"number": group.numbers, "height": size[0], "width": size[1]})
-            frame["regions"] = np.asarray(self.recorder.regions, dtype=np.int64)[group.numbers]
-            frame["macs"] = sum(total.values())
-            frame["gmacs"] = frame["macs"] / 1e9
-            for scope in SCOPES:
-                frame[f"gmacs_{scope}"] = total[scope] / 1e9
-            frame["density"] = self._densities(group)
-            frames.append(frame)
-        if not frames:
-            raise SaibenchError("nothing was counted: no evaluation batch ran while recording")
-        table = pd.concat(frames).sort_values("number", ignore_index=True)
-        table.insert(0, "image_id", pd.Series(self.recorder.identifiers))
-        return table.drop(columns="number")
+            macs = np.sum(list(total.values()), axis=0)
+            values = {
+                "number": group.numbers,
+                "height": np.full(images, size[0]),
+                "width": np.full(images, size[1]),
+                "regions": self._regions(group),
+                "macs": macs,
+                "gmacs": macs / 1e9,
+                **{f"gmacs_{scope}": total[scope] / 1e9 for scope in SCOPES},
+                "density": self._densities(group),
+            }
+            for name, value in values.items():
+                columns.setdefault(name, []).append(value)
+        joined = {name: np.concatenate(parts) for name, parts in columns.items()}
+        order = np.argsort(joined.pop("number"))
+        table = {name: values[order] for name, values in joined.items()}
+        return pd.DataFrame({"image_id": self.recorder.identifiers, **table})
 
     def layers(self) -> pd.DataFrame:
         """Return the mean over images of each layer, in the order of the model.
@@ -132,32 +139,29 @@ class MeasuredCounter:
             Columns ``layer, kind, scope``; ``density`` (mean over images; 1 for a dense convolution, missing where
             a layer has no positions); ``density_std``; ``positions, sampled`` (means); ``macs, macs_std``.
         """
-        return self._summary(self.image_layers())
+        self._check()
+        positions, sampled, macs = (self._matrix(name) for name in ("positions", "sampled", "macs"))
+        density = sampled / positions
+        return pd.DataFrame(
+            {
+                **self._names(),
+                "density": density.mean(axis=1),
+                "density_std": density.std(axis=1),
+                "positions": positions.mean(axis=1),
+                "sampled": sampled.mean(axis=1),
+                "macs": macs.mean(axis=1),
+                "macs_std": macs.std(axis=1),
+            }
+        )
 
     def image_layers(self) -> pd.DataFrame:
         """Return one row for each image and layer: ``image_id, layer, kind, scope, positions, sampled, macs``."""
-        frames = []
-        for size, group in self.recorder.groups.items():
-            images = len(group.numbers)
-            for order, row in enumerate(self._rows(size)):
-                frames.append(
-                    pd.DataFrame(
-                        {
-                            "number": group.numbers,
-                            "order": order,
-                            "layer": row.layer,
-                            "kind": row.kind,
-                            "scope": row.scope,
-                            "positions": np.nan if row.positions is None else row.positions,
-                            "sampled": np.nan if row.positions is None else row.sampled,
-                            "macs": np.broadcast_to(np.asarray(row.macs, dtype=np.int64), images),
-                        }
-                    )
-                )
-        table = pd.concat(frames, ignore_index=True).sort_values(["number", "order"], ignore_index=True)
-        identifiers = np.asarray(self.recorder.identifiers, dtype=object)
-        table.insert(0, "image_id", identifiers[table["number"]])
-        return table.drop(columns=["number", "order"])
+        self._check()
+        names, images = self._names(), len(self.recorder.identifiers)
+        columns: dict[str, Any] = {"image_id": [i for i in self.recorder.identifiers for _ in names["layer"]]}
+        columns.update({name: np.tile(np.array(values, dtype=object), images) for name, values in names.items()})
+        columns.update({name: self._matrix(name).T.ravel() for name in ("positions", "sampled")})
+        return pd.DataFrame({**columns, "macs": self._matrix("macs").T.ravel().astype(np.int64)})
 
     def density_maps(self) -> dict[str, np.ndarray]:
         """Return, for each mask, the share of images in which each position was sampled.
@@ -193,7 +197,7 @@ class MeasuredCounter:
     def _rows(self, size: Size) -> list[Row]:
         if size not in self._tables:
             group = self.recorder.groups[size]
-            table = _Table(self.model, self.adapter, size)
+            table = _Table(self._modules, self.adapter, size)
             rows = list(table.dense())
             counts = _concatenated(group, len(self.recorder.blocks))
             masked: list[Row] = []
@@ -201,12 +205,35 @@ class MeasuredCounter:
                 quantities = dict(zip(QUANTITIES, counts[:, index], strict=True))
                 masked.extend(table.masked(block, group, index, quantities))
             rows = _merged(rows, masked)
-            regions = np.asarray(self.recorder.regions, dtype=np.int64)[group.numbers]
-            rows.extend(table.per_region(regions))
+            rows.extend(table.per_region(self._regions(group)))
             self._tables[size] = rows
         return self._tables[size]
 
-    def _densities(self, group: SizeGroup) -> Any:
+    def _check(self) -> None:
+        if not self.recorder.identifiers:
+            raise SaibenchError("nothing was counted: no evaluation batch ran while recording")
+
+    def _names(self) -> dict[str, list[str]]:
+        """Return layer, kind and scope of the rows, which are the same for all sizes."""
+        rows = self._rows(next(iter(self.recorder.groups)))
+        return {name: [getattr(row, name) for row in rows] for name in ("layer", "kind", "scope")}
+
+    def _matrix(self, name: str) -> np.ndarray:
+        """Return a field of all rows and images, ``(rows, images)``; NaN where a row does not have it.
+
+        In float64, which holds every integer up to 2^53: far more MACs than an image needs.
+        """
+        matrix = np.empty((len(self._names()["layer"]), len(self.recorder.identifiers)))
+        for size, group in self.recorder.groups.items():
+            for index, row in enumerate(self._rows(size)):
+                value = getattr(row, name)
+                matrix[index, group.numbers] = np.nan if value is None else value
+        return matrix
+
+    def _regions(self, group: SizeGroup) -> np.ndarray:
+        return np.asarray(self.recorder.regions, dtype=np.int64)[group.numbers]
+
+    def _densities(self, group: SizeGroup) -> np.ndarray:
         """Return each image's mean over masks of the share of positions sampled."""
         counts = _concatenated(group, len(self.recorder.blocks))
         shares = []
@@ -214,28 +241,19 @@ class MeasuredCounter:
             for convolution in block.masks:
                 size = rule.first if convolution == 1 else rule.second
                 shares.append(counts[convolution - 1, index] / (size[0] * size[1]))
-        return np.mean(shares, axis=0) if shares else 1.0
+        return np.mean(shares, axis=0) if shares else np.ones(len(group.numbers))
 
     def _map(self, group: SizeGroup, index: int, convolution: int) -> np.ndarray:
         sums = group.map_sums[index][convolution]
         fixed = self.recorder.blocks[index].fixed  # seen once for all images
         return sums * len(group.numbers) if fixed else sums
 
-    @staticmethod
-    def _summary(table: pd.DataFrame) -> pd.DataFrame:
-        table = table.assign(density=table["sampled"] / table["positions"])
-        groups = table.groupby(["layer", "kind", "scope"], sort=False)
-        summary = groups[["density", "positions", "sampled", "macs"]].mean()
-        summary.insert(1, "density_std", groups["density"].std(ddof=0))
-        summary["macs_std"] = groups["macs"].std(ddof=0)
-        return summary.reset_index()
-
 
 class _Table:
     """Makes the rows of one padded image size."""
 
-    def __init__(self, model: nn.Module, adapter: Adapter, size: Size) -> None:
-        self.model = model
+    def __init__(self, modules: dict[str, Any], adapter: Adapter, size: Size) -> None:
+        self.modules = modules
         self.adapter = adapter
         self.counts = adapter.image_counts(size).macs
 
@@ -276,14 +294,14 @@ class _Table:
 
     def _row(self, layer: str, operator: str, macs: Any) -> Row:
         """Make the row of a layer whose whole output is computed."""
-        module: Any = self.model.get_submodule(layer)
+        module = self.modules[layer]
         weight = getattr(module, "weight", None)
         positions = None
         if operator == "conv" and weight is not None and macs % weight.numel() == 0:
             positions = macs // weight.numel()
         kind, scope = KINDS.get(operator, operator), self.adapter.scope(layer)
         parent = layer.rpartition(".")[0]
-        if isinstance(self.model.get_submodule(parent), Mask):
+        if isinstance(self.modules[parent], Mask):
             layer, kind = parent, "mask"
         elif layer.endswith(".offset"):
             kind = "offset"

@@ -29,7 +29,6 @@ from torch import nn
 
 from benchmark.errors import SaibenchError, UsageError
 from benchmark.nn.blocks import BasicBlock, Bottleneck, ResidualBlock
-from benchmark.nn.resnet import ResNet
 from benchmark.nn.sparsity import output_size
 
 #: Layers that the convention leaves out, whatever the model.
@@ -87,7 +86,8 @@ def count(
     Parameters
     ----------
     backbone
-        A `benchmark.nn.resnet.ResNet`.
+        With a stem ``conv1``, max pooling and residual blocks: a `benchmark.nn.resnet.ResNet`, or the body that a
+        detector makes of it.
     height, width
         Nominal image size in pixels.
     densities
@@ -107,21 +107,22 @@ def count(
     Raises
     ------
     SaibenchError
-        The backbone is no ResNet of Saibench, or a masked layer has no density.
+        The backbone has another form, or a masked layer has no density.
     """
-    if not isinstance(backbone, ResNet):
+    blocks = [module for module in backbone.modules() if isinstance(module, ResidualBlock)]
+    stem = getattr(backbone, "conv1", None)
+    if not blocks or not isinstance(stem, nn.Module):
         raise SaibenchError(f"the paper convention has no closed form for {type(backbone).__name__}; use 'measured'")
     lookup = _Densities(densities)
     rows, size = [], (height, width)
-    for name, module in backbone.conv1.named_modules(prefix="conv1"):
+    for name, module in stem.named_modules(prefix="conv1"):
         if isinstance(module, nn.Conv2d):
             size = _output_size(module, size)
             rows.append(_row(name, "conv", _macs(module, size)))
     size = output_size(size, 3, 2, 1)  # the max pooling after the stem
-    for name, block in backbone.named_modules():
-        if isinstance(block, ResidualBlock):
-            rows.extend(_block_rows(name, block, size, lookup))
-            size = _block_sizes(block, size)[1]
+    for block in blocks:
+        rows.extend(_block_rows(block.name, block, size, lookup))
+        size = _block_sizes(block, size)[1]
     if classifier is not None:
         macs = classifier.in_features * classifier.out_features
         rows.append({**_row("classifier", "linear", macs), "scope": "head"})
@@ -159,7 +160,7 @@ def _within_backbone(layer: str) -> str:
     return match.group().replace(".mask", ".conv") if match else layer
 
 
-def _block_sizes(block: ResidualBlock, size: Size) -> tuple[Size, Size]:
+def _block_sizes(block: Any, size: Size) -> tuple[Size, Size]:
     """Return the sizes of the maps after conv1 and after conv2."""
     first = _output_size(block.conv1, size)
     return first, _output_size(block.conv2, first)

@@ -303,9 +303,11 @@ def _compact(stack: Tensor) -> Any:
     """
     if stack.device.type != "cpu":
         return stack
-    sampled = stack > 0
-    values = sampled if torch.equal(sampled, stack == 1) else stack
-    return np.moveaxis(np.ascontiguousarray(np.moveaxis(values.numpy(), 0, -1)), -1, 0)
+    values = stack.numpy()
+    sampled = values > 0
+    if np.count_nonzero(sampled) == np.count_nonzero(values == 1):
+        values = sampled
+    return np.ascontiguousarray(values.transpose(1, 2, 0)).transpose(2, 0, 1)
 
 
 def _map_sums(stack: Any, blocks: int) -> np.ndarray:

@@ -67,6 +67,10 @@ class Skeleton:
     def __init__(self, module: nn.Module) -> None:
         self._cpu = structure_of(module, "cpu")
         self._meta = structure_of(module, "meta")
+        for name, part in list(self._meta.named_modules()):
+            # They keep shapes, and PyTorch decomposes them on the meta device, which would take most of the time.
+            if isinstance(part, nn.modules.batchnorm._NormBase | nn.ReLU):
+                self._meta.set_submodule(name, nn.Identity())
         self._reference: tuple[DenseCounts, dict[str, int], bool] | None = None
         self._counts: dict[Size, DenseCounts] = {}
 

@@ -68,9 +68,7 @@ def test_positions_read_are_those_that_a_loop_over_taps_touches(convolution, ran
 
 
 @SMALL
-@given(
-    masks(values=(0.0, 0.4, 1.0, 1.7)), st.sampled_from([1, 3, 5, 7, 17]), st.randoms(use_true_random=False)
-)
+@given(masks(values=(0.0, 0.4, 1.0, 1.7)), st.sampled_from([1, 3, 5, 7, 17]), st.randoms(use_true_random=False))
 def test_pairs_are_those_that_a_loop_over_the_window_finds(mask, window, random):
     needed = np.array([random.random() < 0.6 for _ in range(mask.size)]).reshape(mask.shape)
     expected = pairs_by_loops(mask, needed, window)
