@@ -59,7 +59,7 @@ MINI = ClassificationRecipe(
 )  # fmt: skip
 SMALL = replace(
     MINI,
-    backbone="resnet18",
+    backbone="resnet34",
     shorter_side=128,
     longer_side=128,
     pretrain=replace(cast(Schedule, MINI.pretrain), batch=64, steps=4000, learning_rate=1e-3),

@@ -1,0 +1,95 @@
+"""A dilated fully convolutional network around one of our backbones, in the form of TorchCV's (paper §4.1, §4.4).
+
+Images go in whole, at their own size, and logits come out at that size. Losses, crops and label ids are the task's
+business.
+"""
+
+from dataclasses import dataclass
+from typing import cast
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from benchmark.nn.resnet import ResNet
+
+DROPOUT = 0.1  # TorchCV's, of whole channels
+
+
+@dataclass(frozen=True)
+class SegmenterSize:
+    """Widths of the heads and what a training crop is; the defaults are TorchCV's for Cityscapes.
+
+    Attributes
+    ----------
+    channels : int
+        Of the hidden layer of both heads.
+    auxiliary : float
+        Weight of the loss at layer3.
+    crop : int
+        Side of a square training crop, in pixels.
+    scales : tuple of float
+        Smallest and largest factor by which a training image is resized before it is cropped.
+    brightness : int
+        Largest change of all pixel values of a training image, up or down, of 255.
+    """
+
+    channels: int = 512
+    auxiliary: float = 0.4
+    crop: int = 769
+    scales: tuple[float, float] = (0.5, 2.0)
+    brightness: int = 10
+
+
+class Segmenter(nn.Module):
+    """Backbone and head; in training, a second head behind layer3 whose loss helps the deeper layers.
+
+    Parameters
+    ----------
+    backbone
+        With output stride 8.
+    classes
+        Number of classes.
+    shorter_side
+        Images are resized so that their shorter side has this length, in pixels.
+    size
+        Widths of the heads, and the crops that the task trains on.
+    """
+
+    def __init__(self, backbone: ResNet, classes: int, shorter_side: int, size: SegmenterSize) -> None:
+        super().__init__()
+        self.shorter_side, self.size = shorter_side, size
+        self.backbone = backbone
+        self.head = _head(backbone.stage_channels[3], size.channels, classes)
+        self.auxiliary = _head(backbone.stage_channels[2], size.channels, classes)
+        self.upsample = Upsample()
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map normalised images ``(N, 3, H, W)`` to logits ``(N, classes, H, W)``, upsampled bilinearly."""
+        return self.upsample(self.head(self.backbone(images)), images)
+
+    def both(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the logits of the head and of the auxiliary head, ``(N, classes, H, W)`` each."""
+        maps = self.backbone.stages(images)
+        logits, auxiliary = self.head(maps["layer4"]), self.auxiliary(maps["layer3"])
+        return self.upsample(logits, images), self.upsample(auxiliary, images)
+
+
+def _head(channels: int, hidden: int, classes: int) -> nn.Sequential:
+    head = nn.Sequential(
+        nn.Conv2d(channels, hidden, 3, padding=1, bias=False),
+        nn.BatchNorm2d(hidden),
+        nn.ReLU(inplace=True),
+        nn.Dropout2d(DROPOUT),
+        nn.Conv2d(hidden, classes, 1),
+    )
+    nn.init.kaiming_normal_(cast(nn.Conv2d, head[0]).weight, mode="fan_out", nonlinearity="relu")
+    return head
+
+
+class Upsample(nn.Module):
+    """Bilinear upsampling to the images' size; a module, so that the counter has a name for it."""
+
+    def forward(self, logits: Tensor, images: Tensor) -> Tensor:
+        """Map logits ``(N, C, h, w)`` to ``(N, C, H, W)`` of images ``(N, 3, H, W)``."""
+        # Corners aligned, as TorchCV has it: its crops of 8 n + 1 pixels then meet the maps' positions exactly.
+        return F.interpolate(logits, images.shape[-2:], mode="bilinear", align_corners=True)

@@ -1,0 +1,221 @@
+"""Semantic segmentation in Cityscapes' layout: dilated FCN, IoU by cityscapesscripts (paper §4.1, §4.4)."""
+
+import copy
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, ClassVar, cast
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from cityscapesscripts.evaluation import evalPixelLevelSemanticLabeling as official
+from PIL import Image
+from torch import Tensor, nn
+from torchvision.transforms.v2 import functional as transforms
+
+from benchmark.data.cityscapes import IGNORED, LABEL_IDS, CityscapesSegmentation
+from benchmark.nn import build_backbone
+from benchmark.nn.segmenter import Segmenter, SegmenterSize
+from benchmark.recipe import Recipe, Schedule
+from benchmark.tasks.base import Batch, Task
+from benchmark.tasks.imagenet import MEAN, normalise
+
+OUTPUT_STRIDE = 8
+
+
+@dataclass(frozen=True)
+class SegmentationRecipe(Recipe):
+    """A recipe with the segmenter's widths and crops."""
+
+    deep_stem: bool = False
+    segmenter: SegmenterSize = field(default_factory=SegmenterSize)
+
+
+MINI = SegmentationRecipe(
+    backbone="mini",
+    shorter_side=128,
+    longer_side=256,
+    start="dense",
+    pretrain=Schedule(
+        batch=8, steps=500, optimizer="adamw", learning_rate=3e-3, weight_decay=0.02, decay="cosine", warmup_steps=30,
+        clip=5.0,
+    ),
+    train=Schedule(
+        batch=8, steps=120, optimizer="adamw", learning_rate=1e-3, mask_learning_rate=2e-2, weight_decay=0.02,
+        decay="cosine", warmup_steps=10, clip=5.0,
+    ),
+    parameters={"window": 5, "grid_stride": 5, "initial_lambda": 1.0},
+    curves={"gamma": (0.05, 0.2, 0.4, 0.8), "shorter_side": (128, 112, 96, 64), "structure": ("grid",)},
+    threads=1,
+    segmenter=SegmenterSize(channels=48, crop=97, scales=(0.75, 1.5)),
+)  # fmt: skip
+SMALL = replace(
+    MINI,
+    shorter_side=256,
+    longer_side=512,
+    deformable=True,
+    pretrain=replace(cast(Schedule, MINI.pretrain), batch=16, steps=6000),
+    train=replace(MINI.train, batch=16, steps=1500, mask_learning_rate=1e-2),
+    parameters={"window": 7, "grid_stride": 11},
+    curves={"gamma": (0.05, 0.1, 0.2, 0.4), "shorter_side": (256, 224, 192, 128), "structure": ("grid",)},
+    threads=None,
+    workers=8,
+    segmenter=SegmenterSize(channels=128, crop=257),
+)
+# TorchCV's defaults for Cityscapes (FIDELITY); the paper's other values are those of detection.
+PAPER = SegmentationRecipe(
+    backbone="resnet50",
+    shorter_side=1024,
+    longer_side=2048,
+    deformable=True,
+    deep_stem=True,
+    train=Schedule(batch=8, steps=40_000, learning_rate=0.01, weight_decay=5e-4, decay="poly", clip=0.0),
+    curves={"gamma": (0.05, 0.1, 0.2, 0.3), "shorter_side": (1024, 896, 736, 512), "structure": ("grid",)},
+    workers=8,
+)
+
+
+class Cityscapes(Task):
+    """Segmentation."""
+
+    name = "cityscapes"
+    metric = "mIoU"
+    recipes: ClassVar[Mapping[str, Recipe]] = {"mini": MINI, "small": SMALL, "paper": PAPER}
+
+    def open(self, root: Path, split: str) -> CityscapesSegmentation:
+        """Return the reader of a folder in Cityscapes' layout."""
+        return CityscapesSegmentation(root, split, cache=True)
+
+    def build(self, recipe: Recipe, backbone: str, classes: int, shorter_side: int) -> Segmenter:
+        """Return a segmenter; its training crop shrinks with the images."""
+        details = cast(SegmentationRecipe, recipe)
+        body = build_backbone(backbone, recipe.deformable, OUTPUT_STRIDE, details.deep_stem)
+        crop = round((details.segmenter.crop - 1) * shorter_side / recipe.shorter_side / OUTPUT_STRIDE)
+        size = replace(details.segmenter, crop=max(4, crop) * OUTPUT_STRIDE + 1)
+        return Segmenter(body, classes, shorter_side, size)
+
+    def backbone(self, model: nn.Module) -> nn.Module:
+        """Return the part below the heads."""
+        return cast(Segmenter, model).backbone
+
+    def augment(self, model: nn.Module, batch: Batch, rng: np.random.Generator) -> Batch:
+        """Resize each image by a random factor, cut a square at random and change its brightness."""
+        segmenter = cast(Segmenter, model)
+        pairs = [
+            _cut(*_resize(image, labels, segmenter.shorter_side * rng.uniform(*segmenter.size.scales)), segmenter.size, rng)
+            for image, labels in zip(batch.images, batch.targets, strict=True)
+        ]
+        return Batch([image for image, _ in pairs], [labels for _, labels in pairs], batch.identifiers)
+
+    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
+        """Return the mean cross-entropy over the evaluated pixels, plus the auxiliary head's by its weight."""
+        segmenter = cast(Segmenter, model)
+        targets = torch.stack(list(batch.targets)).long()
+        losses = [
+            # The mean over no pixel at all is not a number: a batch of ignored pixels teaches nothing.
+            F.cross_entropy(logits, targets, ignore_index=IGNORED, reduction="sum") / (targets != IGNORED).sum().clamp(1)
+            for logits in segmenter.both(normalise(torch.stack(batch.images)))
+        ]
+        return losses[0] + segmenter.size.auxiliary * losses[1]
+
+    def predict(self, model: nn.Module, batch: Batch) -> list[Any]:
+        """Return each image's label ids, uint8 ``(H, W)``, at its own size: the whole image in one pass."""
+        kept = []
+        for image in batch.images:
+            side = cast(Segmenter, model).shorter_side
+            resized = transforms.resize(image, _sides(image.shape[-2:], side), antialias=True)
+            logits = model(normalise(resized[None]))
+            if logits.shape[-2:] != image.shape[-2:]:
+                logits = F.interpolate(logits, image.shape[-2:], mode="bilinear", align_corners=True)
+            kept.append(torch.from_numpy(LABEL_IDS[logits[0].argmax(0).cpu().numpy()]))
+        return kept
+
+    def evaluate(self, predictions: Mapping[str | int, Any], reader: CityscapesSegmentation) -> dict[str, float]:
+        """Return cityscapesscripts' mean IoU over classes and over categories, and each class's own.
+
+        A class that neither the labels nor the predictions show is NaN and left out of the means, as that tool does.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            self.save(predictions, reader, Path(folder))
+            found, truth = [], []
+            for index in range(len(reader)):
+                image = reader.image_id(index)
+                if image in predictions:
+                    found.append(str(_prediction_path(Path(folder), image)))
+                    truth.append(str(_truth_path(reader, index, Path(folder))))
+            scores = official.evaluateImgLists(found, truth, _options())
+        classes = {f"IoU_{name}": float(value) for name, value in scores["classScores"].items() if value == value}
+        return {
+            "mIoU": float(scores["averageScoreClasses"]),
+            "mIoU_category": float(scores["averageScoreCategories"]),
+            **{name.replace(" ", "_"): value for name, value in classes.items()},
+        }
+
+    def save(self, predictions: Mapping[str | int, Any], reader: CityscapesSegmentation, folder: Path) -> None:
+        """Write label-id maps under the names by which cityscapesscripts finds them."""
+        (folder / "predictions").mkdir(exist_ok=True)
+        for image, labels in predictions.items():
+            Image.fromarray(labels.numpy()).save(_prediction_path(folder, str(image)))
+
+    def mirror(self, batch: Batch, chosen: np.ndarray) -> Batch:
+        """Mirror images and labels."""
+        flips = chosen.tolist()
+        images = [image.flip(-1) if flip else image for image, flip in zip(batch.images, flips, strict=True)]
+        targets = [labels.flip(-1) if flip else labels for labels, flip in zip(batch.targets, flips, strict=True)]
+        return Batch(images, targets, batch.identifiers)
+
+
+def _sides(size: tuple[int, int], shorter: float) -> list[int]:
+    """Return height and width with the given shorter side and the same aspect."""
+    factor = shorter / min(size)
+    return [max(1, round(side * factor)) for side in size]
+
+
+def _resize(image: Tensor, labels: Tensor, shorter: float) -> tuple[Tensor, Tensor]:
+    """Resize an image bilinearly and its labels to the nearest."""
+    sides = _sides(image.shape[-2:], shorter)
+    nearest = transforms.InterpolationMode.NEAREST
+    return (
+        transforms.resize(image, sides, antialias=True),
+        transforms.resize(labels[None], sides, interpolation=nearest)[0],
+    )
+
+
+def _cut(image: Tensor, labels: Tensor, size: SegmenterSize, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    """Cut a square at random; what lies outside of the image has the mean colour and is ignored."""
+    height, width = image.shape[-2:]
+    side = size.crop
+    top, left = int(rng.integers(max(1, height - side + 1))), int(rng.integers(max(1, width - side + 1)))
+    change = int(rng.integers(-size.brightness, size.brightness + 1))
+    part = (image[:, top : top + side, left : left + side].short() + change).clamp(0, 255).to(torch.uint8)
+    square = (255 * torch.tensor(MEAN, device=image.device)).to(torch.uint8)[:, None, None].repeat(1, side, side)
+    truth = torch.full((side, side), IGNORED, dtype=labels.dtype, device=labels.device)
+    square[:, : part.shape[1], : part.shape[2]] = part
+    truth[: part.shape[1], : part.shape[2]] = labels[top : top + side, left : left + side]
+    return square, truth
+
+
+def _prediction_path(folder: Path, image: str) -> Path:
+    return folder / "predictions" / f"{image}_pred_labelIds.png"
+
+
+def _truth_path(reader: CityscapesSegmentation, index: int, folder: Path) -> Path:
+    """Return a label file that cityscapesscripts reads; drawn from polygons, or without the 255 it rejects."""
+    path, labels = reader.label_paths[index], reader.label_ids(index)
+    if path.suffix == ".png" and not (labels == IGNORED).any():
+        return path
+    drawn = folder / f"{reader.image_id(index)}_gtFine_labelIds.png"
+    Image.fromarray(np.where(labels == IGNORED, 0, labels).astype(np.uint8)).save(drawn)
+    return drawn
+
+
+def _options() -> Any:
+    """Return cityscapesscripts' options: pixel level only, nothing printed, no file written."""
+    options = copy.copy(official.args)
+    options.evalInstLevelScore, options.JSONOutput, options.quiet = False, False, True
+    return options
+
+
+TASK = Cityscapes()
