@@ -23,7 +23,7 @@ from benchmark.errors import DataError, SaibenchError, UsageError
 from benchmark.flops import paper
 from benchmark.flops.measured import MeasuredCounter
 from benchmark.method import Method, resolve
-from benchmark.nn import load_weights, residual_blocks
+from benchmark.nn import residual_blocks
 from benchmark.recipe import Recipe, Schedule
 from benchmark.store import Cell, Record, Store, Work
 from benchmark.tasks import Task, find_task
@@ -167,7 +167,7 @@ def override(recipe: Recipe, values: Mapping[str, Any]) -> Recipe:
         current = known[head]
         if rest:
             value = override(cast(Any, current), {rest: value})
-        elif current is not None and not isinstance(value, type(current) | (int if isinstance(current, float) else ())):
+        elif current is not None and not isinstance(value, (int, float) if isinstance(current, float) else type(current)):
             raise UsageError(f"recipe field {path!r} takes {type(current).__name__}, got {value!r}")
         recipe = dataclasses.replace(recipe, **{head: value})
     return recipe
@@ -245,26 +245,29 @@ def _run(planned: Plan, work: Work, start: Record | None, callbacks: Sequence[An
     train, val = (reader(task.name, planned.folder, split) for split in ("train", "val"))
     model = planned.build(len(train.classes))
     _load_start(planned, model, start)
+    planned.method.prepare(task.backbone(model))
     seconds = _train(planned, model, train, work, callbacks)
+    planned.method.finish(task.backbone(model))
     module = CellModule(task, planned.method, model, recipe.train, 1, seed)
-    counter = MeasuredCounter(model, task.backbone(model))
-    loop = Loop(work.scratch, list(callbacks), recipe.workers)
-    elapsed = predict(module, val, loop, counter)
+    counter = MeasuredCounter(model.eval())
+    elapsed = predict(module, val, Loop(work.scratch, list(callbacks), recipe.workers), counter)
     layers = _layers(model, counter)
     task.save(module.predictions, val, work.folder)
     save_file(_shareable(model), work.folder / MODEL, {"saibench": __version__, "cell": planned.cell.id})
     images = counter.images()
     fields = {
         **{f"metric_{name}": value for name, value in task.evaluate(module.predictions, val).items()},
-        "gmacs_measured_mean": float(images["gmacs"].mean()),
-        "gmacs_measured_std": float(images["gmacs"].std(ddof=0)),
+        # The paper's curves have the backbone's computation, averaged over the images (§4); the rest stands beside it.
+        "gmacs_measured_mean": float(images["gmacs_backbone"].mean()),
+        "gmacs_measured_std": float(images["gmacs_backbone"].std(ddof=0)),
         "gmacs_paper": _paper_gmacs(planned, model, layers),
-        "density_mean": counter.density_mean(),
+        "density_mean": float(images["density"].mean()),
         "seconds_train": seconds,
         "seconds_eval": elapsed,
+        "gmacs_whole_mean": float(images["gmacs"].mean()),
         "uncounted": counter.uncounted,
         "start": None if start is None else start.cell_id,
-        "overrides": dict(planned.request.overrides),
+        "overrides": " ".join(f"{name}={value}" for name, value in planned.request.overrides.items()) or None,
     }
     return work.commit(fields, layers, images)
 
@@ -276,7 +279,7 @@ def _load_start(planned: Plan, model: nn.Module, start: Record | None) -> None:
         model.load_state_dict({key: stored[key] for key in model.state_dict() if key in stored}, strict=False)
     elif not planned.recipe.start:
         name = planned.method.backbone(planned.recipe.backbone)
-        load_weights(planned.task.backbone(model), cache_folder() / "weights" / f"{name}.safetensors")
+        planned.task.load_weights(model, cache_folder() / "weights" / f"{name}.safetensors")
 
 
 def _train(planned: Plan, model: nn.Module, train: Any, work: Work, callbacks: Sequence[Any]) -> float:
@@ -329,5 +332,6 @@ def load_model(record: Record, planned: Plan) -> nn.Module:
     """Return a finished cell's trained model, in inference mode."""
     classes = len(reader(planned.task.name, planned.folder, "train").classes)
     model = planned.build(classes)
+    planned.method.restore(planned.task.backbone(model))
     model.load_state_dict(load_file(record.path(MODEL)))
     return model.eval()

@@ -180,8 +180,8 @@ def _masks(subject: Subject, model: nn.Module, indices: list[int]) -> dict[str, 
 def counts(subject: Subject) -> str:
     """The count is positive, finite and no more than dense, the masks' own cost and interpolation aside."""
     model = subject.trained()
-    counter = MeasuredCounter(model, subject.plan.task.backbone(model))
-    with counter:
+    counter = MeasuredCounter(model.eval())
+    with counter.recording():
         subject.predictions(model, [0])
         subject.predictions(model, [1])
     images = counter.images()

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.utils.data import BatchSampler, DataLoader, Dataset, SequentialSampler
 
 from benchmark.errors import SaibenchError
+from benchmark.flops.measured import MeasuredCounter
 from benchmark.method import Method
 from benchmark.nn import identify_images
 from benchmark.recipe import Schedule
@@ -92,6 +93,7 @@ class CellModule(lightning.LightningModule):
         self.task, self.method, self.model = task, method, model
         self.schedule, self.steps, self.seed = schedule, steps, seed
         self.predictions: dict[str | int, Any] = {}
+        self.counter: MeasuredCounter | None = None
 
     def train(self, mode: bool = True) -> "CellModule":
         """Switch the mode; batch norm stays in inference where the schedule freezes its statistics."""
@@ -112,6 +114,7 @@ class CellModule(lightning.LightningModule):
         if self.schedule.flip:
             chosen = np.random.default_rng([self.seed, self.global_step]).random(len(batch.images)) < 0.5
             batch = self.task.mirror(batch, chosen)
+        batch = self.task.augment(self.model, batch, np.random.default_rng([self.seed, self.global_step, 1]))
         task_loss = self.task.loss(self.model, batch)
         loss = task_loss + self.method.loss(self.task.backbone(self.model)).to(task_loss.device)
         if not torch.isfinite(loss):
@@ -125,8 +128,10 @@ class CellModule(lightning.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
-        """Keep the predictions."""
+        """Keep the predictions, and count."""
         identify_images(self.model, batch.identifiers, self.seed)
+        if self.counter is not None:
+            self.counter.identify(batch.identifiers)
         self.predictions.update(zip(batch.identifiers, self.task.predict(self.model, batch), strict=True))
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
@@ -214,13 +219,13 @@ def fit(module: CellModule, reader: Any, loop: Loop) -> float:
     return time.perf_counter() - started
 
 
-def predict(module: CellModule, reader: Any, loop: Loop, recording: Any = None) -> float:
+def predict(module: CellModule, reader: Any, loop: Loop, counter: MeasuredCounter | None = None) -> float:
     """Run a split through the module, image by image; its predictions are in ``module.predictions``.
 
     Parameters
     ----------
-    recording
-        A context manager to run inside of, such as the counter's.
+    counter
+        Counts what the images cost.
 
     Returns
     -------
@@ -228,9 +233,9 @@ def predict(module: CellModule, reader: Any, loop: Loop, recording: Any = None) 
         Seconds taken.
     """
     started = time.perf_counter()
-    module.predictions = {}
+    module.predictions, module.counter = {}, counter
     trainer = loop.trainer(enable_checkpointing=False)
-    with recording or nullcontext():
+    with nullcontext() if counter is None else counter.recording():
         trainer.test(module, loop.loader(reader, batch_size=1), verbose=False)
     return time.perf_counter() - started
 

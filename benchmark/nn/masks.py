@@ -72,6 +72,11 @@ class Mask(nn.Module):
         self.share = site.share
         self.confidence: Tensor | None = None
 
+    def train(self, mode: bool = True) -> "Mask":
+        """Switch the mode; leaving training forgets the last confidence, which hangs on its whole graph."""
+        self.confidence = None
+        return super().train(mode)
+
     def size(self, x: Tensor) -> tuple[int, int]:
         """Return the governed map's height and width for block input ``x`` of shape ``(N, C, H, W)``."""
         height, width = x.shape[-2:]

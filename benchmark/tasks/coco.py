@@ -47,7 +47,7 @@ MINI = DetectionRecipe(
     longer_side=224,
     start="dense",
     pretrain=Schedule(
-        batch=8, steps=800, optimizer="adamw", learning_rate=1.5e-3, weight_decay=0.02, decay="cosine", warmup_steps=40,
+        batch=8, steps=1200, optimizer="adamw", learning_rate=3e-3, weight_decay=0.02, decay="cosine", warmup_steps=50,
         clip=5.0,
     ),
     train=Schedule(
@@ -64,7 +64,7 @@ SMALL = replace(
     shorter_side=256,
     longer_side=448,
     deformable=True,
-    pretrain=replace(cast(Schedule, MINI.pretrain), batch=16, steps=6000),
+    pretrain=replace(cast(Schedule, MINI.pretrain), batch=16, steps=8000),
     train=replace(MINI.train, batch=16, steps=1500, mask_learning_rate=1e-2),
     parameters={"window": 7, "grid_stride": 11},
     curves={"gamma": (0.05, 0.1, 0.2, 0.4), "shorter_side": (256, 192, 160, 128)},
