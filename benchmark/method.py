@@ -80,6 +80,20 @@ class Method(BaseModel, ABC):
     def on_step(self, model: nn.Module, progress: float) -> None:
         """Run before each training step; ``progress`` is the share of the run that is done, from 0 to 1."""
 
+    def prepare(self, model: nn.Module) -> None:
+        """Change an adapted model that holds its starting weights, before it is trained."""
+
+    def finish(self, model: nn.Module) -> None:
+        """Change a trained model, before it is evaluated and kept."""
+
+    def restore(self, model: nn.Module) -> None:
+        """Give an adapted model without weights the structure of a finished one, so that kept weights fit it.
+
+        By default it is prepared and finished: enough where the structure does not depend on the weights.
+        """
+        self.prepare(model)
+        self.finish(model)
+
     def image_size(self, size: int) -> int:
         """Choose the images' shorter side, in pixels, given the recipe's."""
         return size
