@@ -10,6 +10,8 @@ import hashlib
 import json
 import os
 import shutil
+import tempfile
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +27,7 @@ from benchmark.errors import DataError, UsageError
 #: Raise it whenever the rendered bytes change: sets are then made anew, under another name.
 VERSION = 3
 MANIFEST = "manifest.json"
+STALE_SECONDS = 6 * 3600  # a set is made in minutes
 
 #: Cityscapes labels of `scenes.SCENE_CLASSES`, and the ids of these and of `scenes.BACKGROUNDS`. Cityscapes
 #: evaluates all but the ego vehicle.
@@ -110,9 +113,12 @@ def make(
     folder = Path(root) / f"{task}-{scale}{extent}-v{VERSION}-seed{seed}"
     if (folder / MANIFEST).is_file():
         return folder
-    partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
+    partial = None
     try:
-        partial.mkdir(parents=True)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        _clear_stale(folder)
+        partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".partial", dir=folder.parent))
+        partial.chmod(0o755)  # mkdtemp makes it ours alone, but sets are shared
         _write(task, size, seed, partial, progress or (lambda done, total: None))
         manifest = {
             "generator": VERSION, "task": task, "scale": scale, "seed": seed, "height": size.height,
@@ -129,8 +135,16 @@ def make(
         reason = error.strerror or error
         raise DataError(f"cannot write {folder}: {reason}; make room or choose another folder") from error
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        if partial is not None:
+            shutil.rmtree(partial, ignore_errors=True)
     return folder
+
+
+def _clear_stale(folder: Path) -> None:
+    """Remove what killed calls left behind."""
+    for partial in folder.parent.glob(f".{folder.name}.*.partial"):
+        if time.time() - partial.stat().st_mtime > STALE_SECONDS:
+            shutil.rmtree(partial, ignore_errors=True)
 
 
 def fingerprint(folder: str | os.PathLike[str]) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 from scipy.io import loadmat
+from scipy.io.matlab import MatReadError
 from torch.utils.data import Dataset
 from torchvision.datasets.folder import find_classes, make_dataset
 
@@ -160,7 +161,7 @@ def _find(name: str, root: Path, place: Path) -> Path | None:
 def _read_solution(path: Path) -> dict[str, str]:
     """Read ``LOC_val_solution.csv``: the first WordNet id of each image."""
     wordnet = {}
-    with path.open(newline="", encoding="utf-8") as file:
+    with path.open(newline="", encoding="utf-8", errors="replace") as file:
         for number, row in enumerate(csv.reader(file), start=1):
             if not row or row[0] == "ImageId":
                 continue
@@ -175,7 +176,7 @@ def _read_ground_truth(path: Path, root: Path, place: Path, names: list[str]) ->
     """Read the official ground truth: line i is the class, in ImageNet's own order, of the i-th image."""
     order = _read_order(path, root, place)
     wordnet = {}
-    lines = path.read_text(encoding="utf-8").split()
+    lines = path.read_text(encoding="utf-8", errors="replace").split()
     for name in names:
         number = re.search(r"(\d+)$", Path(name).stem)
         if number is None or not 1 <= int(number[1]) <= len(lines):
@@ -191,7 +192,9 @@ def _read_order(truth: Path, root: Path, place: Path) -> dict[int, str]:
     """Read which WordNet id each number of the ground truth stands for: not the order of the folders."""
     listed = _find("map_clsloc.txt", root, place)
     if listed is not None:
-        rows = [line.split() for line in listed.read_text(encoding="utf-8").splitlines() if line.strip()]
+        rows = [
+            line.split() for line in listed.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()
+        ]
         if all(len(row) >= 2 and _WORDNET_ID.fullmatch(row[0]) and row[1].isdigit() for row in rows):
             return {int(row[1]): row[0] for row in rows}
         raise DataError(f"{listed} is not of the form `<WordNet id> <number> <name>`; fetch it again")
@@ -204,5 +207,5 @@ def _read_order(truth: Path, root: Path, place: Path) -> dict[int, str]:
     try:
         synsets = loadmat(packed, squeeze_me=True)["synsets"]
         return {int(synset[0]): str(synset[1]) for synset in synsets if int(synset[4]) == 0}
-    except (ValueError, KeyError, IndexError, TypeError, OSError, NotImplementedError) as error:
+    except (ValueError, KeyError, IndexError, TypeError, OSError, NotImplementedError, MatReadError) as error:
         raise DataError(f"{packed} is not ImageNet's meta.mat: {error}; fetch it again") from error

@@ -1,6 +1,8 @@
 """Embedded sets: real formats, same seed same bytes, nothing half written."""
 
 import json
+import os
+import shutil
 
 import numpy as np
 import pytest
@@ -91,6 +93,31 @@ def test_an_interrupted_call_leaves_nothing(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         sets.make("coco", "mini", tmp_path, size=sets.Size(32, 32, {"val": 2}), progress=interrupt)
     assert not list(tmp_path.iterdir())
+
+
+def test_what_a_killed_call_left_is_removed_unless_it_may_still_be_at_work(tmp_path):
+    size = sets.Size(32, 32, {"val": 1})
+    name = sets.make("coco", "mini", tmp_path, size=size).name
+    shutil.rmtree(tmp_path / name)
+    old, young = (tmp_path / f".{name}.{kind}.partial" for kind in ("old", "young"))
+    old.mkdir()
+    young.mkdir()
+    os.utime(old, (0, 0))
+    sets.make("coco", "mini", tmp_path, size=size)
+    assert sorted(tmp_path.iterdir()) == sorted([young, tmp_path / name])
+
+
+def test_of_two_calls_at_once_one_wins_and_both_succeed(tmp_path):
+    size = sets.Size(32, 32, {"val": 2})
+    inner = []
+
+    def race(done, total):
+        if not inner:
+            inner.append(None)
+            inner.append(sets.make("coco", "mini", tmp_path, size=size))
+
+    assert sets.make("coco", "mini", tmp_path, size=size, progress=race) == inner[1]
+    assert list(tmp_path.iterdir()) == [inner[1]]
 
 
 def test_manifest_names_what_determines_the_bytes(embedded, sizes):

@@ -1,0 +1,184 @@
+"""The ImageNet reader: class folders, the flat official validation folder, errors."""
+
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from scipy.io import savemat
+
+from benchmark.data.imagenet import ImageNet
+from benchmark.errors import DataError
+
+# In ImageNet's own order, which is not the alphabetical one.
+ORDER = ["n02119789", "n02100735", "n01440764"]
+TRUTH = [3, 1, 2, 1]
+
+
+@pytest.fixture
+def flat(tmp_path):
+    """A set with training folders and a flat validation folder without its labels."""
+    for wordnet_id in ORDER:
+        (tmp_path / "train" / wordnet_id).mkdir(parents=True)
+        Image.new("RGB", (9, 7)).save(tmp_path / "train" / wordnet_id / f"{wordnet_id}_1.JPEG")
+    (tmp_path / "val").mkdir()
+    for number in range(1, 5):
+        Image.new("RGB", (9, 7)).save(tmp_path / "val" / f"ILSVRC2012_val_{number:08d}.JPEG")
+    return tmp_path
+
+
+def put_truth(folder):
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "ILSVRC2012_validation_ground_truth.txt").write_text("".join(f"{number}\n" for number in TRUTH))
+
+
+def put_solution(folder):
+    rows = [f"ILSVRC2012_val_{i:08d},{ORDER[n - 1]} 1 2 3 4 {ORDER[0]} 5 6 7 8" for i, n in enumerate(TRUTH, start=1)]
+    (folder / "LOC_val_solution.csv").write_text("\n".join(["ImageId,PredictionString", *reversed(rows)]) + "\n")
+
+
+def put_map(folder):
+    (folder / "map_clsloc.txt").write_text("".join(f"{w} {i} name_{i}\n" for i, w in enumerate(ORDER, start=1)))
+
+
+def put_meta(folder):
+    kinds = [("ILSVRC2012_ID", float), ("WNID", object), ("words", object), ("gloss", object), ("num_children", float)]
+    rows = [(i, w, "words", "gloss", 0) for i, w in enumerate(ORDER, start=1)] + [(4, "n00001740", "entity", "g", 3)]
+    savemat(folder / "meta.mat", {"synsets": np.array(rows, dtype=kinds).reshape(-1, 1)})
+
+
+def expected_labels():
+    classes = sorted(ORDER)
+    return [classes.index(ORDER[number - 1]) for number in TRUTH]
+
+
+def test_items_are_images_with_labels_in_the_folders_order(embedded):
+    reader = ImageNet(embedded["imagenet"], "train")
+    assert len(reader) == 20 and len(reader.classes) == 10
+    assert reader.classes == sorted(reader.classes)
+    for index in range(len(reader)):
+        image, label = reader[index]
+        assert image.dtype == torch.uint8 and image.shape == (3, 48, 48)
+        assert reader.image_id(index).startswith(reader.classes[label] + "/")
+    assert len({reader.image_id(index) for index in range(len(reader))}) == len(reader)
+
+
+def test_validation_has_the_labels_of_the_training_folders_even_if_it_lacks_classes(copied):
+    root = copied("imagenet")
+    first, second = ImageNet(root, "val").classes[:2]
+    shutil.rmtree(root / "val" / first)
+    reader = ImageNet(root, "val")
+    assert reader.classes == ImageNet(root, "train").classes
+    assert reader.image_id(0).startswith(second) and reader[0][1] == 1
+
+
+@pytest.mark.parametrize("form", ["webp", "png", "jpg"])
+def test_other_formats_are_read(copied, form):
+    root = copied("imagenet")
+    path = next((root / "val").rglob("*.JPEG"))
+    Image.open(path).save(path.with_suffix(f".{form}"))
+    path.unlink()
+    reader = ImageNet(root, "val")
+    assert len(reader) == 10 and reader[0][0].shape == (3, 48, 48)
+
+
+def test_flat_validation_by_the_solution_file(flat):
+    put_solution(flat)
+    reader = ImageNet(flat, "val")
+    assert reader.labels == expected_labels()
+    assert reader.image_id(2) == "ILSVRC2012_val_00000003.JPEG"
+
+
+@pytest.mark.parametrize("order", [put_map, put_meta])
+@pytest.mark.parametrize("place", [".", "val", "ILSVRC2012_devkit_t12/data"])
+def test_flat_validation_by_the_ground_truth_in_imagenets_own_order(flat, order, place):
+    put_truth(flat / place)
+    order(flat / place)
+    assert ImageNet(flat, "val").labels == expected_labels()
+
+
+def test_ground_truth_goes_by_the_images_number_not_by_its_rank(flat):
+    put_truth(flat)
+    put_map(flat)
+    (flat / "val" / "ILSVRC2012_val_00000002.JPEG").unlink()
+    assert ImageNet(flat, "val").labels == [label for i, label in enumerate(expected_labels()) if i != 1]
+
+
+def test_solution_alone_gives_the_classes_if_there_is_no_training_set(flat):
+    put_solution(flat)
+    shutil.rmtree(flat / "train")
+    assert ImageNet(flat, "val").classes == sorted(ORDER)
+
+
+def test_kaggles_solution_lies_above_the_images(flat):
+    (flat / "ILSVRC" / "Data" / "CLS-LOC").mkdir(parents=True)
+    for split in ("train", "val"):
+        (flat / split).rename(flat / "ILSVRC" / "Data" / "CLS-LOC" / split)
+    put_solution(flat)
+    assert ImageNet(flat / "ILSVRC" / "Data" / "CLS-LOC", "val").labels == expected_labels()
+
+
+def test_missing_labels_and_orders_say_what_to_put_where(flat):
+    with pytest.raises(DataError, match=r"val is flat .* put LOC_val_solution.csv or ILSVRC2012_validation"):
+        ImageNet(flat, "val")
+    put_truth(flat)
+    with pytest.raises(DataError, match=r"own order; put the development kit's meta.mat or map_clsloc.txt"):
+        ImageNet(flat, "val")
+    (flat / "meta.mat").write_bytes(b"no matrix")
+    with pytest.raises(DataError, match=r"is not ImageNet's meta.mat"):
+        ImageNet(flat, "val")
+    (flat / "map_clsloc.txt").write_text("one two three\n")
+    with pytest.raises(DataError, match=r"map_clsloc.txt is not of the form"):
+        ImageNet(flat, "val")
+
+
+def test_labels_that_do_not_fit_are_named(flat):
+    put_solution(flat)
+    Image.new("RGB", (9, 7)).save(flat / "val" / "ILSVRC2012_val_00000009.JPEG")
+    with pytest.raises(DataError, match=r"gives no label for .*00000009.JPEG"):
+        ImageNet(flat, "val")
+    (flat / "LOC_val_solution.csv").unlink()
+    put_truth(flat)
+    put_map(flat)
+    with pytest.raises(DataError, match=r"has 4 lines, none of them for .*00000009.JPEG"):
+        ImageNet(flat, "val")
+    (flat / "val" / "ILSVRC2012_val_00000009.JPEG").unlink()
+    shutil.rmtree(flat / "train" / ORDER[1])
+    with pytest.raises(DataError, match=rf"class {ORDER[1]}, which .*train does not have"):
+        ImageNet(flat, "val")
+    (flat / "LOC_val_solution.csv").write_text("ImageId,PredictionString\nILSVRC2012_val_00000001,17\n")
+    with pytest.raises(DataError, match=r"LOC_val_solution.csv, line 2"):
+        ImageNet(flat, "val")
+
+
+def test_missing_and_strange_folders_are_named(copied, tmp_path):
+    with pytest.raises(DataError, match=r"no such folder: .*nowhere/val; expected train/<WordNet id>"):
+        ImageNet(tmp_path / "nowhere", "val")
+    root = copied("imagenet")
+    (root / "val" / "n12345678").mkdir()
+    with pytest.raises(DataError, match=r"n12345678 is a class that .*train does not have"):
+        ImageNet(root, "val")
+    (tmp_path / "empty" / "val").mkdir(parents=True)
+    with pytest.raises(DataError, match=r"no images in "):
+        ImageNet(tmp_path / "empty", "val")
+    (tmp_path / "empty" / "val" / "n12345678").mkdir()
+    with pytest.raises(DataError, match=r"no images in the folders"):
+        ImageNet(tmp_path / "empty", "val")
+
+
+def test_truncated_image_is_named_when_read(copied):
+    reader = ImageNet(copied("imagenet"), "val")
+    path = reader.root / "val" / reader.image_id(4)
+    path.write_bytes(path.read_bytes()[:-200])
+    assert reader[3][1] == 3
+    with pytest.raises(DataError, match=f"cannot decode .*{path.name}"):
+        reader[4]
+
+
+def test_fingerprint_follows_names_and_sizes(copied, embedded):
+    root = copied("imagenet")
+    assert ImageNet(root, "val").fingerprint() == ImageNet(embedded["imagenet"], "val", cache=True).fingerprint()
+    assert ImageNet(root, "val").fingerprint() != ImageNet(root, "train").fingerprint()
+    next((root / "val").rglob("*.JPEG")).rename(root / "val" / ImageNet(root, "val").classes[0] / "other.JPEG")
+    assert ImageNet(root, "val").fingerprint() != ImageNet(embedded["imagenet"], "val").fingerprint()
