@@ -209,8 +209,8 @@ def shorten(text: str, length: int) -> str:
 
 
 def slug(text: str) -> str:
-    """Return text fit for a file's name."""
-    return re.sub(r"[^A-Za-z0-9]+", "-", text).strip("-").lower() or "unnamed"
+    """Return text fit for a file's name; of a long text, such as a path, the end."""
+    return re.sub(r"[^A-Za-z0-9]+", "-", text)[-40:].strip("-").lower() or "unnamed"
 
 
 def provenance_line(cells: pd.DataFrame) -> str:

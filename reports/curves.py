@@ -179,41 +179,45 @@ def _rank(method: str) -> tuple[int, str]:
 
 
 def _metrics(task: str, cells: pd.DataFrame) -> list[Metric]:
-    columns = [name for name in cells if name.startswith("metric_") and cells[name].notna().any()]
-    there = [name.removeprefix("metric_") for name in columns]
+    there = [name.removeprefix("metric_") for name in _columns(cells, "metric_") if cells[name].notna().any()]
     known = [name for name in TASK_METRICS.get(task, ()) if name in there]
     return [find_metric(name) for name in [*known, *(name for name in there if name not in known)]]
 
 
+def _columns(cells: pd.DataFrame, prefix: str) -> list[str]:
+    return [str(name) for name in cells.columns if str(name).startswith(prefix)]
+
+
 def _numeric(cells: pd.DataFrame) -> list[str]:
     names = [COST, "gmacs_measured_std", "gmacs_paper", "density_mean", "seconds_train", "seconds_eval"]
-    return [*names, *(name for name in cells if name.startswith("metric_"))]
+    return [*names, *_columns(cells, "metric_")]
 
 
 def _varying(cells: pd.DataFrame) -> list[str]:
     """Parameters of a method's cells that have more than one value."""
-    names = [name for name in cells if name.startswith("p_")]
-    return [name for name in names if cells[name].map(plain).nunique() > 1]
+    return [name for name in _columns(cells, "p_") if cells[name].map(plain).nunique() > 1]
 
 
 def _latest(cells: pd.DataFrame, warnings: list[str]) -> pd.DataFrame:
-    """Keep the newest of cells that differ only in recipe or code: results of two versions are not one mean."""
-    names = ["method", "seed", *(name for name in cells if name.startswith("p_"))]
+    """Leave out cells that a newer finished one stands for: results of two versions of a recipe are not one mean."""
+    names = ["method", "seed", *_columns(cells, "p_")]
     keys = cells[names].map(plain).agg("\0".join, axis=1)
-    done = cells.assign(_done=cells["status"].eq("finished"))
-    newest = done.sort_values(["_done", "finished"], kind="stable").groupby(keys, sort=False).tail(1).index
-    for index in cells.index.difference(newest):
-        cell = cells.loc[index]
-        warnings.append(
-            f"{cell['folder']}: left out, because a newer cell has the same method, parameters and seed "
-            "under another recipe or code"
-        )
-    return cells.loc[sorted(newest)].reset_index(drop=True)
+    kept: list[Any] = []
+    for _, group in cells.assign(_when=cells["finished"].map(plain)).sort_values("_when", kind="stable").groupby(keys):
+        finished = group["status"].eq("finished").tolist()
+        start = len(group) - 1 - finished[::-1].index(True) if True in finished else 0
+        kept += group.index[start:].tolist()
+        for _, cell in group.iloc[:start].iterrows():
+            warnings.append(
+                f"{cell['folder']}: left out, because there is a newer cell of the same method, parameters and seed "
+                "under another recipe or code"
+            )
+    return cells.loc[sorted(kept)].reset_index(drop=True)
 
 
 def _only(cells: pd.DataFrame) -> str | None:
     """Of a method whose cells all agree, the parameter worth telling: one with a symbol, or the only one."""
-    names = [name for name in cells if name.startswith("p_") and cells[name].map(_is_number).all()]
+    names = [name for name in _columns(cells, "p_") if cells[name].map(_is_number).all()]
     known = [name for name in names if name.removeprefix("p_") in SYMBOLS]
     return known[0] if known else names[0] if len(names) == 1 else None
 

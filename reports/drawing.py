@@ -151,7 +151,7 @@ def line_style(place: int, variant: int = 0) -> dict[str, Any]:
     variant
         Of several lines of one method: dashes and marker.
     """
-    marker = _MARKERS[(place + 4 * variant) % len(_MARKERS)]
+    marker = _MARKERS[(place + 4 * variant + 5 * (place // PLACES)) % len(_MARKERS)]
     colour = _COLOURS[place % PLACES]
     solid = marker not in "PX"  # a white edge would eat these up
     return {

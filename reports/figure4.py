@@ -164,7 +164,8 @@ def _draw_paper(axes: Axes, task: str, printed: pd.DataFrame) -> list[Line2D]:
     axes.set_xlabel(_PAPER_COST_LABEL)
     axes.set_ylabel(find_metric(printed["metric"].iloc[0]).title)
     entries = []
-    for (method, source), rows in printed.groupby(["method", printed["source"].str[0]], sort=False):
+    for key, rows in printed.groupby(["method", printed["source"].str[0]], sort=False):
+        method, source = map(str, key)
         drawn = rows.sort_values("gflops")
         style = dict(REFERENCE_STYLE) if method == "dense" else _styles([method])[0]
         if source == "R":
@@ -198,7 +199,7 @@ def _failed_lines(panel: Panel) -> list[str]:
 def _table(panel: Panel) -> Table:
     rows = []
     for _, cell in panel.cells.iterrows():
-        row = {name: None if is_missing(value) else value for name, value in cell.items() if name != "folder"}
+        row = {str(name): None if is_missing(value) else value for name, value in cell.items() if name != "folder"}
         row["_measured"] = with_spread(cell[COST], cell["gmacs_measured_std"], 3)
         row["_front"] = "*" if cell["front"] else ""
         rows.append(row)

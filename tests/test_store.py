@@ -121,7 +121,7 @@ def test_changing_the_dictionary_afterwards_does_not_change_the_cell():
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_a_number_that_is_not_finite_is_no_identity(value):
-    with pytest.raises(ValueError, match="stochastic parameters.gamma"):
+    with pytest.raises(ValueError, match=r"stochastic parameters\.gamma"):
         a_cell(parameters={"gamma": value})
 
 
