@@ -7,17 +7,20 @@ DESIGN §4 and §5. A test that raises has failed; its message is what the user 
 import inspect
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from benchmark.cells import Plan, Request, plan, reader
 from benchmark.data import embedded
-from benchmark.engine import compiler
+from benchmark.engine.compiler import Engine
+from benchmark.engine.kernels import EngineUnavailable
 from benchmark.flops.measured import MeasuredCounter
 from benchmark.method import Method
 from benchmark.nn import Mask, identify_images
@@ -27,6 +30,11 @@ from benchmark.train import CellModule, Loop, fit
 
 IMAGES = {"train": 6, "val": 2}
 STEPS = 2
+ENGINE_TOLERANCE = 1e-4
+
+
+class Skipped(Exception):
+    """A promise cannot be tested here; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +105,8 @@ def _check_task(method: type[Method], task: str, root: Path) -> Iterator[Result]
     for name, test in TESTS.items():
         try:
             yield Result(task, name, "passed", test(subject) or "")
+        except Skipped as reason:
+            yield Result(task, name, "skipped", str(reason))
         except Exception as error:
             yield Result(task, name, "failed", _describe(error))
 
@@ -163,18 +173,33 @@ def same_masks(subject: Subject) -> str:
 
 
 def _masks(subject: Subject, model: nn.Module, indices: list[int]) -> dict[str, Tensor]:
-    found: dict[str, Tensor] = {}
-    hooks = [
-        module.register_forward_hook(lambda mask, _, value: found.__setitem__(mask.layer, value))
-        for module in model.modules()
-        if isinstance(module, Mask)
-    ]
-    try:
+    with _mask_values(model) as found:
         subject.predictions(model, indices)
+    return found
+
+
+@contextmanager
+def _captured(modules: dict[str, nn.Module]) -> Iterator[dict[str, Tensor]]:
+    """Collect the outputs of modules by name."""
+    found: dict[str, Tensor] = {}
+
+    def keep(name: str) -> Callable[..., None]:
+        return lambda module, inputs, output: found.__setitem__(name, output)
+
+    hooks = [module.register_forward_hook(keep(name)) for name, module in modules.items()]
+    try:
+        yield found
     finally:
         for hook in hooks:
             hook.remove()
-    return found
+
+
+def _mask_values(model: nn.Module) -> AbstractContextManager[dict[str, Tensor]]:
+    return _captured({module.layer: module for module in model.modules() if isinstance(module, Mask)})
+
+
+def _outputs(model: nn.Module, names: list[str]) -> AbstractContextManager[dict[str, Tensor]]:
+    return _captured({name: model.get_submodule(name) for name in names})
 
 
 def counts(subject: Subject) -> str:
@@ -191,8 +216,29 @@ def counts(subject: Subject) -> str:
 
 
 def engine_agrees(subject: Subject) -> str:
-    """The CPU engine gives the PyTorch forward's maps and executes the counted MACs."""
-    return compiler.agreement(subject.plan.task.backbone(subject.trained()))
+    """With the same masks, the CPU engine gives the PyTorch maps and executes the counted MACs, layer by layer."""
+    body = subject.plan.task.backbone(subject.trained()).eval()
+    try:
+        engine = Engine(body, threads=1)
+    except EngineUnavailable as error:
+        raise Skipped(str(error)) from None
+    image = torch.from_numpy(np.random.default_rng(0).normal(size=(1, 3, 72, 104)).astype(np.float32))
+    identify_images(body, [0], seed=0)
+    counter = MeasuredCounter(body)
+    stages = [name for name, _ in body.named_children() if name.startswith("layer")]
+    with counter.recording(), torch.inference_mode(), _outputs(body, stages) as maps, _mask_values(body) as masks:
+        body(image)
+    result = engine(image[0].numpy(), masks={name: value[0, 0].numpy().copy() for name, value in masks.items()})
+    for name in stages:
+        expected = maps[name][0].permute(1, 2, 0).numpy()
+        error = float(np.linalg.norm(result.stages[name] - expected) / np.linalg.norm(expected))
+        assert error <= ENGINE_TOLERANCE, f"{name}: the engine's map differs by {error:.1e} (relative)"
+    counted = {row.layer: int(row.macs) for row in counter.image_layers().itertuples() if row.macs}
+    executed = {layer: row.macs for layer, row in result.tally.items() if row.macs}
+    for layer in sorted(counted.keys() | executed.keys()):
+        run, count = executed.get(layer, 0), counted.get(layer, 0)
+        assert run == count, f"{layer}: the engine executes {run:,} MACs, {count:,} are counted"
+    return f"{result.macs:,} MACs in {len(executed)} layers"
 
 
 def saves(subject: Subject) -> str:

@@ -259,10 +259,12 @@ def discover(paths: Sequence[Path] = ()) -> dict[str, type[Method]]:
 
 
 def _modules(paths: Sequence[Path]) -> Iterator[tuple[str, ModuleType]]:
+    seen = set()
     for folder in FOLDERS:
         root = Path(__file__).resolve().parent.parent / folder
         for path in sorted(root.glob("*.py")):
             if path.name != "__init__.py":
+                seen.add(path)
                 yield str(path), _import_file(path, f"{folder}.{path.stem}")
     for point in entry_points(group=ENTRY_POINT_GROUP):
         try:
@@ -273,6 +275,9 @@ def _modules(paths: Sequence[Path]) -> Iterator[tuple[str, ModuleType]]:
     for path in paths:
         if not path.is_file():
             raise UsageError(f"no such method file: {path}")
+        if path.resolve() in seen:
+            continue
+        seen.add(path.resolve())
         digest = hashlib.blake2b(str(path.resolve()).encode(), digest_size=6).hexdigest()
         yield str(path), _import_file(path, f"saibench_plugin_{digest}")
 

@@ -1,0 +1,48 @@
+"""What every test shares: embedded sets of a handful of images, and recipes of a handful of steps."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from benchmark.data import embedded
+
+FIXTURES = Path(__file__).parent / "fixtures"
+TINY = {"train.steps": 2, "train.batch": 2, "pretrain.steps": 2, "pretrain.batch": 2}
+
+
+@pytest.fixture(scope="session")
+def tiny_set(tmp_path_factory):
+    """Return a function: task to the folder of its embedded set with 6 training and 3 validation images."""
+    root = tmp_path_factory.mktemp("data")
+
+    def make(task):
+        size = dataclasses.replace(embedded.SIZES[task, "mini"], images={"train": 6, "val": 3})
+        return embedded.make(task, "mini", root, size=size)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def plugin():
+    """Return the path of a plug-in file outside the project's folders."""
+    return FIXTURES / "checkerboard.py"
+
+
+@pytest.fixture
+def run_cli(capsys, monkeypatch):
+    """Return a function that runs the command in this process: arguments to (exit code, stdout, stderr)."""
+    from rich.console import Console
+
+    import benchmark.cli as cli
+
+    def run(*arguments):
+        monkeypatch.setattr("sys.argv", ["saibench", *map(str, arguments)])
+        monkeypatch.setattr(cli, "console", Console(width=240))
+        monkeypatch.setattr(cli, "errors", Console(stderr=True, width=240))
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        out, err = capsys.readouterr()
+        return stop.value.code or 0, out, err
+
+    return run

@@ -1,0 +1,139 @@
+"""End to end at a handful of steps: cells, sweeps, and what they leave in the store."""
+
+import dataclasses
+import json
+
+import pandas as pd
+import pytest
+import torch
+
+from benchmark.cells import Request, execute, load_model, override, plan
+from benchmark.errors import DataError, UsageError
+from benchmark.recipe import Recipe, Schedule
+from benchmark.store import Store
+from benchmark.sweep import default_jobs, make_sweep, run_sweep
+from tests.conftest import TINY
+
+SAME = ["metric_AP", "gmacs_measured_mean", "gmacs_measured_std", "gmacs_paper", "density_mean", "cell_id"]
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory, tiny_set, plugin):
+    """A sweep of the plug-in and dense on six images."""
+    store = Store(tmp_path_factory.mktemp("store"))
+    sweep = make_sweep("coco", [str(plugin), "dense"], data=tiny_set("coco"), overrides=TINY)
+    outcomes = run_sweep(sweep, store, jobs=2)
+    return store, sweep, outcomes
+
+
+def test_a_sweep_runs_the_starting_cell_first_and_every_point(swept):
+    store, sweep, outcomes = swept
+    assert [outcome.status for outcome in outcomes] == ["finished"] * 3
+    assert outcomes[0].plan.is_start
+    records = store.records("coco")
+    assert sorted(records["method"]) == ["checkerboard", "checkerboard", "dense"]
+    assert set(records.loc[records["method"] == "checkerboard", "start"]) == {sweep.plans[0].cell.id}
+
+
+def test_a_second_sweep_runs_nothing(swept, tiny_set, plugin):
+    store, sweep, _ = swept
+    again = make_sweep("coco", [str(plugin), "dense"], data=tiny_set("coco"), overrides=TINY)
+    assert [each.cell.id for each in again.plans] == [each.cell.id for each in sweep.plans]
+    assert run_sweep(again, store, jobs=1) == []
+
+
+def test_a_record_has_what_the_design_asks_for(swept):
+    store, sweep, _ = swept
+    record = store.find(sweep.plans[-1].cell)
+    for name in ("metric_AP", "metric_APs", "gmacs_measured_mean", "gmacs_paper", "density_mean", "seconds_train"):
+        assert isinstance(record[name], float), name
+    assert record["p_stride"] in (2, 3) and record["threads"] == 1 and record["uncounted"]
+    images, layers = record.images(), record.layers()
+    assert len(images) == 3 and (images["gmacs"] > 0).all()
+    assert record["gmacs_measured_mean"] == pytest.approx(images["gmacs_backbone"].mean())
+    assert layers["lambda"].notna().sum() == 16
+    for name in ("predictions.json", "model.safetensors", "cell.json"):
+        assert record.path(name).is_file()
+    assert isinstance(json.loads(record.path("predictions.json").read_text()), list)
+
+
+def test_the_equal_interval_density_is_exact(swept):
+    store, sweep, _ = swept
+    for each in sweep.plans[1:]:
+        stride = each.method.stride
+        layers = store.find(each.cell).layers()
+        conv1 = layers[layers["layer"].str.endswith("layer1.0.conv1")].iloc[0]
+        assert conv1["density"] == pytest.approx((-(-32 // stride)) ** 2 / 32**2)
+
+
+def test_same_command_and_seed_give_the_same_record(tiny_set, tmp_path):
+    planned = plan(Request("coco", "stochastic", data=tiny_set("coco"), overrides=TINY))
+    first, second = (execute(planned, Store(tmp_path / name)) for name in ("a", "b"))
+    for name in SAME:
+        assert first[name] == second[name], name
+    pd.testing.assert_frame_equal(first.images(), second.images())
+    pd.testing.assert_frame_equal(first.layers(), second.layers())
+    assert first.path("predictions.json").read_bytes() == second.path("predictions.json").read_bytes()
+
+
+def test_force_runs_a_finished_cell_again(tiny_set, tmp_path):
+    planned = plan(Request("coco", "dense", data=tiny_set("coco"), overrides=TINY))
+    store = Store(tmp_path)
+    first = execute(planned, store)
+    assert execute(planned, store)["finished"] == first["finished"]
+    again = execute(planned, store, force=True)
+    assert again["started"] >= first["finished"] and again["metric_AP"] == first["metric_AP"]
+
+
+def test_a_kept_model_loads(swept):
+    store, sweep, _ = swept
+    model = load_model(store.find(sweep.plans[0].cell), sweep.plans[0])
+    with torch.inference_mode():
+        (found,) = model([torch.rand(3, 128, 128)])
+    assert set(found) == {"boxes", "labels", "scores"}
+
+
+def test_identity_depends_on_what_determines_the_result_and_on_nothing_else(tiny_set):
+    base = Request("coco", "stochastic", data=tiny_set("coco"))
+
+    def cell_id(**changes):
+        return plan(dataclasses.replace(base, **changes)).cell.id
+
+    assert cell_id() == cell_id(parameters={"gamma": 0.05}) == cell_id(parameters={"window": 5})
+    changed = [
+        cell_id(seed=1), cell_id(parameters={"gamma": 0.1}), cell_id(overrides={"train.steps": 3}),
+        cell_id(method="deterministic_gumbel"), cell_id(overrides={"pretrain.steps": 3}),
+    ]  # fmt: skip
+    assert len({cell_id(), *changed}) == 6
+    assert cell_id(overrides={"workers": 3}) == cell_id()
+
+
+def test_methods_with_their_own_backbone_start_from_nothing(tiny_set):
+    planned = plan(Request("coco", "smaller_backbone", data=tiny_set("coco")))
+    assert planned.start is None and len(planned.schedules) == 2
+    assert plan(Request("coco", "stochastic", data=tiny_set("coco"))).start.is_start
+
+
+def test_recipes_can_be_changed_by_field():
+    recipe = Recipe("mini", 128, 224, Schedule(8, 0.1, steps=5))
+    assert override(recipe, {"train.steps": 7}).train.steps == 7
+    assert override(recipe, {"train.learning_rate": 1}).train.learning_rate == 1
+    with pytest.raises(UsageError, match="no field 'tran.steps'; it has backbone"):
+        override(recipe, {"tran.steps": 7})
+    with pytest.raises(UsageError, match="'train.steps'|'steps' takes int, got 'many'"):
+        override(recipe, {"train.steps": "many"})
+
+
+def test_the_paper_scale_asks_for_data_and_weights(tiny_set, tmp_path, monkeypatch):
+    with pytest.raises(DataError, match="no embedded set: give the real one with --data"):
+        plan(Request("coco", "stochastic", scale="paper"))
+    monkeypatch.setenv("SAIBENCH_CACHE", str(tmp_path / "cache"))
+    planned = plan(Request("coco", "stochastic", scale="paper", data=tiny_set("coco")))
+    with pytest.raises(DataError, match=r"place them at .*cache/weights/resnet101\.safetensors"):
+        execute(planned, Store(tmp_path / "store"))
+
+
+def test_jobs_follow_the_cores_a_cell_uses():
+    one = Recipe("mini", 128, 224, Schedule(8, 0.1, steps=5), threads=1)
+    assert default_jobs(one) >= default_jobs(dataclasses.replace(one, threads=2)) >= 1
+    assert default_jobs(dataclasses.replace(one, threads=None)) == 1

@@ -1,0 +1,169 @@
+"""The command: exit codes, JSON, and one clear line for every bad input."""
+
+import json
+import os
+import shutil
+import stat
+
+import pytest
+
+from tests.conftest import TINY
+
+RECIPE = [word for name, value in TINY.items() for word in ("--recipe", f"{name}={value}")]
+
+
+def one_line(err):
+    lines = [line for line in err.splitlines() if line.strip()]
+    assert len(lines) == 1, err
+    return lines[0]
+
+
+def test_methods_lists_parameters_curves_and_references(run_cli):
+    code, out, _ = run_cli("methods", "--json")
+    listed = {row["name"]: row for row in json.loads(out)}
+    assert code == 0 and listed["stochastic"]["parameters"]["gamma"] == 0.05
+    assert listed["uniform"]["curve"] == {"shorter_side": [1000, 800, 600, 500]}
+    assert "ECCV 2020" in listed["stochastic"]["references"][0]
+    assert run_cli("methods")[0] == 0
+
+
+def test_info_names_versions_and_hardware(run_cli):
+    code, out, _ = run_cli("info", "--json")
+    found = json.loads(out)
+    assert code == 0 and {"torch", "python", "cpu", "cores", "cache"} <= found.keys()
+
+
+def test_data_make_writes_the_same_bytes_twice(run_cli, tmp_path, monkeypatch):
+    from benchmark.data import embedded
+
+    small = embedded.Size(64, 64, {"train": 2, "val": 1})
+    monkeypatch.setitem(embedded.SIZES, ("coco", "mini"), small)
+    prints = []
+    for name in ("a", "b"):
+        code, out, _ = run_cli("data", "make", "coco", "--out", tmp_path / name, "--json")
+        assert code == 0
+        prints.append(json.loads(out)["fingerprint"])
+    assert prints[0] == prints[1]
+
+
+def test_run_sweep_and_report_end_to_end(run_cli, tiny_set, tmp_path, plugin):
+    store, out = tmp_path / "store", tmp_path / "reports"
+    common = ["--data", tiny_set("coco"), "--store", store, *RECIPE]
+    code, printed, _ = run_cli("run", "coco", "--method", "dense", *common, "--json")
+    assert code == 0 and json.loads(printed)["status"] == "finished"
+    code, printed, _ = run_cli("sweep", "coco", "--methods", f"{plugin},dense", *common, "--json", "--out", out)
+    assert code == 0 and [row["method"] for row in json.loads(printed)] == ["dense", "checkerboard", "checkerboard"]
+    code, printed, _ = run_cli("report", "--only", "figure4", "--store", store, "--out", out)
+    assert code == 0 and "checkerboard" in printed.lower()
+    assert {path.suffix for path in out.rglob("*") if path.is_file()} >= {".png", ".svg", ".md", ".csv"}
+    code, printed, _ = run_cli("sweep", "coco", "--methods", f"{plugin},dense", *common, "--dry-run", "--json")
+    assert {row["state"] for row in json.loads(printed)} == {"finished"}
+
+
+def test_a_plugin_passes_the_contract(run_cli, plugin):
+    code, out, _ = run_cli("check", plugin, "--json")
+    results = json.loads(out)
+    assert code == 0, [result for result in results if result["status"] == "failed"]
+    assert {result["name"] for result in results} >= {"builds", "counts match the engine", "same seed, same result"}
+
+
+def test_a_method_that_breaks_the_contract_fails_the_check(run_cli, tmp_path):
+    path = tmp_path / "negative.py"
+    path.write_text(
+        "import torch\nfrom benchmark import Method\nfrom benchmark.nn import Masks, Mask\n\n\n"
+        "class Negative(Mask):\n    def forward(self, x):\n        return -torch.ones(len(x), 1, *self.size(x))\n\n\n"
+        "class Bad(Method):\n    '''Negative masks.'''\n\n    name = 'bad'\n\n"
+        "    def mask(self, block):\n        return Negative\n"
+    )
+    code, out, _ = run_cli("check", path, "--json")
+    failed = [result for result in json.loads(out) if result["status"] == "failed"]
+    assert code == 1 and any("negative" in result["detail"] for result in failed)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["run", "coco", "--method", "stochastik"], 2, "unknown method 'stochastik'"),
+        (["run", "koko", "--method", "dense"], 2, "unknown task 'koko'; there are"),
+        (["run", "coco", "--method", "dense", "--scale", "huge"], 2, "no scale 'huge'; it has mini"),
+        (["run", "coco", "--method", "stochastic", "--set", "gama=1"], 2, "no parameter 'gama'"),
+        (["run", "coco", "--method", "stochastic", "--set", "gamma=-1"], 2, "greater than or equal to 0"),
+        (["run", "coco", "--method", "stochastic", "--set", "gamma"], 2, "write it as name=value"),
+        (["run", "coco", "--method", "dense", "--recipe", "train.step=1"], 2, "no field"),
+        (["run", "coco", "--method", "dense", "--data", "/no/such/folder"], 1, "no data folder /no/such/folder"),
+        (["run", "coco", "--method", "/no/such/method.py"], 2, "no such method file: /no/such/method.py"),
+        (["sweep", "coco", "--seeds", "one"], 2, "--seeds 'one': give whole numbers"),
+        (["sweep", "coco", "--executor", "cloud"], 2, "executor 'cloud'"),
+    ],
+)
+def test_bad_requests_are_one_line_and_leave_nothing(run_cli, tmp_path, monkeypatch, arguments, code, message):
+    monkeypatch.chdir(tmp_path)
+    found, _, err = run_cli(*arguments)
+    assert found == code and message in one_line(err)
+    assert not list(tmp_path.rglob("record.json"))
+
+
+@pytest.fixture
+def spoiled(tiny_set, tmp_path):
+    """A copy of the tiny set, to be spoiled."""
+    return shutil.copytree(tiny_set("coco"), tmp_path / "set")
+
+
+def run_on(run_cli, folder, store):
+    return run_cli("run", "coco", "--method", "dense", "--data", folder, "--store", store, *RECIPE)
+
+
+def test_annotations_that_are_not_json_are_named(run_cli, spoiled, tmp_path):
+    path = spoiled / "annotations" / "instances_train2017.json"
+    path.write_text("{not json")
+    code, _, err = run_on(run_cli, spoiled, tmp_path / "store")
+    assert code == 1 and str(path) in one_line(err)
+    assert not list((tmp_path / "store").rglob("record.json"))
+
+
+def test_an_image_that_is_not_there_is_named(run_cli, spoiled, tmp_path):
+    lost = sorted((spoiled / "train2017").iterdir())[0]
+    lost.unlink()
+    code, _, err = run_on(run_cli, spoiled, tmp_path / "store")
+    assert code == 1 and lost.name in one_line(err)
+
+
+def test_an_annotation_for_an_image_that_is_not_listed_is_named(run_cli, spoiled, tmp_path):
+    path = spoiled / "annotations" / "instances_train2017.json"
+    content = json.loads(path.read_text())
+    content["annotations"][0]["image_id"] = 987654
+    path.write_text(json.dumps(content))
+    code, _, err = run_on(run_cli, spoiled, tmp_path / "store")
+    assert code == 1 and "987654" in one_line(err) and str(path) in err
+
+
+def test_a_truncated_image_fails_the_cell_and_names_the_file(run_cli, spoiled, tmp_path):
+    for path in (spoiled / "train2017").iterdir():
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    code, _, err = run_on(run_cli, spoiled, tmp_path / "store")
+    line = err.strip().splitlines()[-1]
+    assert code == 1 and "train2017" in line and ".jpg" in line
+    (record,) = (tmp_path / "store").rglob("record.json")
+    assert json.loads(record.read_text())["status"] == "failed"
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root writes everywhere")
+def test_an_unwritable_store_is_said_before_anything_runs(run_cli, tiny_set, tmp_path):
+    locked = tmp_path / "locked"
+    locked.mkdir()
+    locked.chmod(stat.S_IRUSR | stat.S_IXUSR)
+    code, _, err = run_on(run_cli, tiny_set("coco"), locked / "store")
+    assert code == 1 and "locked" in one_line(err)
+
+
+def test_a_store_that_is_a_file_is_said_before_anything_runs(run_cli, tiny_set, tmp_path):
+    (tmp_path / "store").write_text("a file")
+    code, _, err = run_on(run_cli, tiny_set("coco"), tmp_path / "store")
+    assert code == 1 and str(tmp_path / "store") in one_line(err)
+
+
+def test_a_plugin_that_raises_is_named(run_cli, tmp_path):
+    path = tmp_path / "raises.py"
+    path.write_text("1 / 0\n")
+    code, _, err = run_cli("check", path)
+    assert code == 1 and f"{path}: importing it raised ZeroDivisionError" in one_line(err)

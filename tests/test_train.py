@@ -1,0 +1,137 @@
+"""Training: seeded, resumable, and stopped when it diverges."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from benchmark.cells import Request, execute, plan, reader
+from benchmark.errors import SaibenchError
+from benchmark.nn import GumbelMask
+from benchmark.recipe import Schedule
+from benchmark.store import Store
+from benchmark.tasks import find_task
+from benchmark.train import CellModule, Loop, StepSampler, derive_seed, fit, quiet
+from tests.conftest import TINY
+
+
+def test_a_steps_batch_depends_on_seed_and_step_alone():
+    batches = list(StepSampler(10, 4, 12, seed=3))
+    resumed = StepSampler(10, 4, 12, seed=3)
+    resumed.done = 7
+    assert list(resumed) == batches[7:]
+    assert batches != list(StepSampler(10, 4, 12, seed=4))
+    # Each pass over the set has every image once.
+    stream = [index for batch in batches for index in batch]
+    for turn in range(4):
+        assert sorted(stream[10 * turn : 10 * turn + 10]) == list(range(10))
+
+
+def test_schedules_follow_their_formulas():
+    warm = Schedule(8, 0.01, steps=1000, warmup_steps=500)
+    assert warm.factor(0, 1000) == pytest.approx(1 / 3)
+    assert warm.factor(250, 1000) == pytest.approx(2 / 3)
+    assert [warm.factor(step, 1200) for step in (799, 800, 1100)] == pytest.approx([1, 0.1, 0.01])
+    poly = Schedule(8, 0.01, steps=100, decay="poly")
+    assert poly.factor(50, 100) == pytest.approx(0.5**0.9)
+    cosine = Schedule(8, 0.01, steps=100, decay="cosine")
+    assert cosine.factor(50, 100) == pytest.approx(0.5) and cosine.factor(100, 100) == pytest.approx(0)
+    assert Schedule(8, 0.01, epochs=12).length(100) == 12 * 13
+
+
+def module_for(tiny_set, steps, seed=0):
+    quiet()
+    request = Request("coco", "stochastic", data=tiny_set("coco"), overrides=TINY, seed=seed)
+    planned = plan(request)
+    train = reader("coco", planned.folder, "train")
+    schedule = dataclasses.replace(planned.recipe.train, steps=steps)
+    model = planned.build(len(train.classes))
+    return CellModule(planned.task, planned.method, model, schedule, steps, seed), train
+
+
+def weights(module):
+    return {key: value.clone() for key, value in module.model.state_dict().items()}
+
+
+def test_an_interrupted_run_goes_on_to_the_same_weights(tiny_set, tmp_path):
+    from lightning.pytorch.callbacks import Callback
+
+    class Stop(Callback):
+        def on_train_batch_end(self, trainer, *rest):
+            if trainer.global_step == 3:
+                trainer.save_checkpoint(tmp_path / "cut" / "last.ckpt")
+                raise KeyboardInterrupt
+
+    for name in ("whole", "cut"):
+        (tmp_path / name).mkdir()
+    whole, train = module_for(tiny_set, 5)
+    fit(whole, train, Loop(tmp_path / "whole"))
+    cut, _ = module_for(tiny_set, 5)
+    with pytest.raises(KeyboardInterrupt):
+        fit(cut, train, Loop(tmp_path / "cut", [Stop()]))
+    resumed, _ = module_for(tiny_set, 5)
+    fit(resumed, train, Loop(tmp_path / "cut"))
+    assert resumed.global_step == 5
+    for key, value in weights(whole).items():
+        assert torch.equal(value, weights(resumed)[key]), key
+
+
+def test_temperature_ends_at_a_hundredth_whatever_the_length(tiny_set, tmp_path):
+    for steps in (2, 4):
+        module, train = module_for(tiny_set, steps)
+        folder = tmp_path / str(steps)
+        folder.mkdir()
+        fit(module, train, Loop(folder))
+        temperatures = {mask.temperature for mask in module.modules() if isinstance(mask, GumbelMask)}
+        assert temperatures == {pytest.approx(0.01)}
+
+
+def test_frozen_statistics_stay_and_the_affine_part_trains(tiny_set, tmp_path):
+    module, train = module_for(tiny_set, 2)
+    before = weights(module)
+    fit(module, train, Loop(tmp_path))
+    after = weights(module)
+    assert torch.equal(before["backbone.body.bn1.running_mean"], after["backbone.body.bn1.running_mean"])
+    assert not torch.equal(before["backbone.body.bn1.weight"], after["backbone.body.bn1.weight"])
+
+
+def test_masks_have_their_own_learning_rate(tiny_set):
+    module, _ = module_for(tiny_set, 2)
+    optimizer, _ = module.schedule.optimize(module.model, 2)
+    network, masks = optimizer.param_groups
+    assert (network["initial_lr"], masks["initial_lr"]) == (5e-4, 2e-2)
+    assert len(masks["params"]) == 2 * 16  # weight and bias of two masks in eight blocks
+    assert len(network["params"]) + len(masks["params"]) == len(list(module.model.parameters()))
+
+
+def test_a_diverging_loss_is_a_record_that_says_so(tiny_set, tmp_path):
+    overrides = {**TINY, "pretrain.learning_rate": 1e30, "pretrain.steps": 8, "pretrain.clip": 0.0}
+    planned = plan(Request("coco", "dense", data=tiny_set("coco"), overrides=overrides))
+    store = Store(tmp_path)
+    with pytest.raises(SaibenchError, match="diverged"):
+        execute(planned, store)
+    record = store.find(planned.cell)
+    assert record.status == "diverged" and "try a lower learning rate" in record["error"]
+
+
+def test_mirroring_twice_gives_the_batch_back(tiny_set):
+    from benchmark.tasks import Batch
+
+    task = find_task("coco")
+    train = reader("coco", tiny_set("coco"), "train")
+    batch = Batch.collate([(*train[index], train.image_id(index)) for index in range(3)])
+    chosen = np.array([True, False, True])
+    once = task.mirror(batch, chosen)
+    twice = task.mirror(once, chosen)
+    assert not torch.equal(once.images[0], batch.images[0]) and torch.equal(once.images[1], batch.images[1])
+    for index in range(3):
+        assert torch.equal(twice.images[index], batch.images[index])
+        torch.testing.assert_close(twice.targets[index]["boxes"], batch.targets[index]["boxes"])
+        assert (once.targets[index]["boxes"][:, 2] > once.targets[index]["boxes"][:, 0]).all()
+
+
+def test_seeds_depend_on_every_part():
+    assert len({derive_seed(*parts) for parts in [(0, "a"), (1, "a"), (0, "b"), ("0a",)]}) == 4
+
+
