@@ -6,6 +6,7 @@ business of `scenes`; nothing here knows about models.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -143,8 +144,9 @@ def make(
 def _clear_stale(folder: Path) -> None:
     """Remove what killed calls left behind."""
     for partial in folder.parent.glob(f".{folder.name}.*.partial"):
-        if time.time() - partial.stat().st_mtime > STALE_SECONDS:
-            shutil.rmtree(partial, ignore_errors=True)
+        with contextlib.suppress(FileNotFoundError):  # another process may clear it, too
+            if time.time() - partial.stat().st_mtime > STALE_SECONDS:
+                shutil.rmtree(partial, ignore_errors=True)
 
 
 def fingerprint(folder: str | os.PathLike[str]) -> str:
