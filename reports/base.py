@@ -26,6 +26,7 @@ __all__ = [
     "Output",
     "Results",
     "Table",
+    "decimals",
     "is_missing",
     "label",
     "nothing",
@@ -195,6 +196,12 @@ def number(digits: int, scale: float = 1.0) -> Callable[[object], str]:
         return "" if is_missing(value) else f"{value * scale:.{digits}f}"
 
     return show
+
+
+def decimals(values: Iterable[Any], digits: int = 4) -> int:
+    """Return how many decimals show the largest of some numbers to so many digits, and at least one."""
+    largest = max((abs(value) for value in values if not is_missing(value)), default=1.0)
+    return max(1, digits - 1 - math.floor(math.log10(largest or 1.0)))
 
 
 def with_spread(mean: object, spread: object, digits: int, scale: float = 1.0) -> str:

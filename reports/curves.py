@@ -61,7 +61,7 @@ class Panel:
     metric
         The task's main metric.
     metrics
-        All metrics that the cells have, the main one first.
+        The task's metrics that the cells have, the main one first. Others, such as each class's, are in `cells` only.
     cells
         One row a cell, all statuses, sorted like the series; with ``label``, ``setting`` and ``front``.
     series
@@ -157,7 +157,7 @@ def _panel(cells: pd.DataFrame) -> Panel:
     on_front = best.loc[best["front"].astype(bool), "ids"].explode()
     merged = pd.concat([rows for _, rows in split], ignore_index=True)
     merged["front"] = merged["cell_id"].isin(on_front)
-    reference = next((line.points for line in lines if line.method == REFERENCE), pd.DataFrame())
+    reference = next((line for line in lines if line.method == REFERENCE), None)
     return Panel(
         first["task"],
         first["scale"],
@@ -166,8 +166,8 @@ def _panel(cells: pd.DataFrame) -> Panel:
         metric,
         metrics,
         merged,
-        [line for line in lines if line.method != REFERENCE],
-        reference,
+        [line for line in lines if line is not reference],
+        pd.DataFrame() if reference is None else reference.points,
         warnings,
     )
 
@@ -181,7 +181,7 @@ def _rank(method: str) -> tuple[int, str]:
 def _metrics(task: str, cells: pd.DataFrame) -> list[Metric]:
     there = [name.removeprefix("metric_") for name in _columns(cells, "metric_") if cells[name].notna().any()]
     known = [name for name in TASK_METRICS.get(task, ()) if name in there]
-    return [find_metric(name) for name in [*known, *(name for name in there if name not in known)]]
+    return [find_metric(name) for name in known or there]
 
 
 def _columns(cells: pd.DataFrame, prefix: str) -> list[str]:
@@ -193,14 +193,19 @@ def _numeric(cells: pd.DataFrame) -> list[str]:
     return [*names, *_columns(cells, "metric_")]
 
 
+def _settings(cells: pd.DataFrame) -> list[str]:
+    """Name what a user chose for a cell: the method's parameters, and changes to the recipe."""
+    return [*_columns(cells, "p_"), *_columns(cells, "overrides")]
+
+
 def _varying(cells: pd.DataFrame) -> list[str]:
-    """Parameters of a method's cells that have more than one value."""
-    return [name for name in _columns(cells, "p_") if cells[name].map(plain).nunique() > 1]
+    """Tell which settings of a method's cells have more than one value."""
+    return [name for name in _settings(cells) if cells[name].map(plain).nunique() > 1]
 
 
 def _latest(cells: pd.DataFrame, warnings: list[str]) -> pd.DataFrame:
     """Leave out cells that a newer finished one stands for: results of two versions of a recipe are not one mean."""
-    names = ["method", "seed", *_columns(cells, "p_")]
+    names = ["method", "seed", *_settings(cells)]
     keys = cells[names].map(plain).agg("\0".join, axis=1)
     kept: list[Any] = []
     for _, group in cells.assign(_when=cells["finished"].map(plain)).sort_values("_when", kind="stable").groupby(keys):
@@ -251,7 +256,7 @@ def _split(method: str, cells: pd.DataFrame, usable: pd.Series, score: str) -> l
         setting = {
             name.removeprefix("p_"): rows[name].iloc[0]
             for name in apart
-            if plain(rows[name].iloc[0]) != usual.get(name)
+            if plain(rows[name].iloc[0]) not in ("", usual.get(name))
         }
         name = f"{label(method)} ({describe(setting)})" if setting else label(method)
         rows = rows.sort_values([*([parameter] if parameter else []), "seed"], kind="stable")

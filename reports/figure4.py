@@ -23,6 +23,7 @@ from reports.base import (
     Output,
     Results,
     Table,
+    decimals,
     is_missing,
     label,
     nothing,
@@ -56,8 +57,8 @@ _HEADINGS = {
     "imagenet": "Image classification",
 }
 _PAPER_HEADINGS = {"coco": "The paper: COCO 2017", "cityscapes": "The paper: Cityscapes"}
-_COST_LABEL = "GMACs per image, measured\n(GMACs are the paper's “GFLOPs”)"
-_PAPER_COST_LABEL = "GMACs, the paper's convention\n(printed there as “GFLOPs”)"
+_COST_LABEL = "Backbone GMACs per image, measured\n(GMACs are the paper's “GFLOPs”)"
+_PAPER_COST_LABEL = "Backbone GMACs, by its convention\n(printed there as “GFLOPs”)"
 _LEAST_SPAN = 2.0  # per cent
 _LINE = ("color", "linestyle", "linewidth")
 _SOURCES = {"P": "paper", "R": "released code"}
@@ -197,10 +198,11 @@ def _failed_lines(panel: Panel) -> list[str]:
 
 
 def _table(panel: Panel) -> Table:
+    digits = decimals(panel.cells[COST])
     rows = []
     for _, cell in panel.cells.iterrows():
         row = {str(name): None if is_missing(value) else value for name, value in cell.items() if name != "folder"}
-        row["_measured"] = with_spread(cell[COST], cell["gmacs_measured_std"], 3)
+        row["_measured"] = with_spread(cell[COST], cell["gmacs_measured_std"], digits)
         row["_front"] = "*" if cell["front"] else ""
         rows.append(row)
     columns = [
@@ -212,7 +214,7 @@ def _table(panel: Panel) -> Table:
             for metric in panel.metrics
         ),
         Column("_measured", "GMACs measured", right=True),
-        Column("gmacs_paper", "GMACs paper", number(3), True),
+        Column("gmacs_paper", "GMACs paper", number(digits), True),
         Column("density_mean", "Density", number(3), True),
         Column("seconds_train", "Train s", number(0), True),
         Column("seconds_eval", "Eval s", number(0), True),
@@ -221,8 +223,8 @@ def _table(panel: Panel) -> Table:
         Column("cell_id", "Cell"),
     ]
     notes = [
-        "GMACs measured: mean ± standard deviation over the images. Front: * where no other point has both less "
-        "computation and higher accuracy. GMACs paper: the paper's convention for what it calls GFLOPs.",
+        "GMACs measured: the backbone's, mean ± standard deviation over the images. Front: * where no other "
+        "point has both less computation and higher accuracy. GMACs paper: the paper's convention for what it calls GFLOPs.",
         *panel.failures(),
         f"Provenance: {provenance_line(panel.cells)}.",
     ]

@@ -18,6 +18,7 @@ from reports.base import (
     Output,
     Results,
     Table,
+    decimals,
     is_missing,
     label,
     nothing,
@@ -61,6 +62,7 @@ def _table(panel: Panel, warnings: list[str]) -> Table:
         where = f"imagenet, scale {panel.scale}, {panel.dataset}"
         warnings.append(f"{where}: no finished cell of dense, so no drops and speed-ups; run it")
     rows = [_row(point, dense.iloc[0] if len(dense) else None) for _, point in points.iterrows()]
+    digits = decimals(points[COST])
     columns = [
         Column("label", "Method"),
         Column("setting", "Setting"),
@@ -68,8 +70,8 @@ def _table(panel: Panel, warnings: list[str]) -> Table:
         Column("top1", "top-1 (%)", number(2, 100), True),
         Column("_top1_drop", "top-1 drop (%)", right=True),
         Column("_top5_drop", "top-5 drop (%)", right=True),
-        Column("gmacs_measured", "GFLOPs (MACs), measured", number(4), True),
-        Column("gmacs_paper", "GFLOPs (MACs), paper's convention", number(4), True),
+        Column("gmacs_measured", "GFLOPs (MACs), measured", number(digits), True),
+        Column("gmacs_paper", "GFLOPs (MACs), paper's convention", number(digits), True),
         Column("speedup_percent", "Speed-up (%)", number(1), True),
         Column("density", "Density", number(3), True),
     ]

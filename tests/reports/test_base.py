@@ -12,7 +12,7 @@ import reports
 from benchmark.errors import SaibenchError, StoreError, UsageError
 from benchmark.store import Store
 from reports import base
-from reports.base import Column, Results, Table, number, plain, provenance_line, slug, with_spread
+from reports.base import Column, Results, Table, decimals, number, plain, provenance_line, slug, with_spread
 
 TABLE = Table(
     "50 % of γ_x",
@@ -61,6 +61,13 @@ def test_a_spread_is_shown_only_where_there_is_one():
     assert with_spread(1.25, 0.5, 1) == "1.2 ± 0.5"
     assert with_spread(1.25, None, 2) == "1.25"
     assert with_spread(None, 0.5, 2) == ""
+
+
+@pytest.mark.parametrize(
+    ("values", "digits"), [([289.5, 1.0], 1), ([2.0], 3), ([0.05], 5), ([99999.0], 1), ([], 3), ([0], 3)]
+)
+def test_decimals_show_four_digits_of_the_largest(values, digits):
+    assert decimals(values) == digits
 
 
 def test_slugs_are_file_names():

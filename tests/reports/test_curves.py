@@ -88,6 +88,14 @@ def test_of_two_versions_of_a_cell_the_newer_counts_and_the_other_is_named(fabri
     assert len(panel.warnings) == 1 and str(old.folder) in panel.warnings[0]
 
 
+def test_a_trial_with_another_recipe_does_not_stand_for_the_real_one(fabricated):
+    fabricated.add("dense", 0.5, 2.0, overrides=None, finished="2026-01-01T00:00:00Z")
+    fabricated.add("dense", 0.1, 2.0, determinants={"steps": 1}, overrides="train.steps=1")
+    panel = panel_of(fabricated)
+    assert panel.reference["metric_AP"].tolist() == [0.5]
+    assert [line.label for line in panel.series] == ["Dense (train.steps=1)"]
+
+
 def test_a_newer_failure_does_not_hide_the_finished_cell_nor_itself(fabricated):
     fabricated.add("dense", 0.3, 2.0, determinants={"code": "1"}, finished="2026-01-01T00:00:00Z")
     fabricated.add("dense", None, None, determinants={"code": "2"}, status="failed")

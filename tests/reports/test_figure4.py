@@ -46,8 +46,8 @@ def test_the_figure_names_its_units_methods_and_failures_and_the_paper_s_panel(f
     build(failing, tmp_path)
     svg = (tmp_path / "figure4-coco-mini-embedded.svg").read_text()  # matplotlib keeps drawn texts as comments
     for text in (
-        "GMACs per image, measured", "paper's “GFLOPs”", "AP (%)", "Stochastic sampling", "Perforated (pooling)",
-        "checkerboard", "Figure 4(a)", "The paper: COCO 2017", "as printed, not measured here", "Diverged: ",
+        "Backbone GMACs per image, measured", "paper's “GFLOPs”", "AP (%)", "Stochastic sampling",
+        "Perforated (pooling)", "checkerboard", "Figure 4(a)", "The paper: COCO 2017", "as printed, not measured here", "Diverged: ",
     ):  # fmt: skip
         assert text in svg
 
@@ -115,6 +115,18 @@ def test_values_of_the_table_are_those_of_the_record_in_per_cent(fabricated, tmp
     texts = [text.strip() for text in row.strip("|").split("|")]
     assert texts[:5] == ["Dense", "", "0", "45.7", "68.5"]
     assert "1.250 ± 0.062" in texts and "1.375" in texts
+
+
+def test_the_metrics_of_single_classes_are_in_the_csv_only(fabricated, tmp_path):
+    fabricated.add("dense", 0.5, 2.0, task="cityscapes", metric_road=0.9)
+    output = build(fabricated, tmp_path)
+    assert "road" not in output.text
+    assert pd.read_csv(tmp_path / "figure4-cityscapes-mini-embedded.csv")["metric_road"].tolist() == [0.9]
+
+
+def test_small_counts_keep_their_digits(fabricated, tmp_path):
+    fabricated.add("dense", 0.5, 0.01234567)
+    assert "0.01235 ± 0.00062" in build(fabricated, tmp_path).text
 
 
 def test_only_failures_still_give_a_table(fabricated, tmp_path):
