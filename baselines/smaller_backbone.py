@@ -22,3 +22,7 @@ class SmallerBackbone(Method):
         if name not in SMALLER:
             raise UsageError(f"smaller_backbone: no smaller one is known for {name!r}; known: {', '.join(SMALLER)}")
         return SMALLER[name]
+
+    def skip(self, task):
+        """Skip segmentation: its backbone is the smallest with deformable convolution."""
+        return "ResNet-50 has no smaller relative with bottlenecks to deform" if task == "cityscapes" else None
