@@ -16,7 +16,9 @@ class FPGM(Method):
 
     def prepare(self, model):
         """Remove filters from the starting weights."""
-        chosen = [(layer, layer.weakest(pruning.GeometricMedian(), self.pruning_rate)) for layer in pruning.prunables(model)]
+        chosen = [
+            (layer, layer.weakest(pruning.GeometricMedian(), self.pruning_rate)) for layer in pruning.prunables(model)
+        ]
         for layer, filters in chosen:
             layer.remove(filters)
 

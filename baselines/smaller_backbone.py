@@ -15,7 +15,9 @@ class SmallerBackbone(Method):
     """Leave out residual blocks by choosing the next smaller ResNet."""
 
     name = "smaller_backbone"
-    references = ("Xie et al., Spatially Adaptive Inference with Stochastic Feature Sampling and Interpolation, ECCV 2020",)
+    references = (
+        "Xie et al., Spatially Adaptive Inference with Stochastic Feature Sampling and Interpolation, ECCV 2020",
+    )
 
     def backbone(self, name):
         """Choose the next smaller backbone."""

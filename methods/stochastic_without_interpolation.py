@@ -10,7 +10,9 @@ class StochasticWithoutInterpolation(SampledMethod):
     """Sample each position with its confidence as probability (paper §3.2); leave zeros elsewhere (eq. 10)."""
 
     name = "stochastic_without_interpolation"
-    references = ("Xie et al., Spatially Adaptive Inference with Stochastic Feature Sampling and Interpolation, ECCV 2020",)
+    references = (
+        "Xie et al., Spatially Adaptive Inference with Stochastic Feature Sampling and Interpolation, ECCV 2020",
+    )
     fill: Literal["zeros"] = "zeros"
 
     def mask(self, block):
@@ -19,4 +21,8 @@ class StochasticWithoutInterpolation(SampledMethod):
 
     def skip(self, task):
         """Run where the paper has it as a row of its own."""
-        return None if task == "imagenet" else "it is a row of the paper's Table 4 (ImageNet); else use stochastic with fill=zeros"
+        return (
+            None
+            if task == "imagenet"
+            else "it is a row of the paper's Table 4 (ImageNet); else use stochastic with fill=zeros"
+        )

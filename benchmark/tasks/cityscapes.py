@@ -2,7 +2,7 @@
 
 import copy
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, cast
@@ -104,7 +104,11 @@ class Cityscapes(Task):
         """Resize each image by a random factor, cut a square at random and change its brightness."""
         segmenter = cast(Segmenter, model)
         pairs = [
-            _cut(*_resize(image, labels, segmenter.shorter_side * rng.uniform(*segmenter.size.scales)), segmenter.size, rng)
+            _cut(
+                *_resize(image, labels, segmenter.shorter_side * rng.uniform(*segmenter.size.scales)),
+                segmenter.size,
+                rng,
+            )
             for image, labels in zip(batch.images, batch.targets, strict=True)
         ]
         return Batch([image for image, _ in pairs], [labels for _, labels in pairs], batch.identifiers)
@@ -115,7 +119,8 @@ class Cityscapes(Task):
         targets = torch.stack(list(batch.targets)).long()
         losses = [
             # The mean over no pixel at all is not a number: a batch of ignored pixels teaches nothing.
-            F.cross_entropy(logits, targets, ignore_index=IGNORED, reduction="sum") / (targets != IGNORED).sum().clamp(1)
+            F.cross_entropy(logits, targets, ignore_index=IGNORED, reduction="sum")
+            / (targets != IGNORED).sum().clamp(1)
             for logits in segmenter.both(normalise(torch.stack(batch.images)))
         ]
         return losses[0] + segmenter.size.auxiliary * losses[1]
@@ -167,7 +172,7 @@ class Cityscapes(Task):
         return Batch(images, targets, batch.identifiers)
 
 
-def _sides(size: tuple[int, int], shorter: float) -> list[int]:
+def _sides(size: Sequence[int], shorter: float) -> list[int]:
     """Return height and width with the given shorter side and the same aspect."""
     factor = shorter / min(size)
     return [max(1, round(side * factor)) for side in size]

@@ -1,7 +1,7 @@
 """Image classification on image folders: ResNet with basic blocks, top-1 and top-5 accuracy (paper §4.1, §4.5)."""
 
 import csv
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, cast
@@ -147,7 +147,9 @@ class ImageNet(Task):
         with (folder / "predictions.csv").open("w", newline="", encoding="utf-8") as file:
             rows = csv.writer(file)
             count = min(KEPT, len(reader.classes))
-            rows.writerow(["image", *(f"{what}{place}" for place in range(1, count + 1) for what in ("class", "score"))])
+            rows.writerow(
+                ["image", *(f"{what}{place}" for place in range(1, count + 1) for what in ("class", "score"))]
+            )
             for image, found in sorted(predictions.items()):
                 cells: list[Any] = [image]
                 for label, score in zip(found["labels"].tolist(), found["scores"].tolist(), strict=True):
@@ -156,9 +158,7 @@ class ImageNet(Task):
 
     def mirror(self, batch: Batch, chosen: np.ndarray) -> Batch:
         """Mirror images."""
-        images = [
-            image.flip(-1) if flip else image for image, flip in zip(batch.images, chosen.tolist(), strict=True)
-        ]
+        images = [image.flip(-1) if flip else image for image, flip in zip(batch.images, chosen.tolist(), strict=True)]
         return Batch(images, batch.targets, batch.identifiers)
 
 
@@ -167,7 +167,7 @@ def normalise(images: Tensor) -> Tensor:
     return transforms.normalize(transforms.to_dtype(images, torch.float32, scale=True), list(MEAN), list(DEVIATION))
 
 
-def _crop(size: tuple[int, int], smallest: float, rng: np.random.Generator) -> tuple[int, int, int, int]:
+def _crop(size: Sequence[int], smallest: float, rng: np.random.Generator) -> tuple[int, int, int, int]:
     """Draw a crop (top, left, height, width) of a share of the area in [smallest, 1] and aspect in [3/4, 4/3]."""
     height, width = size
     area, aspect = rng.uniform(smallest, 1.0) * height * width, np.exp(rng.uniform(np.log(3 / 4), np.log(4 / 3)))
