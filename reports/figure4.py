@@ -122,8 +122,7 @@ def _draw_ours(axes: Axes, panel: Panel) -> list[Line2D]:
         entries.append(_points(axes, panel, panel.reference, label("dense"), style, zorder=4))
     for line, style in zip(panel.series, _styles([line.method for line in panel.series]), strict=True):
         entries.append(_points(axes, panel, line.points, line.label, style))
-    axes.margins(x=0.05, y=0.08)
-    axes.set_xlim(left=0)
+    _limit(axes)
     return entries
 
 
@@ -147,6 +146,16 @@ def _points(
 def _head(axes: Axes, title: str, line: str) -> None:
     axes.set_title(title)
     axes.annotate(line, (0, 1), (0, 5), xycoords="axes fraction", textcoords="offset points", fontsize=7.5)
+
+
+def _limit(axes: Axes) -> None:
+    """Start computation at zero, and keep tenths of a point from looking like a cliff."""
+    axes.margins(x=0.05, y=0.08)
+    axes.set_xlim(left=0)
+    low, high = axes.get_ylim()
+    if high - low < _LEAST_SPAN:
+        top = high + 0.1 * _LEAST_SPAN  # room for the markers
+        axes.set_ylim(top - _LEAST_SPAN, top)
 
 
 def _styles(methods: Sequence[str]) -> list[dict[str, Any]]:
@@ -181,11 +190,7 @@ def _draw_paper(axes: Axes, task: str, printed: pd.DataFrame) -> list[Line2D]:
             axes.axhline(drawn["score"].iloc[0], **REFERENCE_LINE)
         axes.plot(drawn["gflops"], drawn["score"], zorder=3, **style)
         entries.append(entry(name, style))
-    axes.margins(x=0.06, y=0.08)
-    axes.set_xlim(left=0)
-    low, high = axes.get_ylim()
-    if high - low < _LEAST_SPAN:  # 0.2 points of two printed numbers must not look like a cliff
-        axes.set_ylim(high - _LEAST_SPAN, high)
+    _limit(axes)
     return entries
 
 
@@ -224,7 +229,8 @@ def _table(panel: Panel) -> Table:
     ]
     notes = [
         "GMACs measured: the backbone's, mean ± standard deviation over the images. Front: * where no other "
-        "point has both less computation and higher accuracy. GMACs paper: the paper's convention for what it calls GFLOPs.",
+        "point has both less computation and higher accuracy. GMACs paper: the paper's convention for what it calls "
+        "GFLOPs.",
         *panel.failures(),
         f"Provenance: {provenance_line(panel.cells)}.",
     ]

@@ -47,7 +47,8 @@ def test_the_figure_names_its_units_methods_and_failures_and_the_paper_s_panel(f
     svg = (tmp_path / "figure4-coco-mini-embedded.svg").read_text()  # matplotlib keeps drawn texts as comments
     for text in (
         "Backbone GMACs per image, measured", "paper's “GFLOPs”", "AP (%)", "Stochastic sampling",
-        "Perforated (pooling)", "checkerboard", "Figure 4(a)", "The paper: COCO 2017", "as printed, not measured here", "Diverged: ",
+        "Perforated (pooling)", "checkerboard", "Figure 4(a)", "The paper: COCO 2017",
+        "as printed, not measured here", "Diverged: ",
     ):  # fmt: skip
         assert text in svg
 
