@@ -92,7 +92,7 @@ class MeasuredCounter:
         return self.recorder.recording()
 
     def identify(self, identifiers: Sequence[str | int]) -> None:
-        """Name the images of the next batch, in their order; without it, images are named by running number."""
+        """Name the next images, in the order in which they run; without it, they have running numbers."""
         self.recorder.identify(identifiers)
 
     def images(self) -> pd.DataFrame:

@@ -28,8 +28,9 @@ import pandas as pd
 from torch import nn
 
 from benchmark.errors import SaibenchError, UsageError
+from benchmark.flops.geometry import BlockSizes, block_sizes, stem_sizes
+from benchmark.flops.trace import Size
 from benchmark.nn.blocks import BasicBlock, Bottleneck, ResidualBlock
-from benchmark.nn.sparsity import output_size
 
 #: Layers that the convention leaves out, whatever the model.
 UNCOUNTED = (
@@ -42,42 +43,34 @@ UNCOUNTED = (
     "bilinear sampling of deformable convolutions",
 )
 
-#: Nominal shorter side where none is given, and the width of a nominal image over its height.
-NOMINAL = {"coco": (1000, 5 / 3), "cityscapes": (1024, 2.0), "imagenet": (224, 1.0)}
-GRANULARITY = 32
+#: Nominal shorter side where none is given.
+SHORTER_SIDES = {"coco": 1000, "cityscapes": 1024, "imagenet": 224}
 
 Densities: TypeAlias = float | Mapping[str, float] | pd.DataFrame | None
-Size = tuple[int, int]
 
 
 def nominal_size(task: str, shorter_side: int | None = None) -> Size:
-    """Return the nominal height and width: the shorter side N and the task's aspect, rounded down to 32.
+    """Return the nominal height and width for a shorter side N.
 
-    Detection: ``floor(N / 32) * 32`` by ``floor((5 N / 3) / 32) * 32``, so that 1000 gives 992 x 1664.
+    Detection: ``floor(N / 32) * 32`` by ``floor((5 N / 3) / 32) * 32``, so that 1000 gives 992 x 1664. Segmentation:
+    N by 2N. Classification: N by N.
 
     Raises
     ------
     UsageError
         The task has no nominal size, or the side is smaller than 32.
     """
-    if task not in NOMINAL:
-        raise UsageError(f"unknown task {task!r}; there are {', '.join(NOMINAL)}")
-    side, aspect = NOMINAL[task]
-    side = side if shorter_side is None else shorter_side
-    if side < GRANULARITY:
-        raise UsageError(f"shorter side {side}: the smallest is {GRANULARITY}")
-    # In integers, since 5 N / 3 in floating point may fall below a multiple of 32 that it reaches.
-    width = side * round(aspect * 3) // 3
-    return side // GRANULARITY * GRANULARITY, width // GRANULARITY * GRANULARITY
+    if task not in SHORTER_SIDES:
+        raise UsageError(f"unknown task {task!r}; there are {', '.join(SHORTER_SIDES)}")
+    side = SHORTER_SIDES[task] if shorter_side is None else shorter_side
+    if side < 32:
+        raise UsageError(f"shorter side {side}: the smallest is 32")
+    if task == "coco":
+        return side // 32 * 32, 5 * side // 3 // 32 * 32
+    return side, 2 * side if task == "cityscapes" else side
 
 
-def count(
-    backbone: nn.Module,
-    height: int,
-    width: int,
-    densities: Densities = None,
-    classifier: nn.Linear | None = None,
-) -> pd.DataFrame:
+def count(backbone: nn.Module, height: int, width: int, densities: Densities = None) -> pd.DataFrame:
     """Evaluate the closed form for a backbone, layer by layer.
 
     Structure, channels, masks and windows are read from the modules, so that a mini, a pruned or an adapted
@@ -87,15 +80,13 @@ def count(
     ----------
     backbone
         With a stem ``conv1``, max pooling and residual blocks: a `benchmark.nn.resnet.ResNet`, or the body that a
-        detector makes of it.
+        detector makes of it. A classifier's ``fc`` is counted with it, as Table 4 of the paper does.
     height, width
         Nominal image size in pixels.
     densities
         Density of the masked layers: one number for all; a mapping from layer (``layer1.0.conv1``, with any
         prefix) to number; or the ``layers`` table of a record, with columns ``layer`` and ``density``. Not
         needed for a backbone without masks.
-    classifier
-        Counted with the backbone for classification, as Table 4 of the paper does.
 
     Returns
     -------
@@ -109,23 +100,14 @@ def count(
     SaibenchError
         The backbone has another form, or a masked layer has no density.
     """
-    blocks = [module for module in backbone.modules() if isinstance(module, ResidualBlock)]
-    stem = getattr(backbone, "conv1", None)
-    if not blocks or not isinstance(stem, nn.Module):
-        raise SaibenchError(f"the paper convention has no closed form for {type(backbone).__name__}; use 'measured'")
     lookup = _Densities(densities)
-    rows, size = [], (height, width)
-    for name, module in stem.named_modules(prefix="conv1"):
-        if isinstance(module, nn.Conv2d):
-            size = _output_size(module, size)
-            rows.append(_row(name, "conv", _macs(module, size)))
-    size = output_size(size, 3, 2, 1)  # the max pooling after the stem
-    for block in blocks:
-        rows.extend(_block_rows(block.name, block, size, lookup))
-        size = _block_sizes(block, size)[1]
-    if classifier is not None:
+    rows = [_row(name, "conv", _macs(module, size)) for name, module, size in stem_sizes(backbone, (height, width))]
+    for sizes in block_sizes(backbone, (height, width)):
+        rows.extend(_block_rows(sizes, lookup))
+    classifier = getattr(backbone, "fc", None)
+    if isinstance(classifier, nn.Linear):
         macs = classifier.in_features * classifier.out_features
-        rows.append({**_row("classifier", "linear", macs), "scope": "head"})
+        rows.append({**_row("fc", "linear", macs), "scope": "head"})
     return pd.DataFrame(rows)
 
 
@@ -137,6 +119,8 @@ class _Densities:
         self.table: dict[str, float] = {}
         if isinstance(densities, pd.DataFrame):
             named = densities.dropna(subset=["density"])
+            if "kind" in named:
+                named = named[named["kind"] == "conv"]
             densities = dict(zip(named["layer"], named["density"], strict=True))
         if isinstance(densities, Mapping):
             self.table = {_within_backbone(layer): float(density) for layer, density in densities.items()}
@@ -155,20 +139,15 @@ class _Densities:
 
 
 def _within_backbone(layer: str) -> str:
-    """Cut what stands before the stage, and name the layer by its convolution rather than by its mask."""
+    """Cut what stands before the stage."""
     match = re.search(r"layer\d+\.\d+\..*", layer)
-    return match.group().replace(".mask", ".conv") if match else layer
+    return match.group() if match else layer
 
 
-def _block_sizes(block: Any, size: Size) -> tuple[Size, Size]:
-    """Return the sizes of the maps after conv1 and after conv2."""
-    first = _output_size(block.conv1, size)
-    return first, _output_size(block.conv2, first)
-
-
-def _block_rows(name: str, block: Any, size: Size, density: _Densities) -> Iterator[dict[str, Any]]:
-    """Yield the rows of a block whose input has the given size."""
-    first, second = _block_sizes(block, size)
+def _block_rows(sizes: BlockSizes, density: _Densities) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a block."""
+    block, first, second = sizes
+    name = block.name
     d1 = 1.0 if block.mask1 is None else density[f"{name}.conv1"]
     # With one mask a block (Fig. 3a), conv2 and conv3 run under conv1's, at their own stride.
     shared = isinstance(block, Bottleneck) and block.mask1 is not None
@@ -218,7 +197,3 @@ def _macs(convolution: Any, size: Size) -> int:
     kernel = convolution.kernel_size[0] * convolution.kernel_size[1]
     channels = convolution.in_channels // convolution.groups * convolution.out_channels
     return kernel * channels * size[0] * size[1]
-
-
-def _output_size(convolution: Any, size: Size) -> Size:
-    return output_size(size, convolution.kernel_size, convolution.stride, convolution.padding, convolution.dilation)

@@ -153,7 +153,10 @@ class Recorder:
         self._current: list[Any] = []
 
     def identify(self, identifiers: Sequence[str | int]) -> None:
-        """Name the images of the next batch; without it, images are named by their running number."""
+        """Name the next images, in the order in which they run; without it, they have running numbers.
+
+        The model may run them in one call or in several.
+        """
         self._next = list(identifiers)
 
     @contextmanager
@@ -185,10 +188,11 @@ class Recorder:
         images = inputs[0]
         count, size = images.shape[0], (images.shape[-2], images.shape[-1])
         first = len(self.identifiers)
-        names = range(first, first + count) if self._next is None else self._next
+        names: Sequence[str | int] = range(first, first + count)
+        if self._next is not None:
+            names, self._next = self._next[:count], self._next[count:]
         if len(names) != count:
             raise SaibenchError(f"{len(names)} identifiers were given for a batch of {count} images")
-        self._next = None
         self.identifiers.extend(names)
         self.regions.extend([0] * count)
         group = self.groups.get(size) or self._new_group(size)

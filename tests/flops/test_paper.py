@@ -8,6 +8,7 @@ from torch import nn
 from benchmark.errors import SaibenchError, UsageError
 from benchmark.flops import paper
 from benchmark.nn import interpolation
+from benchmark.nn.classifier import Classifier
 from benchmark.nn.masks import Masks
 from benchmark.nn.resnet import build_backbone, residual_blocks
 
@@ -52,15 +53,16 @@ def test_segmentation_backbone():
 
 
 def test_classification_backbone_with_its_classifier():
-    model = backbone("resnet34")
-    classifier = nn.Linear(512, 1000, device="meta")
-    assert gmacs(model, *paper.nominal_size("imagenet"), classifier=classifier) == pytest.approx(3.664, abs=0.001)
+    with torch.device("meta"):
+        model = Classifier("resnet34", 1000)
+    assert gmacs(model, *paper.nominal_size("imagenet")) == pytest.approx(3.664, abs=0.001)
 
 
-def test_nominal_sizes_round_down_to_32():
+def test_nominal_sizes_of_detection_round_down_to_32():
     assert paper.nominal_size("coco", 1000) == (992, 1664)
     assert paper.nominal_size("coco", 96) == (96, 160)
     assert paper.nominal_size("cityscapes") == (1024, 2048)
+    assert paper.nominal_size("imagenet", 56) == (56, 56)
     with pytest.raises(UsageError, match="shorter side 16"):
         paper.nominal_size("coco", 16)
     with pytest.raises(UsageError, match="unknown task 'mnist'"):
@@ -88,7 +90,8 @@ def test_a_mini_backbone_is_counted_by_its_own_geometry_and_its_own_densities():
         expected += bottleneck_by_formula(c_in, planes, size, after, d1, d2, stage > 1, 1 if stage == 1 else 2)
         c_in, size = 4 * planes, after
     assert gmacs(model, 96, 160, densities) == pytest.approx(expected / 1e9, rel=1e-12)
-    table = pd.DataFrame({"layer": densities.keys(), "density": densities.values()})
+    table = pd.DataFrame({"layer": densities.keys(), "kind": "conv", "density": densities.values()})
+    table.loc[len(table)] = ["backbone.body.layer1.0.mask1", "mask", 1.0]
     assert gmacs(model, 96, 160, table) == pytest.approx(expected / 1e9, rel=1e-12)
 
 
@@ -114,5 +117,5 @@ def test_a_masked_layer_needs_a_density_in_range():
         paper.count(model, 96, 160, {"layer1.0.conv1": 0.5})
     with pytest.raises(UsageError, match="outside of 0 to 1"):
         paper.count(model, 96, 160, 1.5)
-    with pytest.raises(SaibenchError, match="no closed form for Linear"):
+    with pytest.raises(SaibenchError, match="Linear is not a residual backbone"):
         paper.count(nn.Linear(2, 2), 96, 160)
