@@ -162,7 +162,7 @@ def writable(folder: Path) -> Iterator[None]:
 
 def write(path: Path, content: str | bytes) -> Path:
     """Write a file whole, so that somebody who looks while a sweep goes on never sees half a figure."""
-    temporary = path.with_name(f".{path.name}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")  # two reports may be written at once
     temporary.write_bytes(content.encode() if isinstance(content, str) else content)
     os.replace(temporary, path)
     return path

@@ -67,7 +67,7 @@ class Panel:
     series
         The lines; the reference is not among them.
     reference
-        The dense network's point, in the form of `Series.points`; empty if there is none.
+        The dense network, a single point; None if there is none.
     warnings
         Cells that were left out, and why.
     """
@@ -80,7 +80,7 @@ class Panel:
     metrics: Sequence[Metric]
     cells: pd.DataFrame
     series: Sequence[Series]
-    reference: pd.DataFrame
+    reference: Series | None
     warnings: Sequence[str]
 
     @property
@@ -112,7 +112,11 @@ def panels(results: Results, task: str | None = None) -> list[Panel]:
 
 def stems(report: str, found: Sequence[Panel]) -> list[str]:
     """Name a report's files by panel; data sets of one name are told apart by their fingerprints."""
-    names = [f"{report}-{slug(panel.task)}-{slug(panel.scale)}-{slug(panel.dataset)}" for panel in found]
+    names = []
+    for panel in found:
+        start = f"{slug(panel.task)}-{slug(panel.scale)}"
+        data = slug(panel.dataset).removeprefix(start).strip("-")  # the embedded sets' names begin so already
+        names.append("-".join(filter(None, [report, start, data])))
     count = Counter(names)
     return [
         f"{name}-{slug(panel.fingerprint)[:8]}" if count[name] > 1 else name
@@ -167,7 +171,7 @@ def _panel(cells: pd.DataFrame) -> Panel:
         metrics,
         merged,
         [line for line in lines if line is not reference],
-        pd.DataFrame() if reference is None else reference.points,
+        reference,
         warnings,
     )
 
@@ -245,8 +249,12 @@ def _split(method: str, cells: pd.DataFrame, usable: pd.Series, score: str) -> l
     numeric = [name for name in varying if cells[name].map(_is_number_or_missing).all()]
     parameter = max(numeric, key=lambda name: cells[name].nunique(), default=None) or _only(cells)
     apart = [name for name in varying if name != parameter]
-    usual = {}
+    usual = {"overrides": ""}  # a changed recipe is told even where all cells have it
+    if "overrides" in cells and "overrides" not in apart:
+        apart.append("overrides")
     for name in apart:
+        if name in usual:
+            continue
         counts = cells[name].map(plain).value_counts()
         if len(counts) == 1 or counts.iloc[0] > counts.iloc[1]:
             usual[name] = counts.index[0]

@@ -32,7 +32,7 @@ from reports.base import (
     shorten,
     with_spread,
 )
-from reports.curves import COST, Panel, panels, stems
+from reports.curves import COST, Panel, Series, panels, stems
 from reports.drawing import (
     PLACES,
     REFERENCE_LINE,
@@ -74,7 +74,7 @@ def build(results: Results, out: Path) -> Output:
     warnings = list(results.warnings)
     for panel, stem in zip(found, stems(_NAME, found), strict=True):
         warnings += panel.warnings
-        if panel.series or len(panel.reference):
+        if panel.series or panel.reference:
             files += _draw(panel, out, stem)
         table = _table(panel)
         files += table.write(out, stem)
@@ -89,7 +89,7 @@ def _draw(panel: Panel, out: Path, stem: str) -> list[Path]:
     """Draw our panel, the paper's beside it, legends below each, and what failed below all."""
     printed = paper.load(panel.task) if panel.task in _PAPER_HEADINGS else None
     failed = _failed_lines(panel)
-    entries = len(panel.series) + (len(panel.reference) > 0)
+    entries = len(panel.series) + (panel.reference is not None)
     columns = 3 if printed is None else 2
     top, height = 0.5, 2.7
     below = top + height + 0.62
@@ -108,27 +108,26 @@ def _draw(panel: Panel, out: Path, stem: str) -> list[Path]:
 
 
 def _draw_ours(axes: Axes, panel: Panel) -> list[Line2D]:
-    points = [panel.reference, *(line.points for line in panel.series)]
-    seeds = max((int(some["seeds"].max()) for some in points if len(some)), default=1)
+    lines = [*([panel.reference] if panel.reference else []), *panel.series]
+    seeds = max(int(line.points["seeds"].max()) for line in lines)
     repeated = f", mean of up to {seeds} seeds, bars: ± standard deviation" if seeds > 1 else ""
     data = f"{shorten(panel.dataset, 36)}, scale {panel.scale}"
     _head(axes, _HEADINGS.get(panel.task, panel.task), f"{data}{repeated}")
     axes.set_xlabel(_COST_LABEL)
     axes.set_ylabel(panel.metric.title)
     entries = []
-    for _, point in panel.reference.iterrows():
-        axes.axhline(point[panel.score] * panel.metric.scale, **REFERENCE_LINE)
-        style = dict(REFERENCE_STYLE)
-        entries.append(_points(axes, panel, panel.reference, label("dense"), style, zorder=4))
+    if panel.reference:
+        for height in panel.reference.points[panel.score]:
+            axes.axhline(height * panel.metric.scale, **REFERENCE_LINE)
+        entries.append(_points(axes, panel, panel.reference, dict(REFERENCE_STYLE), zorder=4))
     for line, style in zip(panel.series, _styles([line.method for line in panel.series]), strict=True):
-        entries.append(_points(axes, panel, line.points, line.label, style))
+        entries.append(_points(axes, panel, line, style))
     _limit(axes)
     return entries
 
 
-def _points(
-    axes: Axes, panel: Panel, points: pd.DataFrame, name: str, style: dict[str, Any], zorder: float = 3
-) -> Line2D:
+def _points(axes: Axes, panel: Panel, line: Series, style: dict[str, Any], zorder: float = 3) -> Line2D:
+    points = line.points
     scale = panel.metric.scale
     repeated = points["seeds"].max() > 1
     axes.errorbar(
@@ -140,7 +139,7 @@ def _points(
         zorder=zorder,
         **style,
     )
-    return entry(shorten(name, 36), style)
+    return entry(shorten(line.label, 36), style)
 
 
 def _head(axes: Axes, title: str, line: str) -> None:
@@ -150,7 +149,7 @@ def _head(axes: Axes, title: str, line: str) -> None:
 
 def _limit(axes: Axes) -> None:
     """Start computation at zero, and keep tenths of a point from looking like a cliff."""
-    axes.margins(x=0.05, y=0.08)
+    axes.margins(x=0.07, y=0.08)
     axes.set_xlim(left=0)
     low, high = axes.get_ylim()
     if high - low < _LEAST_SPAN:

@@ -5,7 +5,7 @@ import pytest
 
 from benchmark.stats import pareto_front
 from reports.base import Results
-from reports.curves import COST, describe, panels
+from reports.curves import COST, describe, panels, stems
 
 
 def panel_of(fabricated, task="coco"):
@@ -22,7 +22,7 @@ def test_each_method_is_a_line_sorted_along_its_parameter(fabricated):
         if parameter:
             assert line.points[f"p_{parameter}"].tolist() == sorted(values)
         np.testing.assert_allclose(sorted(line.points[COST]), sorted(2.0 * cost for cost in costs))
-    assert panel.reference[COST].tolist() == [2.0]
+    assert panel.reference.points[COST].tolist() == [2.0]
 
 
 def test_words_tell_lines_of_a_method_apart(fabricated):
@@ -84,7 +84,7 @@ def test_of_two_versions_of_a_cell_the_newer_counts_and_the_other_is_named(fabri
     old = fabricated.add("dense", 0.3, 2.0, determinants={"code": "1"}, finished="2026-01-01T00:00:00Z")
     fabricated.add("dense", 0.5, 2.0, determinants={"code": "2"}, finished="2026-01-02T00:00:00Z")
     panel = panel_of(fabricated)
-    assert panel.reference["metric_AP"].tolist() == [0.5]
+    assert panel.reference.points["metric_AP"].tolist() == [0.5]
     assert len(panel.warnings) == 1 and str(old.folder) in panel.warnings[0]
 
 
@@ -92,15 +92,31 @@ def test_a_trial_with_another_recipe_does_not_stand_for_the_real_one(fabricated)
     fabricated.add("dense", 0.5, 2.0, overrides=None, finished="2026-01-01T00:00:00Z")
     fabricated.add("dense", 0.1, 2.0, determinants={"steps": 1}, overrides="train.steps=1")
     panel = panel_of(fabricated)
-    assert panel.reference["metric_AP"].tolist() == [0.5]
+    assert panel.reference.points["metric_AP"].tolist() == [0.5]
     assert [line.label for line in panel.series] == ["Dense (train.steps=1)"]
+
+
+def test_a_changed_recipe_is_told_even_where_all_cells_have_it(fabricated):
+    fabricated.add("dense", 0.5, 2.0, overrides="train.steps=1")
+    fabricated.add("stochastic", 0.4, 1.0, parameters={"gamma": 0.1}, overrides="train.steps=1")
+    panel = panel_of(fabricated)
+    assert [panel.reference.label, *(line.label for line in panel.series)] == [
+        "Dense (train.steps=1)", "Stochastic sampling (train.steps=1)",
+    ]  # fmt: skip
+
+
+def test_file_names_do_not_repeat_themselves(fabricated):
+    fabricated.add("dense", 0.5, 2.0, dataset="coco-mini-v3-seed0")
+    fabricated.add("dense", 0.5, 2.0, dataset="BCCD (blood cells)", fingerprint="beef")
+    names = stems("figure4", panels(Results.read([fabricated.store.root])))
+    assert sorted(names) == ["figure4-coco-mini-bccd-blood-cells", "figure4-coco-mini-v3-seed0"]
 
 
 def test_a_newer_failure_does_not_hide_the_finished_cell_nor_itself(fabricated):
     fabricated.add("dense", 0.3, 2.0, determinants={"code": "1"}, finished="2026-01-01T00:00:00Z")
     fabricated.add("dense", None, None, determinants={"code": "2"}, status="failed")
     panel = panel_of(fabricated)
-    assert panel.reference["metric_AP"].tolist() == [0.3]
+    assert panel.reference.points["metric_AP"].tolist() == [0.3]
     assert len(panel.failures()) == 1
 
 
@@ -115,7 +131,7 @@ def test_a_cell_without_its_metric_is_named_and_left_out(fabricated):
 def test_only_failures_still_make_a_panel(fabricated):
     fabricated.add("dense", None, None, status="failed")
     panel = panel_of(fabricated)
-    assert panel.reference.empty and len(panel.cells) == 1
+    assert panel.reference is None and len(panel.cells) == 1
 
 
 def test_tasks_scales_and_data_sets_are_panels_of_their_own(fabricated):
