@@ -27,10 +27,13 @@ class Adapter(Protocol):
     regions : nn.Module or None
         Called once a batch with (features, proposals, …), where ``proposals`` holds each image's RoIs ``(R, 4)``;
         None for a model without RoIs.
+    most_regions : int
+        RoIs of an image that has as many as the model keeps.
     """
 
     entry: nn.Module
     regions: nn.Module | None
+    most_regions: int
 
     def image_counts(self, size: Size) -> DenseCounts:
         """Count what runs once for an image of a padded size (H, W); layers by their name in the model."""
@@ -52,6 +55,7 @@ class PlainAdapter:
     def __init__(self, model: nn.Module) -> None:
         self.entry: nn.Module = getattr(model, "backbone", model)
         self.regions: nn.Module | None = None
+        self.most_regions = 0
         self._has_backbone = hasattr(model, "backbone")
         self._skeleton = skeleton(model)
 
@@ -83,6 +87,7 @@ class DetectorAdapter:
     def __init__(self, model: Any) -> None:
         self.entry: nn.Module = model.backbone
         self.regions: nn.Module | None = model.roi_heads.box_roi_pool
+        self.most_regions = int(model.rpn._post_nms_top_n["testing"])
         self._model = model
         self._body = skeleton(_Body(model))
         self._region: DenseCounts | None = None

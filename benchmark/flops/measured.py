@@ -15,7 +15,7 @@ they are averaged.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
@@ -94,6 +94,11 @@ class MeasuredCounter:
     def identify(self, identifiers: Sequence[str | int]) -> None:
         """Name the next images, in the order in which they run; without it, they have running numbers."""
         self.recorder.identify(identifiers)
+
+    def record(self, size: Size, masks: Mapping[str, torch.Tensor], regions: int = 0) -> None:
+        """Count one image without running the model: its padded size, masks ``(1, 1, H, W)`` by name, and RoIs."""
+        self._tables = {}
+        self.recorder.record(size, masks, regions)
 
     def images(self) -> pd.DataFrame:
         """Return the count of each image, in the order in which they ran.

@@ -8,7 +8,7 @@ What the integers mean in multiply-accumulates is the business of `benchmark.flo
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -182,11 +182,31 @@ class Recorder:
 
         return keep
 
+    def record(self, size: Size, masks: Mapping[str, Tensor], regions: int = 0) -> None:
+        """Record one image without running the model.
+
+        Parameters
+        ----------
+        size
+            Padded height and width in pixels.
+        masks
+            ``(1, 1, H, W)`` by the mask's name in the model.
+        regions
+            Number of RoIs.
+        """
+        names = [f"{block.name}.mask{i}" for block in self.blocks for i in block.masks]
+        self._current = [masks[name] for name in names]
+        self._add(size, 1)
+        self.regions[-1] = regions
+        self._reduce(self.groups[size])
+
     def _batch_ends(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Any) -> None:
-        if module.training:
-            return
-        images = inputs[0]
-        count, size = images.shape[0], (images.shape[-2], images.shape[-1])
+        if not module.training:
+            images = inputs[0]
+            self._add((images.shape[-2], images.shape[-1]), images.shape[0])
+
+    def _add(self, size: Size, count: int) -> None:
+        """Add images of a size whose masks are the current ones."""
         first = len(self.identifiers)
         names: Sequence[str | int] = range(first, first + count)
         if self._next is not None:

@@ -69,7 +69,7 @@ class Skeleton:
         self._meta = structure_of(module, "meta")
         for name, part in list(self._meta.named_modules()):
             # They keep shapes, and PyTorch decomposes them on the meta device, which would take most of the time.
-            if isinstance(part, nn.modules.batchnorm._NormBase | nn.ReLU):
+            if type(part) in (nn.BatchNorm2d, nn.ReLU):
                 self._meta.set_submodule(name, nn.Identity())
         self._reference: tuple[DenseCounts, dict[str, int], bool] | None = None
         self._counts: dict[Size, DenseCounts] = {}
