@@ -1,9 +1,14 @@
 """Scenes: what is drawn, what is annotated, and that a key decides both."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy._core._multiarray_umath import __cpu_dispatch__, __cpu_features__
 
 from benchmark.data import scenes
 
@@ -27,6 +32,24 @@ def test_random_numbers_do_not_depend_on_the_global_state():
     np.random.seed(0)
     np.random.random(100)
     assert np.array_equal(first.image, render(5).image)
+
+
+def test_bytes_do_not_depend_on_the_processors_vector_units():
+    program = (  # the module's file alone, because importing the whole package takes seconds
+        "import hashlib, runpy, sys; scenes = runpy.run_path(sys.argv[1]);"
+        "images = [scenes['render_scene'](scenes['generator'](i), 96, 128).image for i in range(12)];"
+        "print(hashlib.md5(b''.join(image.tobytes() for image in images)).hexdigest())"
+    )
+    found = {
+        subprocess.run(
+            [sys.executable, "-c", program, scenes.__file__],
+            env={**os.environ, "NPY_DISABLE_CPU_FEATURES": " ".join(features)},
+            check=True,
+            capture_output=True,
+        ).stdout
+        for features in ([], [name for name in __cpu_dispatch__ if __cpu_features__.get(name)])
+    }
+    assert len(found) == 1
 
 
 @settings(max_examples=25, deadline=None)
