@@ -335,6 +335,43 @@ def _print_plan(cells: Any, store: Any, json_: bool) -> None:
 
 
 @app.command()
+def flops(
+    task: TaskName,
+    backbone: Annotated[str | None, typer.Option("--backbone", help="in place of the recipe's")] = None,
+    shorter_side: Annotated[int | None, typer.Option("--shorter-side", min=32, help="of the nominal image, pixels")] = None,
+    method: Annotated[str | None, typer.Option("--method", help="a method's name or file; dense without it")] = None,
+    set_: SetOption = None,
+    density: Annotated[float | None, typer.Option("--density", help="of every masked layer, 0 to 1")] = None,
+    convention: Annotated[str, typer.Option("--convention", help="paper or measured")] = "paper",
+    scope: Annotated[str, typer.Option("--scope", help="backbone, neck, head or all")] = "all",
+    scale: ScaleOption = "paper",
+    seed: SeedOption = 0,
+    json_: JsonOption = False,
+) -> None:
+    """Count a task's model at a nominal image size, layer by layer, without running it."""
+    from benchmark.flops.command import FlopsRequest, count_flops
+
+    request = FlopsRequest(
+        task, backbone, shorter_side, method, parse_settings(set_, "--set"), density,
+        cast(Any, convention), cast(Any, scope), scale, seed,
+    )  # fmt: skip
+    answer = count_flops(request)
+    if json_:
+        return emit(answer)
+    table = Table("layer", "kind", "scope", "density", "MMACs")
+    for row in answer["layers"]:
+        part = "" if row["density"] is None else f"{row['density']:.3f}"
+        table.add_row(row["layer"], row["kind"], row["scope"], part, f"{row['macs'] / 1e6:,.2f}")
+    console.print(table)
+    console.print(f"not counted: {', '.join(answer['uncounted'])}", highlight=False)
+    console.print(
+        f"{answer['gmacs']:.3f} GMACs ({answer['convention']} convention, {answer['height']}x{answer['width']}); "
+        "the paper writes GFLOPs for GMACs",
+        highlight=False,
+    )
+
+
+@app.command()
 def report(
     only: Annotated[str, typer.Option("--only", help="comma-separated, such as figure4,table4; all without it")] = "",
     store: Annotated[list[Path] | None, typer.Option("--store", help="folder of records; repeatable")] = None,
