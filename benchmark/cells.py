@@ -82,21 +82,18 @@ class Plan:
     @property
     def own_backbone(self) -> bool:
         """Whether the method's backbone is not the recipe's, so that no starting weights fit it."""
-        return self.method.backbone(self.recipe.backbone) != self.recipe.backbone
+        return _own_backbone(self.recipe, self.method)
 
     @property
     def start(self) -> "Plan | None":
         """The plan of the cell whose weights this one starts from."""
-        if not self.recipe.start or self.is_start or self.own_backbone:
-            return None
-        return plan(dataclasses.replace(self.request, method=self.recipe.start, parameters={}))
+        request = _start_request(self.request, self.recipe, self.method)
+        return None if request is None else plan(request)
 
     @property
     def schedules(self) -> list[Schedule]:
         """The training runs, one after the other."""
-        if self.recipe.pretrain is None or not (self.is_start or self.own_backbone):
-            return [self.recipe.train]
-        return [self.recipe.pretrain] if self.is_start else [self.recipe.pretrain, self.recipe.train]
+        return _schedules(self.recipe, self.method)
 
     def build(self, classes: int) -> nn.Module:
         """Return the untrained model with the method's masks in place, on the CPU."""
@@ -130,9 +127,7 @@ def plan(request: Request) -> Plan:
     defaults = {name: value for name, value in recipe.parameters.items() if name in kind.model_fields}
     method = kind.make({**defaults, **request.parameters})
     folder = data_folder(request)
-    start = None
-    if recipe.start and kind.name != recipe.start and method.backbone(recipe.backbone) == recipe.backbone:
-        start = plan(dataclasses.replace(request, method=recipe.start, parameters={})).cell.id
+    start = _start_request(request, recipe, method)
     cell = Cell(
         task=task.name,
         scale=request.scale,
@@ -143,12 +138,32 @@ def plan(request: Request) -> Plan:
         seed=request.seed,
         determinants={
             "recipe": recipe.determinants(),
+            "schedules": [dataclasses.asdict(schedule) for schedule in _schedules(recipe, method)],
             "method": kind.code_fingerprint(),
-            "start": start,
+            "start": None if start is None else plan(start).cell.id,
             "harness": HARNESS_VERSION,
         },
     )
     return Plan(request, task, recipe, method, folder, cell)
+
+
+def _own_backbone(recipe: Recipe, method: Method) -> bool:
+    return method.backbone(recipe.backbone) != recipe.backbone
+
+
+def _start_request(request: Request, recipe: Recipe, method: Method) -> Request | None:
+    """Return the request of the cell that a method starts from, if it starts from one."""
+    if not recipe.start or method.name == recipe.start or _own_backbone(recipe, method):
+        return None
+    return dataclasses.replace(request, method=recipe.start, parameters={})
+
+
+def _schedules(recipe: Recipe, method: Method) -> list[Schedule]:
+    if recipe.pretrain is None:
+        return [recipe.train]
+    if method.name == recipe.start:
+        return [recipe.pretrain]
+    return [recipe.pretrain, recipe.train] if _own_backbone(recipe, method) else [recipe.train]
 
 
 def override(recipe: Recipe, values: Mapping[str, Any]) -> Recipe:

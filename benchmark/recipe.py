@@ -128,8 +128,11 @@ class Recipe:
     workers: int = 0
 
     def determinants(self) -> dict[str, Any]:
-        """Return every field that can change a cell's result; curves and workers cannot."""
+        """Return the fields that change every cell's result.
+
+        Curves and workers change none; parameters and schedules are told with each cell's own.
+        """
         fields = asdict(self)
-        for name in ("curves", "workers", "parameters"):
+        for name in ("curves", "workers", "parameters", "train", "pretrain"):
             del fields[name]
         return fields

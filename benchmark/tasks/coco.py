@@ -51,11 +51,16 @@ MINI = DetectionRecipe(
         clip=5.0,
     ),
     train=Schedule(
-        batch=8, steps=200, optimizer="adamw", learning_rate=5e-4, mask_learning_rate=2e-2, weight_decay=0.02,
+        batch=8, steps=150, optimizer="adamw", learning_rate=5e-4, mask_learning_rate=3e-2, weight_decay=0.02,
         decay="cosine", warmup_steps=10, clip=5.0, freeze_statistics=True,
     ),
     parameters={"window": 5, "grid_stride": 5, "initial_lambda": 1.0},
-    curves={"gamma": (0.05, 0.2, 0.4, 0.8), "shorter_side": (128, 96, 80, 64)},
+    curves={
+        "gamma": (0.05, 0.3, 1.0, 4.0),
+        "relu_gating.gamma": (0.002, 0.005, 0.015, 0.05),
+        "shorter_side": (128, 96, 80, 64),
+        "rate": (0.5, 0.75),
+    },
     threads=1,
     detector=MINI_DETECTOR,
 )  # fmt: skip
