@@ -10,7 +10,9 @@ class EqualInterval(Method):
     """Compute one position in stride x stride of every masked map; interpolate the rest."""
 
     name = "equal_interval"
-    references = ("Xie et al., Spatially Adaptive Inference with Stochastic Feature Sampling and Interpolation, ECCV 2020",)
+    references = (
+        "Xie et al., Spatially Adaptive Inference with Stochastic Feature Sampling and Interpolation, ECCV 2020",
+    )
     stride: int = Field(2, ge=2)
     curve = {"stride": (2,)}
 

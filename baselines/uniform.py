@@ -9,7 +9,9 @@ class Uniform(Method):
     """Resize the images' shorter side and leave the network dense."""
 
     name = "uniform"
-    references = ("Xie et al., Spatially Adaptive Inference with Stochastic Feature Sampling and Interpolation, ECCV 2020",)
+    references = (
+        "Xie et al., Spatially Adaptive Inference with Stochastic Feature Sampling and Interpolation, ECCV 2020",
+    )
     shorter_side: int = Field(1000, ge=32)
     curve = {"shorter_side": (1000, 800, 600, 500)}
 

@@ -182,7 +182,9 @@ def override(recipe: Recipe, values: Mapping[str, Any]) -> Recipe:
         current = known[head]
         if rest:
             value = override(cast(Any, current), {rest: value})
-        elif current is not None and not isinstance(value, (int, float) if isinstance(current, float) else type(current)):
+        elif current is not None and not isinstance(
+            value, (int, float) if isinstance(current, float) else type(current)
+        ):
             raise UsageError(f"recipe field {path!r} takes {type(current).__name__}, got {value!r}")
         recipe = dataclasses.replace(recipe, **{head: value})
     return recipe
@@ -216,9 +218,7 @@ def _fingerprint(task: str, folder: Path) -> str:
     return "-".join(reader(task, folder, split).fingerprint()[:12] for split in ("train", "val"))
 
 
-def execute(
-    planned: Plan, store: Store, force: bool = False, callbacks: Sequence[Any] = ()
-) -> Record:
+def execute(planned: Plan, store: Store, force: bool = False, callbacks: Sequence[Any] = ()) -> Record:
     """Run a cell, or return its finished record; the cell that it starts from is run first where need be.
 
     Parameters
@@ -331,7 +331,9 @@ def _layers(model: nn.Module, counter: MeasuredCounter) -> pd.DataFrame:
         if hasattr(child, "lam")
     }
     table = counter.layers()
-    table["lambda"] = [next((lam for key, lam in lambdas.items() if layer.endswith(key)), None) for layer in table["layer"]]
+    table["lambda"] = [
+        next((lam for key, lam in lambdas.items() if layer.endswith(key)), None) for layer in table["layer"]
+    ]
     return table
 
 

@@ -13,7 +13,15 @@ from typing import Annotated, Any, NoReturn, cast
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 
 from benchmark.errors import SaibenchError, UsageError
@@ -94,7 +102,8 @@ def split_list(text: str) -> list[str]:
 
 @app.command()
 def methods(
-    files: Annotated[list[Path] | None, typer.Argument(help="plug-in files to list too")] = None, json_: JsonOption = False
+    files: Annotated[list[Path] | None, typer.Argument(help="plug-in files to list too")] = None,
+    json_: JsonOption = False,
 ) -> None:
     """List methods and baselines: parameters, curve, references, tasks."""
     from benchmark.method import discover
@@ -171,7 +180,9 @@ def data_make(
 
 
 @data_app.command("verify")
-def data_verify(task: TaskName, data: DataOption = None, scale: ScaleOption = "mini", json_: JsonOption = False) -> None:
+def data_verify(
+    task: TaskName, data: DataOption = None, scale: ScaleOption = "mini", json_: JsonOption = False
+) -> None:
     """Check a data folder and say what is wrong, file by file."""
     from benchmark.cells import Request, data_folder
     from benchmark.data.verify import verify
@@ -179,7 +190,9 @@ def data_verify(task: TaskName, data: DataOption = None, scale: ScaleOption = "m
 
     find_task(task)
     report = verify(task, data_folder(Request(task, "", scale, data=data)))
-    emit(report.to_dict()) if json_ else console.print("\n".join(report.lines()), soft_wrap=True, highlight=False, markup=False)
+    emit(report.to_dict()) if json_ else console.print(
+        "\n".join(report.lines()), soft_wrap=True, highlight=False, markup=False
+    )
     if not report.ok:
         raise typer.Exit(1)
 
@@ -266,7 +279,12 @@ def sweep(
     with _bar(json_) as bar:
         display = SweepDisplay(bar, cells, len(cells.plans) if force else len(cells.pending(destination)), refresh)
         outcomes = run_sweep(
-            cells, destination, jobs or default_jobs(find_task(task).recipe(scale)), force, display.report, display.finished
+            cells,
+            destination,
+            jobs or default_jobs(find_task(task).recipe(scale)),
+            force,
+            display.report,
+            display.finished,
         )
     failed = [outcome for outcome in outcomes if outcome.status != "finished"]
     if json_:
@@ -338,7 +356,9 @@ def _print_plan(cells: Any, store: Any, json_: bool) -> None:
 def flops(
     task: TaskName,
     backbone: Annotated[str | None, typer.Option("--backbone", help="in place of the recipe's")] = None,
-    shorter_side: Annotated[int | None, typer.Option("--shorter-side", min=32, help="of the nominal image, pixels")] = None,
+    shorter_side: Annotated[
+        int | None, typer.Option("--shorter-side", min=32, help="of the nominal image, pixels")
+    ] = None,
     method: Annotated[str | None, typer.Option("--method", help="a method's name or file; dense without it")] = None,
     set_: SetOption = None,
     density: Annotated[float | None, typer.Option("--density", help="of every masked layer, 0 to 1")] = None,

@@ -249,7 +249,9 @@ def saves(subject: Subject) -> str:
         save_file({key: value.contiguous() for key, value in model.state_dict().items()}, path)
         other = subject.build()
         other.load_state_dict(load_file(path))
-    assert _equal(subject.predictions(model, [0]), subject.predictions(other, [0])), "the loaded model predicts otherwise"
+    assert _equal(subject.predictions(model, [0]), subject.predictions(other, [0])), (
+        "the loaded model predicts otherwise"
+    )
     return f"{sum(value.numel() for value in model.state_dict().values()):,} values"
 
 

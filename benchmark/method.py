@@ -34,8 +34,8 @@ FOLDERS = ("methods", "baselines")
 class Method(BaseModel, ABC):
     """A way to spend less computation.
 
-    Fields of the class are the method's parameters: typed, validated, set with ``--set name=value``. The class variables
-    below describe it.
+    Fields of the class are the method's parameters: typed, validated, set with ``--set name=value``. The class
+    variables below describe it.
 
     Attributes
     ----------
@@ -315,17 +315,11 @@ def _methods_in(module: ModuleType, source: str) -> list[type[Method]]:
         raise PluginError(f"{source}: defines no subclass of benchmark.Method")
     for method in methods:
         if not method.name:
-            raise PluginError(f"{source}: class {method.__name__} has no name; set `name = \"...\"`")
+            raise PluginError(f'{source}: class {method.__name__} has no name; set `name = "..."`')
         for parameter in method.curve:
             if parameter not in method.model_fields:
                 raise PluginError(f"{source}: the curve of {method.name!r} names {parameter!r}, which is no parameter")
     return methods
-
-
-def split_names(names: Sequence[str]) -> tuple[list[str], list[Path]]:
-    """Tell method names from plug-in files in what a user typed."""
-    files = [Path(name) for name in names if name.endswith(".py") or "/" in name]
-    return [name for name in names if Path(name) not in files], files
 
 
 def resolve(names: Sequence[str]) -> list[type[Method]]:
@@ -336,8 +330,7 @@ def resolve(names: Sequence[str]) -> list[type[Method]]:
     UsageError
         For a name that is not there, listing those that are.
     """
-    wanted, files = split_names(names)
-    found = discover(files)
+    found = discover([Path(name) for name in names if name.endswith(".py") or "/" in name])
     chosen = []
     for name in names:
         matches = [

@@ -120,7 +120,11 @@ def _plugin_path(kind: type[Method], names: Sequence[str]) -> str | None:
 
 
 def run_sweep(
-    sweep: Sweep, store: Store, jobs: int, force: bool = False, report: Report | None = None,
+    sweep: Sweep,
+    store: Store,
+    jobs: int,
+    force: bool = False,
+    report: Report | None = None,
     finished: Callable[[Outcome], None] | None = None,
 ) -> list[Outcome]:
     """Run a sweep's cells, ``jobs`` at a time.
@@ -169,8 +173,15 @@ def run_sweep(
 
 
 def _submit_ready(
-    waiting: list[Plan], running: dict[Future[Any], Plan], pool: ProcessPoolExecutor, store: Store, queue: Any,
-    force: bool, jobs: int, failed: dict[str, str], outcomes: list[Outcome],
+    waiting: list[Plan],
+    running: dict[Future[Any], Plan],
+    pool: ProcessPoolExecutor,
+    store: Store,
+    queue: Any,
+    force: bool,
+    jobs: int,
+    failed: dict[str, str],
+    outcomes: list[Outcome],
     finished: Callable[[Outcome], None] | None,
 ) -> None:
     """Start waiting cells whose starting cell has finished, up to the number of jobs."""
@@ -236,7 +247,9 @@ class QueueProgress(Callback):
         if trainer.global_step % 5 == 0:
             self.queue.put((self.cell_id, "train", trainer.global_step, module.steps))
 
-    def on_test_batch_end(self, trainer: Any, module: Any, outputs: Any, batch: Any, batch_idx: int, *rest: Any) -> None:
+    def on_test_batch_end(
+        self, trainer: Any, module: Any, outputs: Any, batch: Any, batch_idx: int, *rest: Any
+    ) -> None:
         """Report the evaluated image."""
         if batch_idx % 10 == 0:
             self.queue.put((self.cell_id, "evaluate", batch_idx + 1, trainer.num_test_batches[0]))

@@ -8,7 +8,9 @@ class DeterministicGumbel(SampledMethod):
     """Sample the positions whose confidence exceeds one half."""
 
     name = "deterministic_gumbel"
-    references = ("Xie et al., Spatially Adaptive Inference with Stochastic Feature Sampling and Interpolation, ECCV 2020",)
+    references = (
+        "Xie et al., Spatially Adaptive Inference with Stochastic Feature Sampling and Interpolation, ECCV 2020",
+    )
 
     def mask(self, block):
         """Choose Gumbel-softmax masks without noise."""

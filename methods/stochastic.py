@@ -8,7 +8,9 @@ class Stochastic(SampledMethod):
     """Sample each position with its confidence as probability (paper §3.2)."""
 
     name = "stochastic"
-    references = ("Xie et al., Spatially Adaptive Inference with Stochastic Feature Sampling and Interpolation, ECCV 2020",)
+    references = (
+        "Xie et al., Spatially Adaptive Inference with Stochastic Feature Sampling and Interpolation, ECCV 2020",
+    )
     soft_inference_mask: bool = False
 
     def mask(self, block):

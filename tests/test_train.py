@@ -133,5 +133,3 @@ def test_mirroring_twice_gives_the_batch_back(tiny_set):
 
 def test_seeds_depend_on_every_part():
     assert len({derive_seed(*parts) for parts in [(0, "a"), (1, "a"), (0, "b"), ("0a",)]}) == 4
-
-

@@ -123,9 +123,7 @@ def _initialise(model: nn.Module) -> None:
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
 
-def build_backbone(
-    name: str, deformable: bool = False, output_stride: int = 32, deep_stem: bool = False
-) -> ResNet:
+def build_backbone(name: str, deformable: bool = False, output_stride: int = 32, deep_stem: bool = False) -> ResNet:
     """Build a backbone without classifier.
 
     Parameters

@@ -114,7 +114,7 @@ def test_offsets_come_from_the_blocks_input_and_start_at_zero():
 def test_weights_load_where_shapes_agree_and_a_missing_file_is_named(tmp_path):
     from safetensors.torch import save_file
 
-    stored = {k: v for k, v in torchvision.models.resnet18().state_dict().items()}
+    stored = dict(torchvision.models.resnet18().state_dict())
     save_file(stored, tmp_path / "resnet18.safetensors")
     model = build_backbone("resnet18")
     for block in residual_blocks(model):
