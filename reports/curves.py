@@ -133,6 +133,8 @@ def describe(setting: Mapping[str, Any]) -> str:
 
 
 def _panel(cells: pd.DataFrame) -> Panel:
+    foreign = [name for name in (*_settings(cells), *_columns(cells, "metric_")) if cells[name].isna().all()]
+    cells = cells.drop(columns=foreign)  # other tasks' and methods'
     first = cells.iloc[0]
     metrics = _metrics(first["task"], cells)
     metric = metrics[0] if metrics else find_metric(TASK_METRICS.get(first["task"], ("score",))[0])

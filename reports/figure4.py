@@ -59,6 +59,8 @@ _HEADINGS = {
 _PAPER_HEADINGS = {"coco": "The paper: COCO 2017", "cityscapes": "The paper: Cityscapes"}
 _COST_LABEL = "Backbone GMACs per image, measured\n(GMACs are the paper's “GFLOPs”)"
 _PAPER_COST_LABEL = "Backbone GMACs, by its convention\n(printed there as “GFLOPs”)"
+_SHORT_LABEL = 28  # characters that fit in a column of the legend
+_LONG_LABEL = 58  # characters that fit in a legend of one column
 _LEAST_SPAN = 2.0  # per cent
 _LINE = ("color", "linestyle", "linewidth")
 _SOURCES = {"P": "paper", "R": "released code"}
@@ -89,12 +91,13 @@ def _draw(panel: Panel, out: Path, stem: str) -> list[Path]:
     """Draw our panel, the paper's beside it, legends below each, and what failed below all."""
     printed = paper.load(panel.task) if panel.task in _PAPER_HEADINGS else None
     failed = _failed_lines(panel)
-    entries = len(panel.series) + (panel.reference is not None)
-    columns = 3 if printed is None else 2
+    lines = [*([panel.reference] if panel.reference else []), *panel.series]
+    long = any(len(line.label) > _SHORT_LABEL for line in lines)
+    columns = 1 if long else 3 if printed is None else 2
     top, height = 0.5, 2.7
     below = top + height + 0.62
     theirs_entries = 0 if printed is None else printed.groupby(["method", printed["source"].str[0]]).ngroups
-    foot = below + max(legend_height(entries, columns), legend_height(theirs_entries, 1)) + 0.1
+    foot = below + max(legend_height(len(lines), columns), legend_height(theirs_entries, 1)) + 0.1
     with figure_style():
         figure = new_figure(foot + 0.125 * len(failed) + 0.03)
         ours = place(figure, 0.55, top, 6.5 if printed is None else 3.75, height)
@@ -139,7 +142,7 @@ def _points(axes: Axes, panel: Panel, line: Series, style: dict[str, Any], zorde
         zorder=zorder,
         **style,
     )
-    return entry(shorten(line.label, 36), style)
+    return entry(shorten(line.label, _LONG_LABEL), style)
 
 
 def _head(axes: Axes, title: str, line: str) -> None:
@@ -149,12 +152,15 @@ def _head(axes: Axes, title: str, line: str) -> None:
 
 def _limit(axes: Axes) -> None:
     """Start computation at zero, and keep tenths of a point from looking like a cliff."""
-    axes.margins(x=0.07, y=0.08)
-    axes.set_xlim(left=0)
+    axes.margins(y=0.08)
+    axes.set_xlim(0, 1.07 * axes.dataLim.x1)
     low, high = axes.get_ylim()
     if high - low < _LEAST_SPAN:
-        top = high + 0.1 * _LEAST_SPAN  # room for the markers
-        axes.set_ylim(top - _LEAST_SPAN, top)
+        high += 0.1 * _LEAST_SPAN  # room for the markers
+        low = high - _LEAST_SPAN
+    if low < 0:  # no accuracy is
+        low, high = -0.02 * _LEAST_SPAN, max(high, _LEAST_SPAN)
+    axes.set_ylim(low, high)
 
 
 def _styles(methods: Sequence[str]) -> list[dict[str, Any]]:

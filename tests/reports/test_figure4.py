@@ -70,12 +70,33 @@ def test_the_figure_is_the_same_whatever_the_user_s_settings(failing, tmp_path):
     assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
 
-def test_nothing_runs_out_of_the_page_or_into_a_legend(fabricated, tmp_path, monkeypatch):
-    """Many methods with long names, long errors, a long data set's name, and small and large numbers."""
+def many_methods_with_long_names(fabricated):
     fabricated.curves(dense_cost=200.0).perforated()
     for index in range(9):
         fabricated.add(f"a_method_of_a_really_long_name_{index}", 0.3, 1.0 + index, dataset="an " * 40)
         fabricated.add("stochastic", None, None, parameters={"gamma": 1.0 + index}, status="failed", error="no " * 90)
+
+
+def barely_trained_cells_with_a_changed_recipe(fabricated):
+    changes = "train.steps=6 pretrain.steps=6 train.learning_rate=0.0005"
+    fabricated.add("dense", 0.0013, 0.055, overrides=changes)
+    fabricated.add("stochastic", 0.0023, 0.0584, parameters={"gamma": 0.05}, overrides=changes)
+
+
+def a_single_cell(fabricated):
+    fabricated.add("dense", 0.0, 0.001)
+
+
+def classification_alone(fabricated):
+    fabricated.curves("imagenet", dense_score=0.98, dense_cost=3.7)
+
+
+@pytest.mark.parametrize(
+    "fill",
+    [many_methods_with_long_names, barely_trained_cells_with_a_changed_recipe, a_single_cell, classification_alone],
+)
+def test_nothing_runs_out_of_the_page_or_into_something_else(fabricated, tmp_path, monkeypatch, fill):
+    fill(fabricated)
     figures = []
     monkeypatch.setattr(figure4, "save", lambda figure, *_: figures.append(figure) or [])
     build(fabricated, tmp_path)
@@ -84,20 +105,28 @@ def test_nothing_runs_out_of_the_page_or_into_a_legend(fabricated, tmp_path, mon
     page = figure.bbox
     parts = [*figure.legends, *figure.texts, *figure.axes]
     boxes = [part.get_tightbbox(figure.canvas.get_renderer()) for part in parts]
-    for part, box in zip(parts, boxes, strict=True):
+    for index, (part, box) in enumerate(zip(parts, boxes, strict=True)):
         assert page.x0 <= box.x0 and box.x1 <= page.x1, part
         assert page.y0 <= box.y0 and box.y1 <= page.y1, part
-    for index, box in enumerate(boxes):
         for other in boxes[index + 1 :]:
-            assert not box.overlaps(other), (parts[index], box, other)
+            assert not box.overlaps(other), (part, box, other)
+    for axes in figure.axes:
+        points = [point for line in axes.lines if line.get_marker() not in ("", "None") for point in line.get_xydata()]
+        assert points
+        for x, y in points:
+            assert axes.get_xlim()[0] <= x < axes.get_xlim()[1]
+            assert axes.get_ylim()[0] <= y < axes.get_ylim()[1]
+        assert axes.get_ylim()[0] > -0.1
 
 
 def test_the_table_has_every_cell_with_its_numbers(failing, tmp_path):
+    failing.add("dense", 0.7, 2.0, task="cityscapes")
     output = build(failing, tmp_path)
-    cells = failing.store.records()
+    cells = failing.store.records("coco")
     frame = pd.read_csv(tmp_path / "figure4-coco-mini-embedded.csv")
     assert sorted(frame["cell_id"]) == sorted(cells["cell_id"])
     assert set(RECORD_FIELDS) <= set(frame.columns)
+    assert "metric_mIoU" not in frame.columns  # the other task's
     joined = frame.set_index("cell_id")["metric_AP"]
     expected = cells.set_index("cell_id")["metric_AP"].loc[joined.index]
     pd.testing.assert_series_equal(joined, expected)
