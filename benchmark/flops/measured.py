@@ -230,9 +230,11 @@ class MeasuredCounter:
         """
         matrix = np.empty((len(self._names()["layer"]), len(self.recorder.identifiers)))
         for size, group in self.recorder.groups.items():
+            part = np.empty((len(matrix), len(group.numbers)))
             for index, row in enumerate(self._rows(size)):
                 value = getattr(row, name)
-                matrix[index, group.numbers] = np.nan if value is None else value
+                part[index] = np.nan if value is None else value
+            matrix[:, group.numbers] = part
         return matrix
 
     def _regions(self, group: SizeGroup) -> np.ndarray:

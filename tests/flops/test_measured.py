@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from benchmark.errors import SaibenchError
+from benchmark.flops import recorder
 from benchmark.flops.measured import MeasuredCounter
 from benchmark.nn import interpolation
 from benchmark.nn.blocks import BasicBlock, Bottleneck
@@ -305,3 +306,20 @@ def test_hooks_are_gone_afterwards():
     with MeasuredCounter(model).recording():
         pass
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(networks())
+def test_masks_on_an_accelerator_are_reduced_by_the_same_rules(network):
+    net, size, images = network
+    tables, maps = [], []
+    for compact in (recorder._compact, lambda stack: stack):  # tensors stay tensors where they are not on the CPU
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(recorder, "_compact", compact)
+            counter = MeasuredCounter(net)
+            with counter.recording(), torch.no_grad():
+                net(torch.zeros(images, 3, *size))
+        tables.append(counter.image_layers())
+        maps.append(counter.density_maps())
+    pd.testing.assert_frame_equal(*tables)
+    assert all((maps[0][name] == maps[1][name]).all() for name in maps[0])
