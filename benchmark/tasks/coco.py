@@ -47,17 +47,17 @@ MINI = DetectionRecipe(
     longer_side=224,
     start="dense",
     pretrain=Schedule(
-        batch=8, steps=1200, optimizer="adamw", learning_rate=3e-3, weight_decay=0.02, decay="cosine", warmup_steps=50,
+        batch=8, steps=1000, optimizer="adamw", learning_rate=3e-3, weight_decay=0.02, decay="cosine", warmup_steps=50,
         clip=5.0,
     ),
     train=Schedule(
-        batch=8, steps=150, optimizer="adamw", learning_rate=5e-4, mask_learning_rate=3e-2, weight_decay=0.02,
+        batch=8, steps=120, optimizer="adamw", learning_rate=5e-4, mask_learning_rate=5e-3, weight_decay=0.02,
         decay="cosine", warmup_steps=10, clip=5.0, freeze_statistics=True,
     ),
     parameters={"window": 5, "grid_stride": 5, "initial_lambda": 1.0},
     curves={
-        "gamma": (0.05, 0.3, 1.0, 4.0),
-        "relu_gating.gamma": (0.002, 0.005, 0.015, 0.05),
+        "gamma": (0.05, 0.3, 1.0, 3.0),
+        "relu_gating.gamma": (0.002, 0.01, 0.05, 0.3),
         "shorter_side": (128, 96, 80, 64),
         "rate": (0.5, 0.75),
     },
