@@ -1,0 +1,1 @@
+"""Numbers: `paper/` has what the paper prints, `reference/` our measured records, `runs/` yours."""
