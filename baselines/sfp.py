@@ -21,23 +21,29 @@ class SFP(Method):
         model.register_buffer("soft_rounds", torch.zeros((), dtype=torch.int64))
 
     def on_step(self, model, progress):
-        """Zero the weakest filters whenever a round is over."""
+        """Zero the weakest filters whenever a round is over.
+
+        In the second half of the run, their shifts are zeroed too: those cannot be removed with a filter, and the
+        network has to learn to do without them.
+        """
         due = int(progress * self.rounds)
         for backbone in [module for module in model.modules() if "soft_rounds" in module._buffers]:
             if due > int(backbone.soft_rounds):
                 backbone.soft_rounds.fill_(due)
-                self._each(backbone, pruning.Prunable.zero)
+                for layer in pruning.prunables(backbone):
+                    layer.zero(self._weakest(layer), shift=progress > 0.5)
 
     def finish(self, model):
         """Zero and remove the filters that are the weakest in the end."""
         del model.soft_rounds
-        self._each(model, pruning.Prunable.zero)
-        self._each(model, pruning.Prunable.remove)
+        chosen = [(layer, self._weakest(layer)) for layer in pruning.prunables(model)]
+        for layer, filters in chosen:
+            layer.zero(filters)
+            layer.remove(filters)
 
     def skip(self, task):
         """Run where the paper compares pruning."""
         return pruning.not_compared(task)
 
-    def _each(self, model, act):
-        for layer in list(pruning.prunables(model)):
-            act(layer, layer.weakest(pruning.norm_of_filters(2), self.pruning_rate))
+    def _weakest(self, layer):
+        return layer.weakest(pruning.norm_of_filters(2), self.pruning_rate)

@@ -99,12 +99,16 @@ class Prunable:
         return sorted(filters.tolist())
 
     @torch.no_grad()
-    def zero(self, filters: Sequence[int]) -> None:
-        """Set filters to zero, with the shift behind them, so that they give zero; they can still be trained."""
+    def zero(self, filters: Sequence[int], shift: bool = True) -> None:
+        """Set filters to zero; with `shift`, what batch norm adds to them too, so that they give nothing but zeros.
+
+        A filter that keeps its shift can recover: a ReLU passes no gradient to one that gives zeros.
+        """
         convolution, norm = self.layers
         convolution.weight[filters] = 0
-        norm.bias[filters] = 0
-        cast(Tensor, norm.running_mean)[filters] = 0
+        if shift:
+            norm.bias[filters] = 0
+            cast(Tensor, norm.running_mean)[filters] = 0
 
     def remove(self, filters: Sequence[int]) -> None:
         """Take filters out of the network."""
@@ -115,7 +119,7 @@ class Prunable:
             block = cast(BasicBlock, self.owner)
             training = block.training
             example = torch.zeros(1, block.in_channels, 8, 8, device=convolution.weight.device)
-            graph = tp.DependencyGraph().build_dependency(block, example)
+            graph = _dependencies(block, example)
             graph.get_pruning_group(convolution, tp.prune_conv_out_channels, list(filters)).prune()
             block.train(training)
             return
@@ -130,10 +134,14 @@ class Prunable:
 def score(convolution: nn.Conv2d, criterion: tp.importance.Importance) -> Tensor:
     """Return the score of each filter of a convolution, ``(out_channels,)``."""
     example = torch.zeros(1, convolution.in_channels, *convolution.kernel_size, device=convolution.weight.device)
-    with torch.enable_grad():  # torch-pruning reads the graph off the gradients
-        graph = tp.DependencyGraph().build_dependency(nn.Sequential(convolution), example)
+    graph = _dependencies(nn.Sequential(convolution), example)
     filters = list(range(convolution.out_channels))
     return criterion(graph.get_pruning_group(convolution, tp.prune_conv_out_channels, filters))
+
+
+def _dependencies(module: nn.Module, example: Tensor) -> tp.DependencyGraph:
+    with torch.enable_grad():  # torch-pruning reads the graph off the gradients
+        return tp.DependencyGraph().build_dependency(module, example)
 
 
 def prunables(backbone: nn.Module) -> Iterator[Prunable]:
