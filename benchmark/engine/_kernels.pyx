@@ -1,7 +1,7 @@
 # cython: language_level=3, boundscheck=False, wraparound=False
 """The C kernels for Python. Nothing is validated here: call ``benchmark.engine.kernels``, which does."""
 
-from libc.stdint cimport int32_t, int64_t
+from libc.stdint cimport int32_t, int64_t, uint8_t
 
 cdef extern from "kernels.h" nogil:
     ctypedef struct saibench_geometry:
@@ -40,7 +40,7 @@ cdef extern from "kernels.h" nogil:
                         const float *scale, int relu, int threads)
     void saibench_mask_logits(const saibench_geometry *g, const float *products, int columns, int first, float bias,
                               int row0, int row1, float *logits, int threads)
-    int64_t saibench_blend(const saibench_blend_args *a, const int32_t *positions, int first, int n, int threads)
+    int64_t saibench_blend(const saibench_blend_args *a, const uint8_t *wanted, int row0, int row1, int threads)
     void saibench_max_pool(const float *input, int input_row0, int height, int width, int channels, int kernel,
                            int stride, int padding, int row0, int row1, int out_width, float *out, int threads)
     void saibench_channels_last(const float *input, int channels, int height, int width, int border, float *out,
@@ -150,10 +150,10 @@ def mask_logits(Geometry geometry, const float[::1] products, int columns, int f
 def blend(int width, int window, int channels, const int32_t[::1] index, const float[::1] gate,
           const float[::1] num, const float[::1] den, const int32_t[::1] nearest, float eps, const float[::1] rows,
           const float[::1] bias, const float[::1] residual, float[::1] out, bint relu, bint squared,
-          const int32_t[::1] positions, int first, int n, int threads):
+          const uint8_t[::1] wanted, int row0, int row1, int threads):
     cdef saibench_blend_args a
     cdef int64_t pairs
-    if n == 0:
+    if row0 == row1:
         return 0
     a.width, a.window, a.channels = width, window, channels
     a.index = _i(index)
@@ -169,7 +169,7 @@ def blend(int width, int window, int channels, const int32_t[::1] index, const f
     a.relu = relu
     a.squared = squared
     with nogil:
-        pairs = saibench_blend(&a, _i(positions), first, n, threads)
+        pairs = saibench_blend(&a, NULL if wanted is None else &wanted[0], row0, row1, threads)
     return pairs
 
 

@@ -19,6 +19,7 @@ from typing import Any, cast
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from benchmark.engine import kernels
@@ -31,7 +32,7 @@ from benchmark.nn.masks import FixedMask, GumbelMask, LearnedMask, Mask
 from benchmark.nn.noise import logistic_threshold
 from benchmark.nn.resnet import ResNet
 
-BAND_BYTES = 8 << 20
+BAND_BYTES = 3 << 20
 """Bytes of a block's input that are walked at a time: a band stays in the last-level cache between its readers."""
 
 Size = tuple[int, int]
@@ -137,6 +138,14 @@ def _bands(rows: int, row_bytes: int) -> Iterator[tuple[int, int]]:
     return zip(edges[:-1], edges[1:], strict=True)
 
 
+def _ring_pieces(begin: int, end: int, ring: int) -> Iterator[tuple[int, int]]:
+    """Split ``[begin, end)`` where a ring of that many rows wraps."""
+    while begin < end:
+        until = min(end, begin + ring - begin % ring)
+        yield begin, until
+        begin = until
+
+
 def _array(tensor: torch.Tensor) -> Floats:
     return np.ascontiguousarray(tensor.detach().to("cpu", torch.float32).numpy())
 
@@ -223,16 +232,13 @@ def _reuse(
     out: Floats,
     source: Floats,
     *,
-    positions: Positions | None = None,
-    first: int = 0,
-    count: int | None = None,
+    wanted: NDArray[np.bool_] | None = None,
     bias: Floats | None = None,
     residual: Floats | None = None,
     relu: bool = False,
 ) -> None:
     """Fill with the block's input, ``M Y + (1 - M) X``: an ablation of the paper, in NumPy, not a way to be fast."""
-    if positions is None:
-        positions = _all_positions(mask.size)[first : None if count is None else first + count]
+    positions = _all_positions(mask.size) if wanted is None else np.flatnonzero(wanted)
     inner = samples.window // 2
     index = samples.index[inner : inner + mask.shape[0], inner : inner + mask.shape[1]].reshape(-1)[positions]
     value = np.where(index[:, None] >= 0, rows[index], 0.0) if len(rows) else np.zeros((len(positions), out.shape[1]))
@@ -264,39 +270,111 @@ class _Masks:
             )
             self.groups.append((group, convolution))
 
-    def __call__(self, call: _Call, memory: _Memory, x: Floats, size: Size) -> dict[int, Floats]:
-        """Return M for each masked convolution."""
-        masks: dict[int, Floats] = {}
-        for group, convolution in self.groups:
-            products = memory.scratch(x.shape[0], convolution.columns)
-            with call.timed(group[0][1].layer, "mask"):
-                convolution.products(x, size, products, threads=call.threads)
-            for which, (index, module) in enumerate(group):
-                with call.timed(module.layer, "mask") as row:
-                    logits = np.empty(convolution.geometries[which].out_size(*size), dtype=np.float32)
-                    row.macs += convolution.logits(which, products, size, logits, threads=call.threads)
-                    masks[index] = _decide(call, module, logits)
-        for index, module in self.modules:
-            if index not in masks:
-                masks[index] = _fixed(module, size)
-            masks[index] = _given(call, module.layer, masks[index])
-        return masks
+    def hard(self, call: _Call) -> bool:
+        """Whether all values are 0 or 1: a band of rows can then be decided before the next is computed."""
+        given = (call.given[m.layer] for _, m in self.modules if m.layer in call.given)
+        return all(type(m) is GumbelMask and not m.soft_inference for _, m in self.learned) and all(
+            bool(((mask == 0) | (mask == 1)).all()) for mask in given
+        )
+
+    def walk(self, call: _Call, memory: _Memory, x: Floats, size: Size) -> Iterator[dict[int, tuple[Floats, int, int]]]:
+        """Decide the masks over bands of the input's rows, so that a band is still in cache for who reads it next.
+
+        Yields, for each band, each masked convolution's M and the rows of it that this band decided.
+        """
+        height, width = size
+        bands = list(_bands(height, width * x.shape[1] * 4)) if self.hard(call) else [(0, height)]
+        deciders = {index: self._decider(call, module, size) for index, module in self.modules}
+        products = [memory.scratch(x.shape[0], convolution.columns) for _, convolution in self.groups]
+        done = dict.fromkeys(deciders, 0)
+        computed = 0
+        for last in (last for _, last in bands):
+            # One row more than the band: the 3x3 kernel of the band's last row reads it.
+            until = min(height, last + 1)
+            for (group, convolution), out in zip(self.groups, products, strict=True):
+                with call.timed(group[0][1].layer, "mask"):
+                    convolution.products(x, size, out, rows=(computed, until), threads=call.threads)
+            computed = until
+            decided = {}
+            for index, decider in deciders.items():
+                ready = decider.ready(computed)
+                decider.decide(call, products, done[index], ready)
+                decided[index] = (decider.mask, done[index], ready)
+                done[index] = ready
+            yield decided
+
+    def _decider(self, call: _Call, module: Mask, size: Size) -> _Decider:
+        for number, (group, convolution) in enumerate(self.groups):
+            for which, (_, learned) in enumerate(group):
+                if learned is module:
+                    return _Decider(call, module, size, number, convolution, which)
+        return _Decider(call, module, size)
 
 
-def _decide(call: _Call, module: LearnedMask, logits: Floats) -> Floats:
-    """Turn a mask's logits into M, as the module's own `values` do at inference."""
-    if type(module) is GumbelMask and not module.soft_inference:
-        if module.stochastic:
-            threshold = logistic_threshold(call.seed, call.image, module.layer, cast(Size, logits.shape))
-            mask = (logits > threshold).astype(np.float32)
+class _Decider:
+    """One mask of one image: its logits, its threshold and what came of it, row by row."""
+
+    def __init__(
+        self,
+        call: _Call,
+        module: Mask,
+        size: Size,
+        group: int = 0,
+        convolution: MaskConvolution | None = None,
+        which: int = 0,
+    ) -> None:
+        self.module = module
+        self.size = size
+        self.group = group
+        self.convolution = convolution
+        self.which = which
+        self.threshold: Any = 0.0
+        given = call.given.get(module.layer)
+        if convolution is None:
+            self.mask = _fixed(module, size)
         else:
-            mask = (logits > 0).astype(np.float32)
-        if module.grid_stride is not None:
-            mask[:: module.grid_stride, :: module.grid_stride] = 1.0
-        return mask
-    tensor = torch.from_numpy(logits)[None, None]
+            shape = convolution.geometries[which].out_size(*size)
+            self.logits = np.empty(shape, dtype=np.float32)
+            self.mask = np.empty(shape, dtype=np.float32)
+            if getattr(module, "stochastic", False) and given is None:
+                self.threshold = logistic_threshold(call.seed, call.image, module.layer, shape)
+        self.given = None if given is None else _checked_mask(module.layer, given, self.mask.shape)
+        if self.given is not None:
+            self.mask = self.given
+        call.masks[module.layer] = self.mask
+
+    def ready(self, computed: int) -> int:
+        """Return how many rows of the mask are decided by the products of the input's first rows."""
+        if computed == self.size[0]:
+            return len(self.mask)
+        stride = self.module.stride if self.convolution is None else self.convolution.geometries[self.which].stride
+        return min(len(self.mask), max(0, (computed - 2) // stride + 1))
+
+    def decide(self, call: _Call, products: list[Floats], first: int, last: int) -> None:
+        """Decide rows ``[first, last)``."""
+        if self.convolution is None:
+            return
+        with call.timed(self.module.layer, "mask") as row:
+            row.macs += self.convolution.logits(
+                self.which, products[self.group], self.size, self.logits, rows=(first, last), threads=call.threads
+            )
+            if self.given is not None:
+                return
+            module = cast(LearnedMask, self.module)
+            if type(module) is GumbelMask and not module.soft_inference:
+                threshold = self.threshold[first:last] if isinstance(self.threshold, np.ndarray) else 0.0
+                np.greater(self.logits[first:last], threshold, out=self.mask[first:last], casting="unsafe")
+                if module.grid_stride is not None:
+                    start = -(-first // module.grid_stride) * module.grid_stride
+                    self.mask[start : last : module.grid_stride, :: module.grid_stride] = 1.0
+                return
+            self.mask[first:last] = _values(module, self.logits)[first:last]
+
+
+def _values(module: LearnedMask, logits: Floats) -> Floats:
+    """Return M as the module's own forward makes it of its logits (whole maps only)."""
     with torch.no_grad():
-        values = module.values(tensor)
+        values = module.values(torch.from_numpy(logits)[None, None])
         if module.grid_stride is not None:
             grid = torch.zeros_like(values)
             grid[..., :: module.grid_stride, :: module.grid_stride] = 1
@@ -311,18 +389,22 @@ def _fixed(module: Mask, size: Size) -> Floats:
         return _array(module(torch.empty(1, 1, *size))[0, 0])
 
 
-def _given(call: _Call, layer: str, mask: Floats) -> Floats:
-    """Put a mask given by the caller in place of the block's own."""
-    if layer in call.given:
-        given = call.given[layer]
-        if not isinstance(given, np.ndarray) or given.dtype != np.float32:
-            kind = given.dtype if isinstance(given, np.ndarray) else type(given).__name__
-            raise TypeError(f"mask {layer} must be a float32 array, not {kind}")
-        if given.shape != mask.shape:
-            raise ValueError(f"mask {layer} has shape {given.shape}, the map is {mask.shape}")
-        mask = np.ascontiguousarray(given)
-    call.masks[layer] = mask
-    return mask
+def _checked_mask(layer: str, given: object, shape: tuple[int, ...]) -> Floats:
+    """Check a mask that the caller gave in place of the block's own."""
+    if not isinstance(given, np.ndarray) or given.dtype != np.float32:
+        kind = given.dtype if isinstance(given, np.ndarray) else type(given).__name__
+        raise TypeError(f"mask {layer} must be a float32 array, not {kind}")
+    if given.shape != shape:
+        raise ValueError(f"mask {layer} has shape {given.shape}, the map is {shape}")
+    if not np.isfinite(given).all() or (given < 0).any():
+        raise ValueError(f"mask {layer} of shape {given.shape} holds NaN, infinity or negative values")
+    return np.ascontiguousarray(given)
+
+
+def _sampled_rows(mask: Floats, first: int, last: int) -> Positions:
+    """Return the sampled positions of rows ``[first, last)``."""
+    found = np.flatnonzero(mask[first:last])
+    return (found + first * mask.shape[1]).astype(np.int32)
 
 
 class _Block:
@@ -342,10 +424,6 @@ class _Block:
         if block.downsample is not None:
             self.downsample = _compile(block.downsample[0], cast(nn.Module, block.downsample[1]))
 
-    def run_masks(self, call: _Call, memory: _Memory, x: Floats, size: Size) -> dict[int, Floats]:
-        """Decide the masks."""
-        return self.masks(call, memory, x, size)
-
     def shortcut(self, call: _Call, memory: _Memory, x: Floats, size: Size, stage: str, rows: int) -> Floats:
         """Return the map that the block ends in: the projection's output, or the input itself."""
         if self.downsample is None:
@@ -363,34 +441,144 @@ class _Block:
         matched = Reuse.match(tensor, torch.empty(1, channels, *out_size))
         return _array(matched[0].permute(1, 2, 0).reshape(-1, channels))
 
-    def first(
-        self, call: _Call, memory: _Memory, x: Floats, size: Size, mask: Floats | None, read: Any | None
-    ) -> Floats:
-        """Run conv1 and its fill; `read` marks the positions whose filled value is read (None: all)."""
-        layer, conv = f"{self.name}.conv1", self.conv1
-        out_size = conv.geometry.out_size(*size)
-        y = memory.named("features", out_size[0] * out_size[1], conv.outputs)
-        if mask is None:
-            with call.timed(layer, "conv") as row:
-                row.macs += conv(x, size, y, relu=True, threads=call.threads)
-            return y
-        fill = self.fills[1]
-        with call.timed(f"{self.name}.interpolation1", "interpolation"):
-            binary = bool(((mask == 0) | (mask == 1)).all())
-            samples = kernels.SampleIndex(mask, fill.window, compact=not binary)
-        rows = y if binary else memory.scratch(len(samples.sampled), conv.outputs)
-        with call.timed(layer, "conv") as row:
-            row.macs += conv(
-                x, size, rows, positions=samples.sampled, scatter=binary, relu=True, threads=call.threads,
-                scale=None if binary else mask.reshape(-1)[samples.sampled],
-            )  # fmt: skip
-        with call.timed(f"{self.name}.interpolation1", "interpolation"):
+    def begin(self, call: _Call, memory: _Memory, x: Floats, size: Size) -> _Begun:
+        """Decide the masks and run what reads the block's input under them: conv1 and the offsets, band by band."""
+        begun = _Begun(self, call, memory, x, size)
+        if not self.masks.modules:
+            begun.conv1_everywhere()
+            begun.offsets_at(begun.all_positions)
+            return begun
+        for decided in self.masks.walk(call, memory, x, size):
+            begun.extend(decided)
+        begun.end()
+        return begun
+
+    def fill_first(self, begun: _Begun, read: Any | None) -> Floats:
+        """Fill conv1's map at the positions that are read (None: all) and return it."""
+        if begun.mask1 is None:
+            return begun.features
+        call, layer, fill = begun.call, f"{self.name}.interpolation1", self.fills[1]
+        with call.timed(layer, "interpolation"):
+            mask, binary = begun.mask1, begun.binary
+            samples = kernels.SampleIndex(mask, fill.window, compact=not binary, sampled=begun.sampled1)
             wanted = mask != 1 if binary else np.ones(mask.shape, dtype=bool)
             wanted = wanted if read is None else wanted & read
-            positions = np.flatnonzero(wanted).astype(np.int32)
-        source = self.source(1, x, size, out_size, conv.outputs)
-        fill(call, f"{self.name}.interpolation1", mask, samples, rows, y, source, positions=positions)
-        return y
+            source = self.source(1, begun.x, begun.size, begun.first_size, self.conv1.outputs)
+        fill(call, layer, mask, samples, begun.rows1, begun.features, source, wanted=wanted)
+        return begun.features
+
+
+class _Begun:
+    """The first half of a block: masks, conv1's rows at sampled positions, offsets."""
+
+    def __init__(self, block: _Block, call: _Call, memory: _Memory, x: Floats, size: Size) -> None:
+        self.block, self.call, self.memory, self.x, self.size = block, call, memory, x, size
+        self.first_size = block.conv1.geometry.out_size(*size)
+        self.features = memory.named("features", self.first_size[0] * self.first_size[1], block.conv1.outputs)
+        self.rows1 = self.features
+        self.mask1: Floats | None = None
+        self.masks: dict[int, Floats] = {}
+        self.binary = block.masks.hard(call)
+        self._sampled: dict[int, list[Positions]] = {1: [], 2: []}
+        self._sampled2: Positions | None = None
+        self.offset = cast(NarrowConvolution | None, getattr(block, "offset", None))
+        self._offsets: Floats | None = None
+        self._offset_rows = 0
+
+    @property
+    def all_positions(self) -> Positions:
+        """Every position of conv2's map."""
+        conv2 = cast(Any, self.block).conv2
+        size = conv2.geometry.out_size(*self.first_size)
+        return _all_positions(size[0] * size[1])
+
+    @property
+    def sampled1(self) -> Positions:
+        """Sampled positions of conv1's map."""
+        return np.concatenate(self._sampled[1])
+
+    @property
+    def sampled2(self) -> Positions:
+        """Sampled positions of conv2's map, all of them without a mask."""
+        if self._sampled2 is None:
+            self._sampled2 = np.concatenate(self._sampled[2]) if self._sampled[2] else self.all_positions
+        return self._sampled2
+
+    @property
+    def offsets(self) -> Floats | None:
+        """Offsets at conv2's sampled positions."""
+        return None if self._offsets is None else self._offsets[: self._offset_rows]
+
+    def conv1_everywhere(self) -> None:
+        """Run conv1 without a mask."""
+        conv = self.block.conv1
+        with self.call.timed(f"{self.block.name}.conv1", "conv") as row:
+            row.macs += conv(self.x, self.size, self.features, relu=True, threads=self.call.threads)
+
+    def offsets_at(self, positions: Positions) -> None:
+        """Run the offset convolution at more of conv2's positions."""
+        if self.offset is None:
+            return
+        if self._offsets is None:
+            self._offsets = self.memory.scratch(len(self.all_positions), self.offset.outputs)
+        begin, self._offset_rows = self._offset_rows, self._offset_rows + len(positions)
+        with self.call.timed(f"{self.block.name}.offset", "offset") as row:
+            row.macs += self.offset(
+                self.x, self.size, self._offsets[begin : self._offset_rows], positions=positions,
+                threads=self.call.threads,
+            )  # fmt: skip
+
+    def extend(self, decided: dict[int, tuple[Floats, int, int]]) -> None:
+        """Run conv1 and the offsets at the positions that a band has decided."""
+        self.masks.update({index: mask for index, (mask, _, _) in decided.items()})
+        if 1 in decided:
+            self.mask1, first, last = decided[1]
+            positions = _sampled_rows(self.mask1, first, last)
+            self._sampled[1].append(positions)
+            if 2 not in decided and isinstance(self.block, _Bottleneck):
+                self._share_first_mask(first, last)
+            self._conv1_at(positions)
+        if 2 in decided:
+            mask2, first, last = decided[2]
+            positions = _sampled_rows(mask2, first, last)
+            self._sampled[2].append(positions)
+            self.offsets_at(positions)
+
+    def _share_first_mask(self, first: int, last: int) -> None:
+        """Let conv2 run under conv1's mask at its own stride (Fig. 3a)."""
+        stride = cast(Bottleneck, self.block.block).stride
+        mask1 = cast(Floats, self.mask1)
+        if 2 not in self.masks:
+            self.masks[2] = np.zeros(self.block_second_size, dtype=np.float32)
+        begin, end = -(-first // stride), -(-last // stride)
+        self.masks[2][begin:end] = mask1[begin * stride : last : stride, ::stride]
+        positions = _sampled_rows(self.masks[2], begin, end)
+        self._sampled[2].append(positions)
+        self.offsets_at(positions)
+
+    @property
+    def block_second_size(self) -> Size:
+        """Size of conv2's map."""
+        return cast(Size, cast(Any, self.block).conv2.geometry.out_size(*self.first_size))
+
+    def _conv1_at(self, positions: Positions) -> None:
+        conv, scale = self.block.conv1, None
+        if not self.binary and self.mask1 is not None:
+            # A gate's rows are scaled by M, and so cannot stand in the map that is filled from them.
+            self.rows1 = self.memory.scratch(len(positions), conv.outputs)
+            scale = self.mask1.reshape(-1)[positions]
+        with self.call.timed(f"{self.block.name}.conv1", "conv") as row:
+            row.macs += conv(
+                self.x, self.size, self.rows1, positions=positions, scatter=self.binary, scale=scale, relu=True,
+                threads=self.call.threads,
+            )  # fmt: skip
+
+    def end(self) -> None:
+        """Run what no mask governs."""
+        if self.mask1 is None:
+            self.conv1_everywhere()
+        if 2 not in self.masks:
+            self.offsets_at(self.all_positions)
 
 
 class _Bottleneck(_Block):
@@ -407,25 +595,19 @@ class _Bottleneck(_Block):
 
     def __call__(self, call: _Call, memory: _Memory, x: Floats, size: Size, stage: str) -> tuple[Floats, Size]:
         """Run the block on ``x`` (H * W, C); the result takes the input's memory where shapes allow."""
-        block = cast(Bottleneck, self.block)
         geometry = self.conv2.geometry
         out_size = geometry.out_size(*size)
-        masks = self.run_masks(call, memory, x, size)
-        mask1, mask2, mask3 = masks.get(1), masks.get(2), masks.get(3)
-        if mask1 is not None and mask2 is None:
-            mask2 = np.ascontiguousarray(mask1[:: block.stride, :: block.stride])
+        begun = self.begin(call, memory, x, size)
+        mask2, mask3 = begun.masks.get(2), begun.masks.get(3)
         read = None
-        if mask1 is not None and self.offset is None:
-            read = sparsity.positions_read(
-                mask2, geometry.kernel, geometry.stride, geometry.padding, geometry.dilation, size
-            )
-        y = self.first(call, memory, x, size, mask1, read)
-        sampled = _all_positions(out_size[0] * out_size[1])
-        if mask2 is not None:
-            sampled = np.flatnonzero(mask2).astype(np.int32)
-        offsets = self.run_offsets(call, memory, x, size, sampled)
+        if begun.mask1 is not None and self.offset is None:
+            with call.timed(f"{self.name}.interpolation1", "interpolation"):
+                read = sparsity.positions_read(
+                    mask2, geometry.kernel, geometry.stride, geometry.padding, geometry.dilation, size
+                )
+        y = self.fill_first(begun, read)
         out = self.shortcut(call, memory, x, size, stage, out_size[0] * out_size[1])
-        second = _Second(self, call, memory, y, size, out_size, sampled, offsets)
+        second = _Second(self, call, memory, y, size, out_size, begun.sampled2, begun.offsets)
         if mask2 is None:
             self.end_dense(call, memory, second, out, out_size)
         elif mask3 is not None:
@@ -433,17 +615,6 @@ class _Bottleneck(_Block):
         else:
             self.end_sharing(call, memory, second, x, size, out, out_size, mask2)
         return out, out_size
-
-    def run_offsets(
-        self, call: _Call, memory: _Memory, x: Floats, size: Size, sampled: Positions
-    ) -> Floats | None:
-        """Run the offset convolution at conv2's positions."""
-        if self.offset is None:
-            return None
-        offsets = memory.scratch(len(sampled), self.offset.outputs)
-        with call.timed(f"{self.name}.offset", "offset") as row:
-            row.macs += self.offset(x, size, offsets, positions=sampled, threads=call.threads)
-        return offsets
 
     def end_dense(self, call: _Call, memory: _Memory, second: _Second, out: Floats, size: Size) -> None:
         """Run conv2 and conv3 densely, band by band."""
@@ -486,29 +657,34 @@ class _Bottleneck(_Block):
         The map's rows are walked in bands; the samples of a band and of the window around it live in a ring.
         """
         height, width = size
-        with call.timed(layer, "interpolation"):
-            samples = kernels.SampleIndex(mask, fill.window, compact=True)
-        starts = np.searchsorted(second.sampled, np.arange(height + 1) * width)
-        scale = None if samples.gate is None else mask.reshape(-1)[second.sampled]
+        nearest = isinstance(fill.module, Nearest)  # whose one row may be anywhere: all rows are kept
         bands = list(_bands(height, width * out.shape[1] * 4))
-        rows = memory.scratch(len(second.sampled), self.conv3.outputs)
-        features = memory.scratch(int(max(starts[b] - starts[a] for a, b in bands)), self.conv2.outputs)
-        done, radius = 0, fill.window // 2
+        radius = fill.window // 2
+        with call.timed(layer, "interpolation"):
+            starts = np.searchsorted(second.sampled, np.arange(height + 1) * width).tolist()
+            held = len(second.sampled)
+            if not nearest:
+                held = max(starts[last] - starts[max(0, first - 2 * radius)] for first, last in bands)
+            samples = kernels.SampleIndex(mask, fill.window, compact=True, sampled=second.sampled, ring=held)
+        scale = None if samples.gate is None else mask.reshape(-1)[second.sampled]
+        rows = memory.scratch(held, self.conv3.outputs)
+        features = memory.scratch(max(starts[last] - starts[first] for first, last in bands), self.conv2.outputs)
+        done = 0
         for first, last in bands:
-            here = slice(int(starts[first]), int(starts[last]))
-            count = here.stop - here.start
-            second.compact(here, features[:count], scale)
-            if count:
-                with call.timed(f"{self.name}.conv3", "conv") as row:
+            here = slice(starts[first], starts[last])
+            second.compact(here, features[: here.stop - here.start], scale)
+            with call.timed(f"{self.name}.conv3", "conv") as row:
+                for begin, end in _ring_pieces(here.start, here.stop, held):
                     row.macs += self.conv3(
-                        features[:count], (1, count), rows[here], with_bias=False, threads=call.threads
-                    )
-            ready = height if last == height or isinstance(fill.module, Nearest) else max(done, last - radius)
-            if isinstance(fill.module, Nearest) and last < height:
-                continue  # the nearest sample may be anywhere
+                        features[begin - here.start : end - here.start], (1, end - begin),
+                        rows[begin % held : begin % held + end - begin], with_bias=False, threads=call.threads,
+                    )  # fmt: skip
+            if nearest and last < height:
+                continue
+            ready = height if last == height else max(done, last - radius)
             fill(
-                call, layer, mask, samples, rows, out, None, first=done * width, count=(ready - done) * width,
-                bias=self.bias3, residual=out, relu=True,
+                call, layer, mask, samples, rows, out, None, map_rows=(done, ready), bias=self.bias3, residual=out,
+                relu=True,
             )  # fmt: skip
             done = ready
 
@@ -524,9 +700,8 @@ class _Bottleneck(_Block):
         scale = None if samples.gate is None else mask.reshape(-1)[second.sampled]
         second.compact(slice(0, len(second.sampled)), rows, scale)
         filled = memory.scratch(mask.size, self.conv2.outputs)
-        positions = None if read is None else np.flatnonzero(read).astype(np.int32)
         source = self.source(2, x, in_size, size, self.conv2.outputs)
-        fill(call, layer, mask, samples, rows, filled, source, positions=positions)
+        fill(call, layer, mask, samples, rows, filled, source, wanted=read)
         return filled
 
     def end_with_own_mask(
@@ -591,14 +766,17 @@ class _BasicBlock(_Block):
     def __call__(self, call: _Call, memory: _Memory, x: Floats, size: Size, stage: str) -> tuple[Floats, Size]:
         """Run the block on ``x`` (H * W, C); the result takes the input's memory where shapes allow."""
         out_size = self.conv1.geometry.out_size(*size)
-        masks = self.run_masks(call, memory, x, size)
+        begun = self.begin(call, memory, x, size)
+        mask = begun.masks.get(2)
         geometry = self.conv2.geometry
-        read = sparsity.positions_read(
-            masks.get(2), geometry.kernel, geometry.stride, geometry.padding, geometry.dilation, out_size
-        )
-        y = self.first(call, memory, x, size, masks.get(1), read)
+        read = None
+        if begun.mask1 is not None:
+            with call.timed(f"{self.name}.interpolation1", "interpolation"):
+                read = sparsity.positions_read(
+                    mask, geometry.kernel, geometry.stride, geometry.padding, geometry.dilation, out_size
+                )
+        y = self.fill_first(begun, read)
         out = self.shortcut(call, memory, x, size, stage, out_size[0] * out_size[1])
-        mask = masks.get(2)
         if mask is None:
             with call.timed(f"{self.name}.conv2", "conv") as row:
                 row.macs += self.conv2(y, out_size, out, residual=out, relu=True, threads=call.threads)

@@ -36,7 +36,13 @@
 #define BLOCK 168
 /* Floats of one job's bilinear samples: they stay in L2 beside a panel of weights. */
 #define SAMPLES 114688
-#define BLEND_STRIP 16
+/* Positions that one thread interpolates at a time, so that the rows around them stay in L2. */
+#define BLEND_ROWS 8
+#define BLEND_COLUMNS 16
+/* Positions that share loads, and the columns of the map that their windows may span. */
+#define BLEND_GROUP 4
+#define BLEND_REACH 5
+#define BLEND_LANES 16
 #define MAX_WINDOW 15
 #define NARROW_TILE 6
 
@@ -54,12 +60,20 @@ typedef struct {
     float weight[4];
 } corner;
 
+/* Kernels with zeros on both sides, so that each position of a group reads its own weights at its own shift. */
 typedef struct {
-    int count, own;
-    float factor, own_factor;
-    int32_t row[MAX_WINDOW * MAX_WINDOW + 16];
-    float weight[MAX_WINDOW * MAX_WINDOW + 16];
-} blend_list;
+    int reach;
+    float num[MAX_WINDOW][3 * BLEND_LANES], den[MAX_WINDOW][3 * BLEND_LANES];
+} blend_tables;
+
+/* Neighbouring positions that are filled together: the sampled rows around them with one weight per position. */
+typedef struct {
+    int size, windowed, count, y, x;
+    int32_t position[BLEND_GROUP], own[BLEND_GROUP], shift[BLEND_GROUP];
+    float rest[BLEND_GROUP], factor[BLEND_GROUP], own_factor[BLEND_GROUP];
+    int32_t row[(MAX_WINDOW + 1) * BLEND_LANES];
+    float weight[BLEND_GROUP][(MAX_WINDOW + 1) * BLEND_LANES];
+} blend_group;
 
 typedef struct {
     const char *name;
@@ -68,57 +82,81 @@ typedef struct {
     void (*narrow)(const conv_job *, int);
     void (*narrow_shape)(int, int *, int *);
     void (*bilinear)(const corner *, int, int, float *);
-    int64_t (*blend)(const saibench_blend_args *, const int32_t *, int, int);
+    int64_t (*blend)(const saibench_blend_args *, const blend_tables *, const uint8_t *, int, int, int, int);
     void (*max_row)(const float *const *, int, int, float *);
 } isa_table;
 
-/* What does not come from the window: the position's own row, M, and the one row of a nearest fill. Returns whether
- * the window is to be walked. */
-static int collect_own(const saibench_blend_args *a, int32_t p, blend_list *list, size_t *corner_of_window,
-                       float *one_minus_gate)
+/* Makes a group of one position from what does not come from the window: its own row, M, and the one row of a nearest
+ * fill. Returns whether the window is to be walked as well. */
+static int blend_needs_window(const saibench_blend_args *a, int y, int x, blend_group *single)
 {
     const int radius = a->window / 2, padded = a->width + 2 * radius;
-    const int y = p / a->width, x = p % a->width;
+    const int32_t p = y * a->width + x;
     const size_t centre = (size_t)(y + radius) * padded + x + radius;
-    const float gate = a->index[centre] < 0 ? 0.0f : a->gate ? a->gate[centre] : 1.0f;
-    list->own = a->index[centre];
-    list->count = 0;
-    list->factor = 0.0f;
-    list->own_factor = a->squared ? gate : 1.0f;
-    *one_minus_gate = 1.0f - gate;
-    *corner_of_window = (size_t)y * padded + x;
+    const int32_t own = a->index[centre];
+    const float gate = own < 0 ? 0.0f : a->gate ? a->gate[centre] : 1.0f;
+    single->size = 1;
+    single->windowed = single->count = 0;
+    single->position[0] = p;
+    single->own[0] = own;
+    single->own_factor[0] = a->squared ? gate : 1.0f;
+    single->rest[0] = 1.0f - gate;
+    single->factor[0] = 0.0f;
     if (gate == 1.0f)
         return 0;
-    if (a->nearest) {
-        list->row[0] = a->nearest[p];
-        list->weight[0] = 1.0f;
-        list->count = a->nearest[p] >= 0;
-        list->factor = *one_minus_gate;
-        return 0;
+    if (a->nearest && a->nearest[p] >= 0) {
+        single->row[0] = a->nearest[p];
+        single->weight[0][0] = 1.0f;
+        single->count = 1;
+        single->factor[0] = single->rest[0];
     }
     return a->num != NULL;
 }
 
-/* The sampled positions of a window and their weights, without branches on the mask (it is noise by design). */
-static void collect_portable(const saibench_blend_args *a, int32_t p, blend_list *list)
+static void blend_add(blend_group *group, const blend_group *single, int y, int x)
+{
+    const int g = group->size++;
+    if (g == 0) {
+        group->windowed = 1;
+        group->y = y;
+        group->x = x;
+    }
+    group->position[g] = single->position[0];
+    group->own[g] = single->own[0];
+    group->own_factor[g] = single->own_factor[0];
+    group->rest[g] = single->rest[0];
+    group->shift[g] = x - group->x;
+}
+
+/* The sampled rows around a group and each position's weights, without branches on the mask (it is noise by design).
+ * Returns the number of (position, neighbour) pairs. */
+static int64_t collect_portable(const saibench_blend_args *a, const blend_tables *tables, blend_group *group)
 {
     const int window = a->window, padded = a->width + 2 * (window / 2);
-    size_t at;
-    float rest, den = 0.0f;
+    const int lanes = window + group->shift[group->size - 1];
+    size_t at = (size_t)group->y * padded + group->x;
+    float den[BLEND_GROUP] = {0.0f, 0.0f, 0.0f, 0.0f};
+    int64_t pairs = 0;
     int count = 0;
-    if (!collect_own(a, p, list, &at, &rest))
-        return;
-    for (int i = 0, k = 0; i < window; i++, at += padded)
-        for (int j = 0; j < window; j++, k++) {
+    for (int i = 0; i < window; i++, at += padded)
+        for (int j = 0; j < lanes; j++) {
             const int32_t row = a->index[at + j];
             const int sampled = row >= 0;
-            list->row[count] = row;
-            list->weight[count] = a->num[k];
-            den += sampled ? a->den[k] * (a->gate ? a->gate[at + j] : 1.0f) : 0.0f;
+            const float gate = sampled ? a->gate ? a->gate[at + j] : 1.0f : 0.0f;
+            group->row[count] = row;
+            for (int g = 0; g < group->size; g++) {
+                const int column = BLEND_LANES + j - group->shift[g];
+                const int inside = column >= BLEND_LANES && column < BLEND_LANES + window;
+                group->weight[g][count] = tables->num[i][column];
+                den[g] += tables->den[i][column] * gate;
+                pairs += sampled & inside;
+            }
             count += sampled;
         }
-    list->count = count;
-    list->factor = rest / (den + a->eps);
+    group->count = count;
+    for (int g = 0; g < group->size; g++)
+        group->factor[g] = group->rest[g] / (den[g] + a->eps);
+    return pairs;
 }
 
 #if HAVE_X86
@@ -129,30 +167,35 @@ static void collect_portable(const saibench_blend_args *a, int32_t p, blend_list
 #pragma GCC push_options
 #pragma GCC target("avx512f,avx512vl,avx512dq,avx512bw,avx2,fma,popcnt,prefer-vector-width=512")
 #endif
-static void collect_avx512(const saibench_blend_args *a, int32_t p, blend_list *list)
+static int64_t collect_avx512(const saibench_blend_args *a, const blend_tables *tables, blend_group *group)
 {
     const int window = a->window, padded = a->width + 2 * (window / 2);
-    const __mmask16 lanes = (__mmask16)((1u << window) - 1u);
-    size_t at;
-    float rest;
+    const __mmask16 lanes = (__mmask16)((1u << (window + group->shift[group->size - 1])) - 1u);
+    size_t at = (size_t)group->y * padded + group->x;
+    int64_t pairs = 0;
     int count = 0;
-    __m512 den = _mm512_setzero_ps();
-    if (!collect_own(a, p, list, &at, &rest))
-        return;
+    __m512 den[BLEND_GROUP];
+    for (int g = 0; g < BLEND_GROUP; g++)
+        den[g] = _mm512_setzero_ps();
     for (int i = 0; i < window; i++, at += padded) {
         const __m512i rows = _mm512_maskz_loadu_epi32(lanes, a->index + at);
         const __mmask16 sampled = _mm512_mask_cmpge_epi32_mask(lanes, rows, _mm512_setzero_si512());
-        __m512 weight = _mm512_maskz_loadu_ps(sampled, a->den + i * window);
-        _mm512_storeu_si512(list->row + count, _mm512_maskz_compress_epi32(sampled, rows));
-        _mm512_storeu_ps(list->weight + count,
-                         _mm512_maskz_compress_ps(sampled, _mm512_maskz_loadu_ps(sampled, a->num + i * window)));
-        if (a->gate)
-            weight = _mm512_mul_ps(weight, _mm512_maskz_loadu_ps(sampled, a->gate + at));
-        den = _mm512_add_ps(den, weight);
+        const __m512 gate = a->gate ? _mm512_maskz_loadu_ps(sampled, a->gate + at)
+                                    : _mm512_maskz_mov_ps(sampled, _mm512_set1_ps(1.0f));
+        _mm512_storeu_si512(group->row + count, _mm512_maskz_compress_epi32(sampled, rows));
+        for (int g = 0; g < group->size; g++) {
+            const int column = BLEND_LANES - group->shift[g];
+            const __m512 num = _mm512_loadu_ps(tables->num[i] + column);
+            _mm512_storeu_ps(group->weight[g] + count, _mm512_maskz_compress_ps(sampled, num));
+            den[g] = _mm512_fmadd_ps(_mm512_loadu_ps(tables->den[i] + column), gate, den[g]);
+            pairs += __builtin_popcount(sampled & (((1u << window) - 1u) << group->shift[g]));
+        }
         count += __builtin_popcount(sampled);
     }
-    list->count = count;
-    list->factor = rest / (_mm512_reduce_add_ps(den) + a->eps);
+    group->count = count;
+    for (int g = 0; g < group->size; g++)
+        group->factor[g] = group->rest[g] / (_mm512_reduce_add_ps(den[g]) + a->eps);
+    return pairs;
 }
 
 #define ISA(name) name##_avx512
@@ -204,7 +247,7 @@ static inline float sum_avx2(__m256 v)
 #define VW 8
 #define TILE 6
 #define PANEL_VECTORS 2
-#define NARROW_VECTORS 5
+#define NARROW_VECTORS 3
 #define BLEND_VECTORS 8
 #define VZERO() _mm256_setzero_ps()
 #define VLOAD(p) _mm256_loadu_ps(p)
@@ -226,52 +269,65 @@ static inline float sum_avx2(__m256 v)
 #endif
 #endif /* HAVE_X86 */
 
-/* Four lanes that any compiler can turn into whatever the CPU has. */
+/* Four lanes: the compiler's own vectors where it has them (SSE2, NEON, ...), else an array. */
+#if defined(__GNUC__) || defined(__clang__)
+typedef float quad __attribute__((vector_size(16)));
+#define LANE(v, i) ((v)[i])
+#else
 typedef struct {
     float f[4];
 } quad;
+#define LANE(v, i) ((v).f[i])
+#endif
 
-ALWAYS_INLINE quad quad_set(float x)
-{
-    quad r = {{x, x, x, x}};
-    return r;
-}
 ALWAYS_INLINE quad quad_load(const float *p, int n)
 {
-    quad r = {{0.0f, 0.0f, 0.0f, 0.0f}};
-    for (int i = 0; i < n; i++)
-        r.f[i] = p[i];
+    quad r;
+    for (int i = 0; i < 4; i++)
+        LANE(r, i) = i < n ? p[i] : 0.0f;
     return r;
 }
 ALWAYS_INLINE void quad_store(float *p, quad v, int n)
 {
     for (int i = 0; i < n; i++)
-        p[i] = v.f[i];
+        p[i] = LANE(v, i);
 }
-ALWAYS_INLINE quad quad_fma(quad a, quad b, quad c)
+ALWAYS_INLINE quad quad_set(float x)
 {
+    quad r;
     for (int i = 0; i < 4; i++)
-        c.f[i] += a.f[i] * b.f[i];
-    return c;
-}
-ALWAYS_INLINE quad quad_add(quad a, quad b)
-{
-    for (int i = 0; i < 4; i++)
-        a.f[i] += b.f[i];
-    return a;
-}
-ALWAYS_INLINE quad quad_mul(quad a, quad b)
-{
-    for (int i = 0; i < 4; i++)
-        a.f[i] *= b.f[i];
-    return a;
+        LANE(r, i) = x;
+    return r;
 }
 ALWAYS_INLINE quad quad_max(quad a, quad b)
 {
     for (int i = 0; i < 4; i++)
-        a.f[i] = a.f[i] > b.f[i] ? a.f[i] : b.f[i];
+        LANE(a, i) = LANE(a, i) > LANE(b, i) ? LANE(a, i) : LANE(b, i);
     return a;
 }
+#if defined(__GNUC__) || defined(__clang__)
+#define quad_fma(a, b, c) ((c) + (a) * (b))
+#define quad_add(a, b) ((a) + (b))
+#define quad_mul(a, b) ((a) * (b))
+ALWAYS_INLINE quad quad_load4(const float *p)
+{
+    quad r;
+    memcpy(&r, p, sizeof r);
+    return r;
+}
+ALWAYS_INLINE void quad_store4(float *p, quad v) { memcpy(p, &v, sizeof v); }
+#else
+ALWAYS_INLINE quad quad_fma(quad a, quad b, quad c)
+{
+    for (int i = 0; i < 4; i++)
+        LANE(c, i) += LANE(a, i) * LANE(b, i);
+    return c;
+}
+ALWAYS_INLINE quad quad_add(quad a, quad b) { return quad_fma(a, quad_set(1.0f), b); }
+ALWAYS_INLINE quad quad_mul(quad a, quad b) { return quad_fma(a, b, quad_set(0.0f)); }
+#define quad_load4(p) quad_load(p, 4)
+#define quad_store4(p, v) quad_store(p, v, 4)
+#endif
 
 #define ISA(name) name##_portable
 #define ISA_NAME "portable"
@@ -280,10 +336,10 @@ ALWAYS_INLINE quad quad_max(quad a, quad b)
 #define TILE 4
 #define PANEL_VECTORS 2
 #define NARROW_VECTORS 5
-#define BLEND_VECTORS 8
+#define BLEND_VECTORS 4
 #define VZERO() quad_set(0.0f)
-#define VLOAD(p) quad_load(p, 4)
-#define VSTORE(p, v) quad_store(p, v, 4)
+#define VLOAD(p) quad_load4(p)
+#define VSTORE(p, v) quad_store4(p, v)
 #define VLOAD_PART(p, n) quad_load(p, n)
 #define VSTORE_PART(p, v, n) quad_store(p, v, n)
 #define VSET(x) quad_set(x)
@@ -291,7 +347,7 @@ ALWAYS_INLINE quad quad_max(quad a, quad b)
 #define VADD(a, b) quad_add(a, b)
 #define VMUL(a, b) quad_mul(a, b)
 #define VMAX(a, b) quad_max(a, b)
-#define VSUM(v) (((v).f[0] + (v).f[1]) + ((v).f[2] + (v).f[3]))
+#define VSUM(v) ((LANE(v, 0) + LANE(v, 1)) + (LANE(v, 2) + LANE(v, 3)))
 #define VPREFETCH(p) ((void)0)
 #include "kernels_isa.h"
 
@@ -583,31 +639,48 @@ void saibench_mask_logits(const saibench_geometry *g, const float *products, int
 #ifdef _OPENMP
 #pragma omp parallel for num_threads(threads)
 #endif
-    for (int oy = row0; oy < row1; oy++)
-        for (int ox = 0; ox < g->out_width; ox++) {
-            float sum = bias;
-            for (int t = 0; t < g->kernel_h * g->kernel_w; t++) {
-                const int y = oy * g->stride - g->padding + t / g->kernel_w * g->dilation;
-                const int x = ox * g->stride - g->padding + t % g->kernel_w * g->dilation;
-                if (y >= 0 && y < g->height && x >= 0 && x < g->width)
-                    sum += products[((size_t)y * g->width + x) * columns + first + t];
-            }
-            logits[(size_t)oy * g->out_width + ox] = sum;
+    for (int oy = row0; oy < row1; oy++) {
+        float *line = logits + (size_t)oy * g->out_width;
+        for (int ox = 0; ox < g->out_width; ox++)
+            line[ox] = bias;
+        for (int t = 0; t < g->kernel_h * g->kernel_w; t++) {
+            const int y = oy * g->stride - g->padding + t / g->kernel_w * g->dilation;
+            const int shift = t % g->kernel_w * g->dilation - g->padding;
+            const int begin = shift < 0 ? (g->stride - 1 - shift) / g->stride : 0;
+            const int end = shift >= g->width ? 0 : (g->width - 1 - shift) / g->stride + 1;
+            const float *p;
+            if (y < 0 || y >= g->height)
+                continue;
+            p = products + ((ptrdiff_t)y * g->width + shift) * columns + first + t;
+            for (int ox = begin; ox < end && ox < g->out_width; ox++)
+                line[ox] += p[(ptrdiff_t)ox * g->stride * columns];
         }
+    }
     (void)threads;
 }
 
-int64_t saibench_blend(const saibench_blend_args *a, const int32_t *positions, int first, int n, int threads)
+int64_t saibench_blend(const saibench_blend_args *a, const uint8_t *wanted, int row0, int row1, int threads)
 {
-    const int block = 4 * BLEND_STRIP;
+    const int across = (a->width + BLEND_COLUMNS - 1) / BLEND_COLUMNS;
+    const int down = (row1 - row0 + BLEND_ROWS - 1) / BLEND_ROWS;
+    const int spare = BLEND_LANES - a->window;
+    blend_tables tables;
     int64_t pairs = 0;
+    memset(&tables, 0, sizeof tables);
+    tables.reach = spare < BLEND_REACH ? spare : BLEND_REACH;
+    for (int i = 0; a->num && i < a->window; i++) {
+        memcpy(tables.num[i] + BLEND_LANES, a->num + i * a->window, sizeof(float) * a->window);
+        memcpy(tables.den[i] + BLEND_LANES, a->den + i * a->window, sizeof(float) * a->window);
+    }
     isa();
 #ifdef _OPENMP
 #pragma omp parallel for num_threads(threads) schedule(dynamic, 1) reduction(+ : pairs)
 #endif
-    for (int begin = 0; begin < n; begin += block) {
-        const int count = n - begin < block ? n - begin : block;
-        pairs += isa()->blend(a, positions ? positions + begin : NULL, first + begin, count);
+    for (int tile = 0; tile < across * down; tile++) {
+        const int y0 = row0 + tile / across * BLEND_ROWS, x0 = tile % across * BLEND_COLUMNS;
+        const int y1 = y0 + BLEND_ROWS < row1 ? y0 + BLEND_ROWS : row1;
+        const int x1 = x0 + BLEND_COLUMNS < a->width ? x0 + BLEND_COLUMNS : a->width;
+        pairs += isa()->blend(a, &tables, wanted, y0, y1, x0, x1);
     }
     (void)threads;
     return pairs;

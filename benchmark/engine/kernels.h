@@ -59,7 +59,7 @@ int saibench_deform(const saibench_geometry *g, const float *input, const float 
 void saibench_mask_logits(const saibench_geometry *g, const float *products, int columns, int first, float bias,
                           int row0, int row1, float *logits, int threads);
 
-/* Interpolation and the end of a block: for each listed position (NULL: 0 .. n-1, plus `first`)
+/* Interpolation and the end of a block: for each position of rows [row0, row1) that is `wanted` (a map; NULL: all)
  *     out = relu(own + (1 - M) * sum_q num(q) * rows(q) / (sum_q den(q) * M(q) + eps) + bias + residual)
  * over the sampled positions q of the window. `index` (H + window - 1, W + window - 1) holds the row of each sampled
  * position or -1, with a border of -1; `gate` is M with the same border, or NULL for a 0/1 mask; `rows` already carry
@@ -75,7 +75,7 @@ typedef struct {
     float *out;
     int relu, squared;
 } saibench_blend_args;
-int64_t saibench_blend(const saibench_blend_args *a, const int32_t *positions, int first, int n, int threads);
+int64_t saibench_blend(const saibench_blend_args *a, const uint8_t *wanted, int row0, int row1, int threads);
 
 /* Max pooling with implicit -inf border, out rows [row0, row1) of (out_height, out_width, C); `input` holds the input
  * map from row `input_row0` on. */

@@ -402,30 +402,49 @@ class SampleIndex:
         Odd window of the interpolation.
     compact
         Rows are numbered in order of position (True), or by the position itself (False).
+    sampled
+        The sampled positions in order, if the caller has them already.
+    ring
+        Compact rows are numbered modulo this many: the caller keeps only the rows around what it fills.
     """
 
-    def __init__(self, mask: Floats, window: int, *, compact: bool) -> None:
+    def __init__(
+        self,
+        mask: Floats,
+        window: int,
+        *,
+        compact: bool,
+        sampled: Positions | None = None,
+        ring: int | None = None,
+    ) -> None:
         mask = _floats("mask", mask, (None, None))
         if mask.size == 0:
             raise ValueError(f"mask of shape {mask.shape} is empty")
-        if not np.isfinite(mask).all() or (mask < 0).any():
+        if not mask.min() >= 0 or not mask.max() < np.inf:
             raise ValueError(f"mask of shape {mask.shape} holds NaN, infinity or negative values")
         if window % 2 != 1 or not 1 <= window <= WINDOW_LIMIT:
             raise ValueError(f"window must be odd and at most {WINDOW_LIMIT}, not {window}")
         radius = window // 2
         self.window = window
         self.size = mask.shape
-        self.sampled: Positions = np.flatnonzero(mask).astype(np.int32)
-        self.index = np.full((mask.shape[0] + 2 * radius, mask.shape[1] + 2 * radius), -1, dtype=np.int32)
-        inner = (slice(radius, radius + mask.shape[0]), slice(radius, radius + mask.shape[1]))
-        rows = np.full(mask.size, -1, dtype=np.int32)
-        rows[self.sampled] = np.arange(len(self.sampled), dtype=np.int32) if compact else self.sampled
-        self.index[inner] = rows.reshape(mask.shape)
-        self.rows = len(self.sampled) if compact else mask.size
+        if sampled is None:
+            sampled = np.flatnonzero(mask).astype(np.int32)
+        self.sampled = _ints("sampled", sampled, mask.size)
+        padded = (mask.shape[0] + 2 * radius, mask.shape[1] + 2 * radius)
+        self.index = np.full(padded, -1, dtype=np.int32)
+        numbers = self.sampled
+        self.rows = mask.size
+        if compact:
+            self.rows = len(sampled) if ring is None else ring
+            numbers = np.arange(len(sampled), dtype=np.int32)
+            if self.rows < len(sampled):
+                numbers %= np.int32(self.rows)
+        y, x = np.divmod(self.sampled, np.int32(mask.shape[1]))
+        self.index.reshape(-1)[(y + radius) * padded[1] + x + radius] = numbers
         self.gate: Floats | None = None
-        if (mask[mask > 0] != 1.0).any():
-            self.gate = np.zeros(self.index.shape, dtype=np.float32)
-            self.gate[inner] = mask
+        if (mask.reshape(-1)[self.sampled] != 1.0).any():
+            self.gate = np.zeros(padded, dtype=np.float32)
+            self.gate[radius : radius + mask.shape[0], radius : radius + mask.shape[1]] = mask
 
 
 def blend(
@@ -436,9 +455,8 @@ def blend(
     numerator: Floats | None = None,
     denominator: Floats | None = None,
     nearest: Positions | None = None,
-    positions: Positions | None = None,
-    first: int = 0,
-    count: int | None = None,
+    wanted: NDArray[np.bool_] | None = None,
+    map_rows: tuple[int, int] | None = None,
     bias: Floats | None = None,
     residual: Floats | None = None,
     relu: bool = False,
@@ -448,7 +466,7 @@ def blend(
 ) -> int:
     """Fill positions from the sampled rows around them, and end the block there.
 
-    For each position: ``out = relu(own + (1 - M) * C + bias + residual)`` with
+    For each wanted position: ``out = relu(own + (1 - M) * C + bias + residual)`` with
     ``C = sum(numerator * rows) / (sum(denominator * M) + epsilon)`` over the sampled positions of the window; ``own``
     is the position's own row where it was sampled.
 
@@ -459,13 +477,15 @@ def blend(
     rows
         Their rows, already multiplied by M: ``(samples.rows, C)``.
     out
-        ``(H * W, C)``; only the listed rows are written. May be ``rows`` itself for a 0/1 mask with rows by position.
+        ``(H * W, C)``; only the wanted rows are written. May be ``rows`` itself for a 0/1 mask with rows by position.
     numerator, denominator
         Kernels, ``(window, window)``; None fills with zeros.
     nearest
         ``(H, W)`` int32 instead of the kernels: the row that fills each position (-1: zeros).
-    positions
-        Which positions; None for ``count`` positions from ``first`` on (by default all).
+    wanted
+        Which positions, ``(H, W)``; None for all.
+    map_rows
+        Rows of the map, from and to; None for all.
     residual
         ``(H * W, C)``, may be ``out``.
     squared
@@ -494,18 +514,20 @@ def blend(
         bias = _floats("bias", bias, (channels,))
     if residual is not None:
         residual = _floats("residual", residual, (height * width, channels)).reshape(-1)
-    if positions is not None:
-        first, n = 0, len(_ints("positions", positions, height * width))
-    else:
-        n = height * width - first if count is None else count
-        if not (first >= 0 and 0 <= n <= height * width - first):
-            raise ValueError(f"positions {first} .. {first + n} of a map of {height} x {width}")
+    if wanted is not None:
+        if not isinstance(wanted, np.ndarray) or wanted.dtype != np.bool_:
+            raise TypeError(f"wanted must be a boolean array, not {getattr(wanted, 'dtype', type(wanted).__name__)}")
+        if wanted.shape != samples.size or not wanted.flags.c_contiguous:
+            raise ValueError(f"wanted has shape {wanted.shape}, expected {samples.size}, C-contiguous")
+    begin, end = map_rows or (0, height)
+    if not 0 <= begin <= end <= height:
+        raise ValueError(f"map_rows {map_rows} of a map of height {height}")
     return int(
         _kernels.blend(
             width, samples.window, channels, samples.index.reshape(-1),
             None if samples.gate is None else samples.gate.reshape(-1), numerator, denominator, nearest, epsilon,
             rows.reshape(-1), bias, residual, out.reshape(-1), relu, squared,
-            positions, first, n, _threads(threads),
+            None if wanted is None else wanted.reshape(-1).view(np.uint8), begin, end, _threads(threads),
         )  # fmt: skip
     )
 
@@ -538,7 +560,7 @@ def max_pool(
     if begin == end:
         return
     if needed.start < held.start or needed.stop > held.stop:
-        raise ValueError(f"x holds map rows {held.start} .. {held.stop}, rows {rows} need {needed.start} .. {needed.stop}")
+        raise ValueError(f"x holds map rows {held}, but output rows {rows} need {needed}")
     _kernels.max_pool(
         x.reshape(-1), first_row, size[0], size[1], x.shape[1], kernel, stride, padding, begin, end, out_width,
         out.reshape(-1), _threads(threads),

@@ -108,9 +108,6 @@ static void ISA(conv)(const conv_job *job, int n)
         case 2:
             ISA(panel)(2, job, n, weights, column, columns);
             break;
-        case 3:
-            ISA(panel)(3, job, n, weights, column, columns);
-            break;
 #endif
         default:
             ISA(panel)(PANEL_VECTORS, job, n, weights, column, columns);
@@ -216,32 +213,33 @@ ALWAYS_INLINE void ISA(narrow_rows)(const int nv, const int dots, const conv_job
         ISA(narrow_tile)(1, nv, dots, job, first);
 }
 
+/* 18 outputs, the case that matters, are 16 lanes and two dot products; any other number is padded to whole vectors. */
 static void ISA(narrow_shape)(int outputs, int *vectors, int *dots)
 {
-    const int over = outputs % VW;
-    *dots = over <= 2 && outputs >= VW ? over : 0;
+    *dots = outputs == 18 ? 2 : 0;
     *vectors = (outputs - *dots + VW - 1) / VW;
 }
 
 #define NARROW_CASE(nv)                                                                                              \
     case nv:                                                                                                         \
-        if (dots == 0)                                                                                               \
-            ISA(narrow_rows)(nv, 0, job, n);                                                                         \
-        else if (dots == 1)                                                                                          \
-            ISA(narrow_rows)(nv, 1, job, n);                                                                         \
-        else                                                                                                         \
-            ISA(narrow_rows)(nv, 2, job, n);                                                                         \
+        ISA(narrow_rows)(nv, 0, job, n);                                                                             \
         break;
 
 static void ISA(narrow)(const conv_job *job, int n)
 {
     int vectors, dots;
     ISA(narrow_shape)(job->outputs, &vectors, &dots);
+    if (dots) {
+        ISA(narrow_rows)(16 / VW, 2, job, n);
+        return;
+    }
     switch (vectors) {
         NARROW_CASE(1)
         NARROW_CASE(2)
 #if NARROW_VECTORS > 2
         NARROW_CASE(3)
+#endif
+#if NARROW_VECTORS > 3
         NARROW_CASE(4)
         NARROW_CASE(5)
 #endif
@@ -270,33 +268,43 @@ static void ISA(bilinear)(const corner *corners, int n, int channels, float *buf
     }
 }
 
-/* Weighted sum of `count` rows for `nv` vectors of channels, then the end of the block for them. */
-ALWAYS_INLINE void ISA(blend_vectors)(const int nv, const saibench_blend_args *a, const blend_list *list, size_t p,
-                                      int channel, int left)
+/* Weighted sums of one group's rows for `nv` vectors of channels, then the end of the block for them. A row is loaded
+ * once for all positions of the group: the sums are bound by loads, not by arithmetic. */
+ALWAYS_INLINE void ISA(blend_vectors)(const int size, const int nv, const int partial, const saibench_blend_args *a,
+                                      const blend_group *group, int channel, int left)
 {
-    V acc[BLEND_VECTORS];
+    V acc[BLEND_GROUP][BLEND_VECTORS];
     const float *rows = a->rows + channel;
     const size_t stride = (size_t)a->channels;
-    const int partial = left < VW;
-    UNROLL(16)
-    for (int j = 0; j < nv; j++)
-        acc[j] = VZERO();
-    for (int q = 0; q < list->count; q++) {
-        const float *row = rows + (size_t)list->row[q] * stride;
-        const V w = VSET(list->weight[q]);
+    UNROLL(4)
+    for (int g = 0; g < size; g++)
         UNROLL(16)
         for (int j = 0; j < nv; j++)
-            acc[j] = VFMA(w, partial ? VLOAD_PART(row, left) : VLOAD(row + VW * j), acc[j]);
+            acc[g][j] = VZERO();
+    for (int q = 0; q < group->count; q++) {
+        const float *row = rows + (size_t)group->row[q] * stride;
+        V v[BLEND_VECTORS];
+        UNROLL(16)
+        for (int j = 0; j < nv; j++)
+            v[j] = partial ? VLOAD_PART(row, left) : VLOAD(row + VW * j);
+        UNROLL(4)
+        for (int g = 0; g < size; g++) {
+            const V w = VSET(group->weight[g][q]);
+            UNROLL(16)
+            for (int j = 0; j < nv; j++)
+                acc[g][j] = VFMA(w, v[j], acc[g][j]);
+        }
     }
-    {
-        const V factor = VSET(list->factor);
-        const V own_factor = VSET(list->own_factor);
-        const float *own = list->own >= 0 ? rows + (size_t)list->own * stride : NULL;
-        const float *residual = a->residual ? a->residual + p * stride + channel : NULL;
-        float *out = a->out + p * stride + channel;
+    UNROLL(4)
+    for (int g = 0; g < size; g++) {
+        const V factor = VSET(group->factor[g]), own_factor = VSET(group->own_factor[g]);
+        const size_t at = (size_t)group->position[g] * stride + channel;
+        const float *own = group->own[g] >= 0 ? rows + (size_t)group->own[g] * stride : NULL;
+        const float *residual = a->residual ? a->residual + at : NULL;
+        float *out = a->out + at;
         UNROLL(16)
         for (int j = 0; j < nv; j++) {
-            V v = VMUL(factor, acc[j]);
+            V v = VMUL(factor, acc[g][j]);
             if (own)
                 v = VFMA(own_factor, partial ? VLOAD_PART(own, left) : VLOAD(own + VW * j), v);
             if (a->bias)
@@ -313,36 +321,68 @@ ALWAYS_INLINE void ISA(blend_vectors)(const int nv, const saibench_blend_args *a
     }
 }
 
-static int64_t ISA(blend)(const saibench_blend_args *a, const int32_t *positions, int first, int n)
+ALWAYS_INLINE void ISA(blend_channels)(const int size, const int nv, const saibench_blend_args *a,
+                                       const blend_group *group)
 {
-    blend_list lists[BLEND_STRIP];
-    int32_t where[BLEND_STRIP];
+    int channel = 0;
+    for (; channel + nv * VW <= a->channels; channel += nv * VW)
+        ISA(blend_vectors)(size, nv, 0, a, group, channel, VW);
+    for (; channel + VW <= a->channels; channel += VW)
+        ISA(blend_vectors)(size, 1, 0, a, group, channel, VW);
+    if (channel < a->channels)
+        ISA(blend_vectors)(size, 1, 1, a, group, channel, a->channels - channel);
+}
+
+/* Runs a group: its rows are gathered, then all channels of its positions are walked as whole rows (in pieces of many
+ * rows, as positions inside channels would have it, memory gives less than half of its rate). */
+static int64_t ISA(blend_group)(const saibench_blend_args *a, const blend_tables *tables, blend_group *group)
+{
     int64_t pairs = 0;
-    for (int begin = 0; begin < n; begin += BLEND_STRIP) {
-        const int strip = n - begin < BLEND_STRIP ? n - begin : BLEND_STRIP;
-        for (int i = 0; i < strip; i++) {
-            where[i] = positions ? positions[begin + i] : first + begin + i;
-            ISA(collect)(a, where[i], &lists[i]);
-            pairs += a->num ? lists[i].count : 0;
-        }
-        /* Channels outside positions: the rows of the strip's window then stay in L1. */
-        for (int channel = 0; channel < a->channels;) {
-            const int left = a->channels - channel;
-            const int vectors = left >= VW ? left / VW : 1;
-            if (vectors >= BLEND_VECTORS) {
-                for (int i = 0; i < strip; i++)
-                    ISA(blend_vectors)(BLEND_VECTORS, a, &lists[i], where[i], channel, BLEND_VECTORS * VW);
-                channel += BLEND_VECTORS * VW;
-            } else if (vectors >= 4) {
-                for (int i = 0; i < strip; i++)
-                    ISA(blend_vectors)(4, a, &lists[i], where[i], channel, 4 * VW);
-                channel += 4 * VW;
-            } else {
-                for (int i = 0; i < strip; i++)
-                    ISA(blend_vectors)(1, a, &lists[i], where[i], channel, left < VW ? left : VW);
-                channel += VW;
+    if (group->size == 0)
+        return 0;
+    if (group->windowed)
+        pairs = ISA(collect)(a, tables, group);
+    switch (group->size) {
+    case 1:
+        ISA(blend_channels)(1, BLEND_VECTORS, a, group);
+        break;
+    case 2:
+        ISA(blend_channels)(2, BLEND_VECTORS / 2, a, group);
+        break;
+    case 3:
+        ISA(blend_channels)(3, BLEND_VECTORS / 4, a, group);
+        break;
+    default:
+        ISA(blend_channels)(4, BLEND_VECTORS / 4, a, group);
+        break;
+    }
+    group->size = 0;
+    return pairs;
+}
+
+/* The wanted positions of one tile of the map. Missing neighbours in a row make a group, up to a reach at which too
+ * many of a group's rows would be outside of the windows of its other positions. */
+static int64_t ISA(blend)(const saibench_blend_args *a, const blend_tables *tables, const uint8_t *wanted, int y0,
+                          int y1, int x0, int x1)
+{
+    blend_group group;
+    blend_group single;
+    int64_t pairs = 0;
+    group.size = single.size = 0;
+    for (int y = y0; y < y1; y++) {
+        for (int x = x0; x < x1; x++) {
+            const int32_t p = y * a->width + x;
+            if (wanted && !wanted[p])
+                continue;
+            if (!blend_needs_window(a, y, x, &single)) {
+                pairs += ISA(blend_group)(a, tables, &single);
+                continue;
             }
+            if (group.size == BLEND_GROUP || (group.size > 0 && x - group.x > tables->reach))
+                pairs += ISA(blend_group)(a, tables, &group);
+            blend_add(&group, &single, y, x);
         }
+        pairs += ISA(blend_group)(a, tables, &group);
     }
     return pairs;
 }
