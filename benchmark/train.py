@@ -7,10 +7,11 @@ anything (``weights_only``); the finished model is kept in safetensors.
 
 import hashlib
 import logging
+import signal
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -213,9 +214,8 @@ def fit(module: CellModule, reader: Any, loop: Loop) -> float:
         num_sanity_val_steps=0,
     )
     resume = str(checkpoint) if sampler.done else None
-    trainer.fit(module, loop.loader(reader, batch_sampler=sampler), ckpt_path=resume, weights_only=True)
-    if trainer.interrupted:
-        raise KeyboardInterrupt
+    with _interruptible():
+        trainer.fit(module, loop.loader(reader, batch_sampler=sampler), ckpt_path=resume, weights_only=True)
     return time.perf_counter() - started
 
 
@@ -235,9 +235,20 @@ def predict(module: CellModule, reader: Any, loop: Loop, counter: MeasuredCounte
     started = time.perf_counter()
     module.predictions, module.counter = {}, counter
     trainer = loop.trainer(enable_checkpointing=False)
-    with nullcontext() if counter is None else counter.recording():
+    with _interruptible(), nullcontext() if counter is None else counter.recording():
         trainer.test(module, loop.loader(reader, batch_size=1), verbose=False)
     return time.perf_counter() - started
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Let Ctrl-C end the command as usual: Lightning turns it into an exit, and ignores the next."""
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit as stop:
+        signal.signal(signal.SIGINT, before)
+        raise KeyboardInterrupt from stop
 
 
 def derive_seed(*parts: object) -> int:
