@@ -53,8 +53,11 @@ ALWAYS_INLINE void ISA(tile)(const int mr, const int nv, const conv_job *job, in
             V v = acc[i][j];
             if (left <= 0)
                 continue;
-            if (residual)
+            if (residual) {
+                /* The next panel's piece of this row: far apart rows in short pieces come slowly by themselves. */
+                VPREFETCH(residual + PANEL + VW * j);
                 v = VADD(v, left >= VW ? VLOAD(residual + VW * j) : VLOAD_PART(residual + VW * j, left));
+            }
             if (job->relu)
                 v = VMAX(v, VZERO());
             if (job->scale)
@@ -150,6 +153,7 @@ ALWAYS_INLINE void ISA(narrow_tile)(const int mr, const int nv, const int dots, 
                 UNROLL(8)
                 for (int i = 0; i < mr; i++) {
                     V x = VLOAD(a[i] + k);
+                    VPREFETCH(a[i] + (size_t)NARROW_TILE * length + k);
                     UNROLL(2)
                     for (int d = 0; d < dots; d++)
                         dot[i][d] = VFMA(x, w[d], dot[i][d]);
@@ -285,8 +289,10 @@ ALWAYS_INLINE void ISA(blend_vectors)(const int size, const int nv, const int pa
         const float *row = rows + (size_t)group->row[q] * stride;
         V v[BLEND_VECTORS];
         UNROLL(16)
-        for (int j = 0; j < nv; j++)
+        for (int j = 0; j < nv; j++) {
             v[j] = partial ? VLOAD_PART(row, left) : VLOAD(row + VW * j);
+            VPREFETCH(row + VW * (nv + j));
+        }
         UNROLL(4)
         for (int g = 0; g < size; g++) {
             const V w = VSET(group->weight[g][q]);
@@ -302,9 +308,14 @@ ALWAYS_INLINE void ISA(blend_vectors)(const int size, const int nv, const int pa
         const float *own = group->own[g] >= 0 ? rows + (size_t)group->own[g] * stride : NULL;
         const float *residual = a->residual ? a->residual + at : NULL;
         float *out = a->out + at;
+        /* Of the residual, the channels after these or, behind the last, the start of a position to come. */
+        const float *ahead = out + VW * nv;
+        if (channel + 2 * VW * nv > a->channels)
+            ahead = a->out + (size_t)(group->position[size - 1] + 1 + g) * stride;
         UNROLL(16)
         for (int j = 0; j < nv; j++) {
             V v = VMUL(factor, acc[g][j]);
+            VPREFETCH(ahead + VW * j);
             if (own)
                 v = VFMA(own_factor, partial ? VLOAD_PART(own, left) : VLOAD(own + VW * j), v);
             if (a->bias)
