@@ -283,6 +283,17 @@ def test_identifiers_must_fit_the_batch():
             model(torch.zeros(2, 3, 64, 64))
 
 
+def test_identifiers_of_a_batch_that_runs_image_by_image():
+    model = adapted(None)
+    counter = MeasuredCounter(model)
+    with counter.recording(), torch.no_grad():
+        for batch in (["a", "b"], ["c", "d"]):
+            counter.identify(batch)
+            for _ in batch:
+                model(torch.zeros(1, 3, 64, 64))
+    assert counter.images()["image_id"].tolist() == ["a", "b", "c", "d"]
+
+
 def test_a_detector_has_three_scopes_and_counts_its_regions():
     torch.manual_seed(0)
     body = adapted(Masks.gumbel(initial_bias=0.0), deformable=True)
