@@ -10,6 +10,7 @@ executes. Not here: training, necks and heads (they stay in PyTorch), batches, o
 from __future__ import annotations
 
 import copy
+import itertools
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -135,7 +136,7 @@ def _all_positions(count: int) -> Positions:
 def _bands(rows: int, row_bytes: int) -> Iterator[tuple[int, int]]:
     count = max(1, min(rows, round(rows * row_bytes / BAND_BYTES)))
     edges = [rows * i // count for i in range(count + 1)]
-    return zip(edges[:-1], edges[1:], strict=True)
+    return itertools.pairwise(edges)
 
 
 def _ring_pieces(begin: int, end: int, ring: int) -> Iterator[tuple[int, int]]:
@@ -219,9 +220,16 @@ class _Fill:
                 return
             squared = bool(getattr(self.module, "squared_mask", False))
             pairs = kernels.blend(
-                samples, rows, out, numerator=self.numerator, denominator=self.denominator,
-                nearest=self.nearest(mask, samples), squared=squared, threads=call.threads, **options,
-            )  # fmt: skip
+                samples,
+                rows,
+                out,
+                numerator=self.numerator,
+                denominator=self.denominator,
+                nearest=self.nearest(mask, samples),
+                squared=squared,
+                threads=call.threads,
+                **options,
+            )
             row.macs += pairs * rows.shape[1]
 
 
@@ -524,9 +532,12 @@ class _Begun:
         begin, self._offset_rows = self._offset_rows, self._offset_rows + len(positions)
         with self.call.timed(f"{self.block.name}.offset", "offset") as row:
             row.macs += self.offset(
-                self.x, self.size, self._offsets[begin : self._offset_rows], positions=positions,
+                self.x,
+                self.size,
+                self._offsets[begin : self._offset_rows],
+                positions=positions,
                 threads=self.call.threads,
-            )  # fmt: skip
+            )
 
     def extend(self, decided: dict[int, tuple[Floats, int, int]]) -> None:
         """Run conv1 and the offsets at the positions that a band has decided."""
@@ -569,9 +580,15 @@ class _Begun:
             scale = self.mask1.reshape(-1)[positions]
         with self.call.timed(f"{self.block.name}.conv1", "conv") as row:
             row.macs += conv(
-                self.x, self.size, self.rows1, positions=positions, scatter=self.binary, scale=scale, relu=True,
+                self.x,
+                self.size,
+                self.rows1,
+                positions=positions,
+                scatter=self.binary,
+                scale=scale,
+                relu=True,
                 threads=self.call.threads,
-            )  # fmt: skip
+            )
 
     def end(self) -> None:
         """Run what no mask governs."""
@@ -630,9 +647,16 @@ class _Bottleneck(_Block):
                 )
 
     def end_sharing(
-        self, call: _Call, memory: _Memory, second: _Second, x: Floats, in_size: Size, out: Floats, size: Size,
+        self,
+        call: _Call,
+        memory: _Memory,
+        second: _Second,
+        x: Floats,
+        in_size: Size,
+        out: Floats,
+        size: Size,
         mask: Floats,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """Run conv2 and conv3 under one mask: conv3 on the samples, or densely after the fill."""
         fill = self.fills[2]
         layer = f"{self.name}.interpolation2"
@@ -649,9 +673,16 @@ class _Bottleneck(_Block):
             row.macs += self.conv3(filled, size, out, residual=out, relu=True, threads=call.threads)
 
     def end_on_samples(
-        self, call: _Call, memory: _Memory, second: _Second, fill: _Fill, layer: str, out: Floats, size: Size,
+        self,
+        call: _Call,
+        memory: _Memory,
+        second: _Second,
+        fill: _Fill,
+        layer: str,
+        out: Floats,
+        size: Size,
         mask: Floats,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """Run conv3 on conv2's rows and interpolate its output, adding bias, shortcut and ReLU in the same pass.
 
         The map's rows are walked in bands; the samples of a band and of the window around it live in a ring.
@@ -676,22 +707,41 @@ class _Bottleneck(_Block):
             with call.timed(f"{self.name}.conv3", "conv") as row:
                 for begin, end in _ring_pieces(here.start, here.stop, held):
                     row.macs += self.conv3(
-                        features[begin - here.start : end - here.start], (1, end - begin),
-                        rows[begin % held : begin % held + end - begin], with_bias=False, threads=call.threads,
-                    )  # fmt: skip
+                        features[begin - here.start : end - here.start],
+                        (1, end - begin),
+                        rows[begin % held : begin % held + end - begin],
+                        with_bias=False,
+                        threads=call.threads,
+                    )
             if nearest and last < height:
                 continue
             ready = height if last == height else max(done, last - radius)
             fill(
-                call, layer, mask, samples, rows, out, None, map_rows=(done, ready), bias=self.bias3, residual=out,
+                call,
+                layer,
+                mask,
+                samples,
+                rows,
+                out,
+                None,
+                map_rows=(done, ready),
+                bias=self.bias3,
+                residual=out,
                 relu=True,
-            )  # fmt: skip
+            )
             done = ready
 
     def fill_second(
-        self, call: _Call, memory: _Memory, second: _Second, x: Floats, in_size: Size, size: Size, mask: Floats,
+        self,
+        call: _Call,
+        memory: _Memory,
+        second: _Second,
+        x: Floats,
+        in_size: Size,
+        size: Size,
+        mask: Floats,
         read: Any | None,
-    ) -> Floats:  # fmt: skip
+    ) -> Floats:
         """Run conv2 and fill its map at the positions that are read (None: all)."""
         fill, layer = self.fills[2], f"{self.name}.interpolation2"
         with call.timed(layer, "interpolation"):
@@ -705,9 +755,17 @@ class _Bottleneck(_Block):
         return filled
 
     def end_with_own_mask(
-        self, call: _Call, memory: _Memory, second: _Second, x: Floats, in_size: Size, out: Floats, size: Size,
-        mask2: Floats, mask3: Floats,
-    ) -> None:  # fmt: skip
+        self,
+        call: _Call,
+        memory: _Memory,
+        second: _Second,
+        x: Floats,
+        in_size: Size,
+        out: Floats,
+        size: Size,
+        mask2: Floats,
+        mask3: Floats,
+    ) -> None:
         """Run conv3 at the samples of its own mask, on conv2's map filled where conv3 reads it."""
         filled = self.fill_second(call, memory, second, x, in_size, size, mask2, mask3 > 0)
         fill, layer = self.fills[3], f"{self.name}.interpolation3"
@@ -716,9 +774,13 @@ class _Bottleneck(_Block):
         rows = memory.scratch(len(samples.sampled), self.conv3.outputs)
         with call.timed(f"{self.name}.conv3", "conv") as row:
             row.macs += self.conv3(
-                filled, size, rows, positions=samples.sampled, threads=call.threads,
+                filled,
+                size,
+                rows,
+                positions=samples.sampled,
+                threads=call.threads,
                 scale=None if samples.gate is None else mask3.reshape(-1)[samples.sampled],
-            )  # fmt: skip
+            )
         source = self.source(3, x, in_size, size, self.conv3.outputs)
         fill(call, layer, mask3, samples, rows, out, source, residual=out, relu=True)
 
@@ -743,15 +805,26 @@ class _Second:
         if self.offsets is None:
             with self.call.timed(f"{name}.conv2", "conv") as row:
                 row.macs += conv(
-                    self.features, self.size, out, positions=positions, scale=scale, relu=True,
+                    self.features,
+                    self.size,
+                    out,
+                    positions=positions,
+                    scale=scale,
+                    relu=True,
                     threads=self.call.threads,
-                )  # fmt: skip
+                )
             return
         with self.call.timed(f"{name}.conv2", "conv") as row:
             row.macs += conv.deform(
-                self.features, self.size, self.offsets[which], out, positions=positions, scale=scale, relu=True,
+                self.features,
+                self.size,
+                self.offsets[which],
+                out,
+                positions=positions,
+                scale=scale,
+                relu=True,
                 threads=self.call.threads,
-            )  # fmt: skip
+            )
         with self.call.timed(f"{name}.conv2.bilinear", "bilinear") as row:
             row.macs += len(positions) * conv.geometry.kernel**2 * conv.geometry.channels * sparsity.BILINEAR_MACS
 
@@ -787,9 +860,13 @@ class _BasicBlock(_Block):
         rows = memory.scratch(len(samples.sampled), self.conv2.outputs)
         with call.timed(f"{self.name}.conv2", "conv") as row:
             row.macs += self.conv2(
-                y, out_size, rows, positions=samples.sampled, threads=call.threads,
+                y,
+                out_size,
+                rows,
+                positions=samples.sampled,
+                threads=call.threads,
                 scale=None if samples.gate is None else mask.reshape(-1)[samples.sampled],
-            )  # fmt: skip
+            )
         source = self.source(2, x, size, out_size, self.conv2.outputs)
         fill(call, layer, mask, samples, rows, out, source, residual=out, relu=True)
         return out, out_size
@@ -807,9 +884,10 @@ class _Stem:
             for i, ((name, conv), norm) in enumerate(zip(convs, norms, strict=True))
         ]
         pool = cast(nn.MaxPool2d, model.maxpool)
-        self.pool = {key: int(cast(int, getattr(pool, f"{key}{s}"))) for key, s in (
-            ("kernel", "_size"), ("stride", ""), ("padding", "")
-        )}  # fmt: skip
+        self.pool = {
+            key: int(cast(int, getattr(pool, f"{key}{s}")))
+            for key, s in (("kernel", "_size"), ("stride", ""), ("padding", ""))
+        }
 
     def __call__(self, call: _Call, memory: _Memory, image: Floats) -> tuple[Floats, Size]:
         """Run the stem on ``(3, H, W)``."""
@@ -848,15 +926,24 @@ class _Stem:
             with call.timed(name, "conv") as row:
                 if until > computed:
                     row.macs += conv(
-                        x, size, band[(computed - begin) * width : (until - begin) * width],
-                        positions=positions[computed * width : until * width], relu=True, threads=call.threads,
-                    )  # fmt: skip
+                        x,
+                        size,
+                        band[(computed - begin) * width : (until - begin) * width],
+                        positions=positions[computed * width : until * width],
+                        relu=True,
+                        threads=call.threads,
+                    )
             computed = until
             with call.timed("maxpool", "uncounted"):
                 kernels.max_pool(
-                    band[: (computed - begin) * width], (height, width), out, first_row=begin, rows=(first, last),
-                    threads=call.threads, **self.pool,
-                )  # fmt: skip
+                    band[: (computed - begin) * width],
+                    (height, width),
+                    out,
+                    first_row=begin,
+                    rows=(first, last),
+                    threads=call.threads,
+                    **self.pool,
+                )
         return out, pooled_size
 
 

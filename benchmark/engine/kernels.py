@@ -149,9 +149,17 @@ def _bound(geometry: Geometry, height: int, width: int) -> object:
         raise ValueError(f"a {height} x {width} map is smaller than the kernel of {g}")
     border = 2 * g.padding if g.row_taps else 0
     return _kernels.Geometry(
-        height + border, width + border, out_width, g.channels, g.kernel, g.kernel, g.stride, g.padding, g.dilation,
+        height + border,
+        width + border,
+        out_width,
+        g.channels,
+        g.kernel,
+        g.kernel,
+        g.stride,
+        g.padding,
+        g.dilation,
         g.row_taps,
-    )  # fmt: skip
+    )
 
 
 def _weights(weight: object, geometry: Geometry) -> Floats:
@@ -235,9 +243,20 @@ class Convolution:
         if scale is not None:
             scale = _floats("scale", scale, (n,))
         _kernels.conv(
-            _bound(self.geometry, *size), x.reshape(-1), self._packed, self._bias if with_bias else None, self.outputs, positions, n,
-            out.reshape(-1), scatter, residual, scale, relu, _threads(threads),
-        )  # fmt: skip
+            _bound(self.geometry, *size),
+            x.reshape(-1),
+            self._packed,
+            self._bias if with_bias else None,
+            self.outputs,
+            positions,
+            n,
+            out.reshape(-1),
+            scatter,
+            residual,
+            scale,
+            relu,
+            _threads(threads),
+        )
         return n * self.macs_per_position
 
     def deform(
@@ -267,9 +286,20 @@ class Convolution:
         if scale is not None:
             scale = _floats("scale", scale, (n,))
         _kernels.deform(
-            _bound(self.geometry, *size), x.reshape(-1), self._packed, self._bias, self.outputs, positions, n,
-            offsets.reshape(-1), out.reshape(-1), scatter, scale, relu, _threads(threads),
-        )  # fmt: skip
+            _bound(self.geometry, *size),
+            x.reshape(-1),
+            self._packed,
+            self._bias,
+            self.outputs,
+            positions,
+            n,
+            offsets.reshape(-1),
+            out.reshape(-1),
+            scatter,
+            scale,
+            relu,
+            _threads(threads),
+        )
         return n * self.macs_per_position
 
 
@@ -303,9 +333,17 @@ class NarrowConvolution:
         x = _floats("x", x, (self.geometry.in_rows(*size), self.geometry.channels))
         out = _floats("out", out, (rows, self.outputs))
         _kernels.narrow(
-            _bound(self.geometry, *size), x.reshape(-1), self._packed, self._bias, self.outputs, positions, n,
-            out.reshape(-1), scatter, _threads(threads),
-        )  # fmt: skip
+            _bound(self.geometry, *size),
+            x.reshape(-1),
+            self._packed,
+            self._bias,
+            self.outputs,
+            positions,
+            n,
+            out.reshape(-1),
+            scatter,
+            _threads(threads),
+        )
         return n * self.macs_per_position
 
 
@@ -373,9 +411,16 @@ class MaskConvolution:
         products = _floats("products", products, (size[0] * size[1], self.columns))
         out = _floats("out", out, out_size)
         _kernels.mask_logits(
-            _bound(geometry, *size), products.reshape(-1), self.columns, int(self._firsts[which]), self.biases[which],
-            first, last, out.reshape(-1), _threads(threads),
-        )  # fmt: skip
+            _bound(geometry, *size),
+            products.reshape(-1),
+            self.columns,
+            int(self._firsts[which]),
+            self.biases[which],
+            first,
+            last,
+            out.reshape(-1),
+            _threads(threads),
+        )
         return (last - first) * out_size[1] * geometry.kernel**2 * geometry.channels
 
 
@@ -524,11 +569,26 @@ def blend(
         raise ValueError(f"map_rows {map_rows} of a map of height {height}")
     return int(
         _kernels.blend(
-            width, samples.window, channels, samples.index.reshape(-1),
-            None if samples.gate is None else samples.gate.reshape(-1), numerator, denominator, nearest, epsilon,
-            rows.reshape(-1), bias, residual, out.reshape(-1), relu, squared,
-            None if wanted is None else wanted.reshape(-1).view(np.uint8), begin, end, _threads(threads),
-        )  # fmt: skip
+            width,
+            samples.window,
+            channels,
+            samples.index.reshape(-1),
+            None if samples.gate is None else samples.gate.reshape(-1),
+            numerator,
+            denominator,
+            nearest,
+            epsilon,
+            rows.reshape(-1),
+            bias,
+            residual,
+            out.reshape(-1),
+            relu,
+            squared,
+            None if wanted is None else wanted.reshape(-1).view(np.uint8),
+            begin,
+            end,
+            _threads(threads),
+        )
     )
 
 
@@ -562,9 +622,20 @@ def max_pool(
     if needed.start < held.start or needed.stop > held.stop:
         raise ValueError(f"x holds map rows {held}, but output rows {rows} need {needed}")
     _kernels.max_pool(
-        x.reshape(-1), first_row, size[0], size[1], x.shape[1], kernel, stride, padding, begin, end, out_width,
-        out.reshape(-1), _threads(threads),
-    )  # fmt: skip
+        x.reshape(-1),
+        first_row,
+        size[0],
+        size[1],
+        x.shape[1],
+        kernel,
+        stride,
+        padding,
+        begin,
+        end,
+        out_width,
+        out.reshape(-1),
+        _threads(threads),
+    )
 
 
 def channels_last(image: Floats, *, border: int = 0, out: Floats | None = None, threads: int = 1) -> Floats:

@@ -84,8 +84,17 @@ def test_convolution_at_positions_is_the_convolution_there(c):
     close(out, reference[positions])
     assert macs == len(positions) * weight.size
     scattered = np.full_like(reference, 7.0)
-    layer(to_rows(image), c["size"], scattered, positions=positions, scatter=True, residual=residual, scale=scale,
-          relu=True, threads=c["threads"])  # fmt: skip
+    layer(
+        to_rows(image),
+        c["size"],
+        scattered,
+        positions=positions,
+        scatter=True,
+        residual=residual,
+        scale=scale,
+        relu=True,
+        threads=c["threads"],
+    )
     expected = np.full_like(reference, 7.0)
     expected[positions] = np.maximum(reference + residual, 0)[positions] * scale[:, None]
     close(scattered, expected)
@@ -111,9 +120,7 @@ def test_deformable_convolution_is_torchvisions(c):
     generator, geometry, options, image, weight, bias, positions = case(c)
     height, width = geometry.out_size(*c["size"])
     offsets = 3 * random(generator, 2 * c["kernel"] ** 2, height, width)
-    reference = torch_rows(
-        deform_conv2d(*map(torch.from_numpy, (image[None], offsets[None], weight, bias)), **options)
-    )
+    reference = torch_rows(deform_conv2d(*map(torch.from_numpy, (image[None], offsets[None], weight, bias)), **options))
     layer = kernels.Convolution(weight, bias, geometry)
     listed = np.ascontiguousarray(to_rows(offsets)[positions])
     out = np.full((len(positions), len(weight)), np.nan, np.float32)
@@ -205,10 +212,12 @@ def test_blend_in_place_fills_only_the_listed_positions():
     values = random(generator, 9, 11, 20)
     table = generator.random((7, 7)).astype(np.float32)
     expected, _ = interpolate(mask, values, table, table)
-    missing = np.flatnonzero(mask == 0).astype(np.int32)[::2].copy()
+    missing = np.flatnonzero(mask == 0)[::2]
+    wanted = np.zeros(mask.shape, bool)
+    wanted.flat[missing] = True
     samples = kernels.SampleIndex(mask, 7, compact=False)
     out = values.reshape(-1, 20).copy()
-    kernels.blend(samples, out, out, numerator=table, denominator=table, positions=missing)
+    kernels.blend(samples, out, out, numerator=table, denominator=table, wanted=wanted)
     reference = values.reshape(-1, 20).copy()
     reference[missing] = expected.reshape(-1, 20)[missing]
     close(out, reference)
