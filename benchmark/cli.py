@@ -6,6 +6,7 @@ Exit codes: 0, 1 (a result failed, or an error that the user can mend), 2 (usage
 import json
 import os
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, cast
@@ -48,6 +49,7 @@ DEFAULT_STORE = Path("results/runs")
 
 def main() -> NoReturn:
     """Run the command; every error that the user can mend becomes one line."""
+    _silence_libraries()
     try:
         app(standalone_mode=True)
     except SaibenchError as error:
@@ -60,6 +62,12 @@ def main() -> NoReturn:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     sys.exit(0)
+
+
+def _silence_libraries() -> None:
+    """Keep what torchvision says of its own code while it is imported from the user, here and in worker processes."""
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.jit\._script")
+    os.environ.setdefault("PYTHONWARNINGS", "ignore::FutureWarning:torch.jit._script")
 
 
 def emit(value: Any) -> None:
