@@ -6,12 +6,14 @@ its record. Many cells at once are `benchmark.sweep`'s business, one training ru
 
 import dataclasses
 import functools
+import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import pandas as pd
 import torch
 from safetensors.torch import load_file, save_file
@@ -23,10 +25,10 @@ from benchmark.errors import DataError, SaibenchError, UsageError
 from benchmark.flops import paper
 from benchmark.flops.measured import MeasuredCounter
 from benchmark.method import Method, resolve
-from benchmark.nn import residual_blocks
+from benchmark.nn import identify_images, residual_blocks
 from benchmark.recipe import Recipe, Schedule
 from benchmark.store import Cell, Record, Store, Work
-from benchmark.tasks import Task, find_task
+from benchmark.tasks import Batch, Task, find_task
 from benchmark.train import CellModule, DivergedError, Loop, derive_seed, fit, predict, quiet
 
 HARNESS_VERSION = 1  # part of every cell's identity; raise it when a change of the harness changes results
@@ -352,3 +354,61 @@ def load_model(record: Record, planned: Plan) -> nn.Module:
     planned.method.restore(planned.task.backbone(model))
     model.load_state_dict(load_file(record.path(MODEL)))
     return model.eval()
+
+
+def plan_of(record: Record, data: Path | None = None) -> Plan:
+    """Return the plan that a record was made by.
+
+    Parameters
+    ----------
+    data
+        The data set's folder, where it was not the embedded one.
+
+    Raises
+    ------
+    SaibenchError
+        When data, recipe or code are not those of the record any more.
+    """
+    words = (word.partition("=") for word in (record.fields.get("overrides") or "").split())
+    overrides = {name: json.loads(text) if _is_json(text) else text for name, _, text in words}
+    fields = record.fields
+    planned = plan(
+        Request(fields["task"], fields["method"], fields["scale"], record.parameters, fields["seed"], data, overrides)
+    )
+    if planned.cell.id != record.cell_id:
+        raise SaibenchError(
+            f"cell {record.cell_id} was made with other data, recipe or code (now {planned.cell.id}): "
+            f"give the data set {fields['dataset']} with --data, or run the cell again"
+        )
+    return planned
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except json.JSONDecodeError:
+        return False
+    return True
+
+
+def backbone_inputs(model: nn.Module, planned: Plan, count: int) -> list[tuple[str | int, np.ndarray]]:
+    """Return what the backbone of a trained model reads for the first validation images.
+
+    Returns
+    -------
+    list of (identifier, array)
+        Arrays ``(3, H, W)``, float32: resized, normalised and padded as the task does.
+    """
+    val, body = reader(planned.task.name, planned.folder, "val"), planned.task.backbone(model)
+    inputs: list[tuple[str | int, np.ndarray]] = []
+    stem = cast(nn.Module, body.conv1)
+    for index in range(min(count, len(val))):
+        batch = Batch.collate([(*val[index], val.image_id(index))])
+        hook = stem.register_forward_pre_hook(
+            lambda module, given, name=batch.identifiers[0]: inputs.append((name, given[0][0].contiguous().numpy()))
+        )
+        identify_images(model, batch.identifiers, planned.request.seed)
+        with torch.inference_mode():
+            planned.task.predict(model, batch)
+        hook.remove()
+    return inputs
