@@ -47,9 +47,9 @@ MINI = SegmentationRecipe(
         decay="cosine", warmup_steps=10, clip=5.0,
     ),
     parameters={"window": 5, "grid_stride": 5, "initial_lambda": 1.0},
-    curves={"gamma": (0.05, 0.2, 0.4, 0.8), "shorter_side": (128, 112, 96, 64), "structure": ("grid",)},
+    curves={"gamma": (0.1, 0.5, 1.5, 4.0), "shorter_side": (128, 112, 96, 64), "structure": ("grid",)},
     threads=1,
-    segmenter=SegmenterSize(channels=48, crop=97, scales=(0.75, 1.5)),
+    segmenter=SegmenterSize(channels=48, crop=97, scales=(0.9, 1.3)),
 )  # fmt: skip
 SMALL = replace(
     MINI,

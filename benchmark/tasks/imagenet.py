@@ -45,15 +45,15 @@ MINI = ClassificationRecipe(
     longer_side=64,
     start="dense",
     pretrain=Schedule(
-        batch=32, steps=1200, optimizer="adamw", learning_rate=3e-3, weight_decay=0.02, decay="cosine", warmup_steps=40,
+        batch=32, steps=900, optimizer="adamw", learning_rate=3e-3, weight_decay=0.02, decay="cosine", warmup_steps=40,
         clip=5.0,
     ),
     train=Schedule(
-        batch=32, steps=200, optimizer="adamw", learning_rate=1e-3, mask_learning_rate=2e-2, weight_decay=0.02,
+        batch=32, steps=150, optimizer="adamw", learning_rate=1e-3, mask_learning_rate=2e-2, weight_decay=0.02,
         decay="cosine", warmup_steps=10, clip=5.0,
     ),
     parameters={"window": 5, "grid_stride": 2, "initial_lambda": 1.0},
-    curves={"gamma": (0.05, 0.2, 0.4, 0.8), "shorter_side": (64, 56, 48, 32), "structure": ("grid",)},
+    curves={"gamma": (0.02, 0.05, 0.15, 0.4), "shorter_side": (64, 56, 48, 32), "structure": ("grid",)},
     threads=1,
     smallest_crop=0.5,
 )  # fmt: skip
