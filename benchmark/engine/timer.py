@@ -218,7 +218,17 @@ def _time_network(
     base = np.array(variants[0].seconds)
     network = {"backbone": backbone, "deformable": deformable}
     macs = variants[0].result.macs
-    report["backbone"].append({**network, "density": None, "gmacs": macs / 1e9, **_statistics(base)})
+    report["backbone"].append(
+        {
+            **network,
+            "density": None,
+            "gamma": None,
+            "gmacs": macs / 1e9,
+            **_statistics(base),
+            **dict.fromkeys(_RATIOS),
+            "memory_bytes": dense.memory_bytes,
+        }
+    )
     ratios = []
     for density, variant in zip(densities, variants[1:], strict=False):
         seconds = np.array(variant.seconds)
@@ -369,7 +379,8 @@ def _peer(
     report: dict[str, Any], name: str, model: nn.Module, image: Floats, reference: Result, threads: int
 ) -> _Variant:
     """Prepare a peer; one that cannot run is reported with the reason and takes no time."""
-    row: dict[str, Any] = {"peer": name}
+    fields = ("version", "seconds", "seconds_min", "seconds_iqr", "rounds", "engine_dense_speedup")
+    row: dict[str, Any] = {"peer": name, **dict.fromkeys((*fields, "relative_difference", "skipped"))}
     report["peers"].append(row)
     try:
         with warnings.catch_warnings():

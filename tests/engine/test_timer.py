@@ -41,6 +41,7 @@ def report():
 def test_every_density_is_a_row_beside_the_dense_one(report):
     rows = [row for row in report["backbone"] if not row["deformable"]]
     assert [row["density"] for row in rows] == [None, 1.0, 0.493, 0.357, 0.264, 0.25, 0.182]
+    assert {tuple(row) for row in report["backbone"]} == {tuple(rows[0])}
     for row in rows[1:]:
         assert row["share"] == pytest.approx(row["speedup"] / row["speedup_theoretical"])
         assert row["speedup_low"] <= row["speedup"] <= row["speedup_high"]

@@ -1,0 +1,53 @@
+"""The engine's speed under pytest-benchmark, dense and sparse in one group: a regression shows as a ratio."""
+
+import numpy as np
+import pytest
+
+from benchmark.engine import kernels, timer
+from benchmark.engine.compiler import Engine
+
+try:
+    kernels.require()
+except kernels.EngineUnavailable as reason:
+    pytest.skip(str(reason), allow_module_level=True)
+
+SIZE = (256, 416)
+
+
+@pytest.mark.parametrize("density", [None, 0.493, 0.264, 0.182])
+@pytest.mark.benchmark(group="ResNet-50 at 256x416, seconds by density", min_rounds=5, warmup=True)
+def test_backbone(benchmark, density):
+    image = np.random.default_rng(0).standard_normal((3, *SIZE)).astype(np.float32)
+    engine = Engine(timer._network("resnet50", False, density is not None, 0))
+    masks = {}
+    if density is not None:
+        rng = np.random.default_rng(0)
+        shapes = {layer: mask.shape for layer, mask in engine(image).masks.items()}
+        masks = {layer: (rng.random(shape) < density).astype(np.float32) for layer, shape in shapes.items()}
+    result = benchmark(lambda: engine(image, masks=masks))
+    benchmark.extra_info["gmacs"] = result.macs / 1e9
+
+
+@pytest.mark.parametrize("density", [1.0, 0.264])
+@pytest.mark.benchmark(group="3x3 convolution, 256 to 256 channels, 62x104", min_rounds=5, warmup=True)
+def test_convolution(benchmark, density):
+    rng = np.random.default_rng(0)
+    layer = kernels.Convolution(
+        rng.standard_normal((256, 256, 3, 3)).astype(np.float32), None, kernels.Geometry(256, 3, 1, 1)
+    )
+    x = rng.standard_normal((62 * 104, 256)).astype(np.float32)
+    positions = np.flatnonzero(rng.random(62 * 104) < density).astype(np.int32)
+    out = kernels.empty(len(positions), 256)
+    benchmark(lambda: layer(x, (62, 104), out, positions=positions))
+
+
+@pytest.mark.benchmark(group="RBF interpolation, 1024 channels, 62x104", min_rounds=5, warmup=True)
+@pytest.mark.parametrize("density", [0.8, 0.264])
+def test_interpolation(benchmark, density):
+    rng = np.random.default_rng(0)
+    mask = (rng.random((62, 104)) < density).astype(np.float32)
+    samples = kernels.SampleIndex(mask, 7, compact=True)
+    rows, out = kernels.empty(samples.rows, 1024), kernels.empty(mask.size, 1024)
+    rows[:] = 1.0
+    table = np.ones((7, 7), np.float32)
+    benchmark(lambda: kernels.blend(samples, rows, out, numerator=table, denominator=table))
