@@ -327,7 +327,7 @@ def _shareable(model: nn.Module) -> dict[str, torch.Tensor]:
 def _layers(model: nn.Module, counter: MeasuredCounter) -> pd.DataFrame:
     """Return the counter's rows with each interpolation's lambda."""
     lambdas = {
-        f"{block.name}.{name}": float(child.lam)
+        f"{block.name}.{name}": child.lam.item()
         for block in residual_blocks(model)
         for name, child in block.named_children()
         if hasattr(child, "lam")

@@ -117,7 +117,7 @@ def methods(
     from benchmark.method import discover
     from benchmark.tasks.base import task_names
 
-    rows = []
+    rows: list[dict[str, Any]] = []
     for method in discover(files or ()).values():
         reasons = {task: method.make({}).skip(task) for task in task_names()}
         rows.append(

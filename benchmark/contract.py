@@ -220,8 +220,8 @@ def engine_agrees(subject: Subject) -> str:
     body = subject.plan.task.backbone(subject.trained()).eval()
     try:
         engine = Engine(body, threads=1)
-    except EngineUnavailable as error:
-        raise Skipped(str(error)) from None
+    except EngineUnavailable as reason:
+        raise Skipped(str(reason)) from None
     image = torch.from_numpy(np.random.default_rng(0).normal(size=(1, 3, 72, 104)).astype(np.float32))
     identify_images(body, [0], seed=0)
     counter = MeasuredCounter(body)
@@ -231,9 +231,10 @@ def engine_agrees(subject: Subject) -> str:
     result = engine(image[0].numpy(), masks={name: value[0, 0].numpy().copy() for name, value in masks.items()})
     for name in stages:
         expected = maps[name][0].permute(1, 2, 0).numpy()
-        error = float(np.linalg.norm(result.stages[name] - expected) / np.linalg.norm(expected))
-        assert error <= ENGINE_TOLERANCE, f"{name}: the engine's map differs by {error:.1e} (relative)"
-    counted = {row.layer: int(row.macs) for row in counter.image_layers().itertuples() if row.macs}
+        difference = float(np.linalg.norm(result.stages[name] - expected) / np.linalg.norm(expected))
+        assert difference <= ENGINE_TOLERANCE, f"{name}: the engine's map differs by {difference:.1e} (relative)"
+    table = counter.image_layers()
+    counted = {str(layer): int(macs) for layer, macs in zip(table["layer"], table["macs"], strict=True) if macs}
     executed = {layer: row.macs for layer, row in result.tally.items() if row.macs}
     for layer in sorted(counted.keys() | executed.keys()):
         run, count = executed.get(layer, 0), counted.get(layer, 0)

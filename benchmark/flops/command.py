@@ -217,6 +217,6 @@ def _within_scope(rows: pd.DataFrame, request: FlopsRequest) -> pd.DataFrame:
 def _records(rows: pd.DataFrame) -> list[dict[str, Any]]:
     """Turn rows into plain values; a missing density becomes None."""
     return [
-        {key: None if isinstance(value, float) and np.isnan(value) else value for key, value in record.items()}
+        {str(key): None if isinstance(value, float) and np.isnan(value) else value for key, value in record.items()}
         for record in rows.to_dict("records")
     ]
