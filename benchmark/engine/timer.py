@@ -260,6 +260,10 @@ def _time_network(
             row.update({**_statistics(seconds), "engine_dense_speedup": float(np.median(seconds / base))})
 
 
+_RATIOS = ("speedup", "speedup_low", "speedup_high", "speedup_theoretical", "speedup_measured_macs", "share")
+"""What a sparse row has and the dense one has not: all rows of the report have the same fields."""
+
+
 def _rounds(variants: list[_Variant], rounds: int, steps: _Steps, what: str) -> dict[str, list[dict[str, float]]]:
     """Time all variants once a round; return each round's seconds by kind of layer for the engine's own."""
     tallies: dict[str, list[dict[str, float]]] = {}
