@@ -100,7 +100,7 @@ def test_masks_have_their_own_learning_rate(tiny_set):
     module, _ = module_for(tiny_set, 2)
     optimizer, _ = module.schedule.optimize(module.model, 2)
     network, masks = optimizer.param_groups
-    assert (network["initial_lr"], masks["initial_lr"]) == (5e-4, 5e-3)
+    assert (network["initial_lr"], masks["initial_lr"]) == (5e-4, 1e-3)
     assert len(masks["params"]) == 2 * 16  # weight and bias of two masks in eight blocks
     assert len(network["params"]) + len(masks["params"]) == len(list(module.model.parameters()))
 
