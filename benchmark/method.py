@@ -140,12 +140,9 @@ class Method(BaseModel, ABC):
         Parameters
         ----------
         values
-            A recipe's own values by parameter name, or by ``method.parameter`` for one method alone; they stand in for
-            the method's.
+            A recipe's own values by parameter name; they stand in for the method's.
         """
-        axes = {
-            name: values.get(f"{cls.name}.{name}", values.get(name, default)) for name, default in cls.curve.items()
-        }
+        axes = {name: values.get(name, default) for name, default in cls.curve.items()}
         return [dict(zip(axes, point, strict=True)) for point in itertools.product(*axes.values())]
 
     @classmethod
