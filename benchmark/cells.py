@@ -33,6 +33,8 @@ from benchmark.train import CellModule, DivergedError, Loop, derive_seed, fit, p
 
 HARNESS_VERSION = 1  # part of every cell's identity; raise it when a change of the harness changes results
 MODEL = "model.safetensors"
+DENSITY_MAPS = "density_maps.safetensors"  # by layer, averaged over the images
+QUANTILES = (0.05, 0.5, 0.95)
 
 
 def cache_folder() -> Path:
@@ -271,12 +273,15 @@ def _run(planned: Plan, work: Work, start: Record | None, callbacks: Sequence[An
     layers = _layers(model, counter)
     task.save(module.predictions, val, work.folder)
     save_file(_shareable(model), work.folder / MODEL, {"saibench": __version__, "cell": planned.cell.id})
+    maps = {layer: torch.from_numpy(values.astype(np.float32)) for layer, values in counter.density_maps().items()}
+    save_file(maps, work.folder / DENSITY_MAPS)
     images = counter.images()
     fields = {
         **{f"metric_{name}": value for name, value in task.evaluate(module.predictions, val).items()},
         # The paper's curves have the backbone's computation, averaged over the images (§4); the rest stands beside it.
         "gmacs_measured_mean": float(images["gmacs_backbone"].mean()),
         "gmacs_measured_std": float(images["gmacs_backbone"].std(ddof=0)),
+        **{f"gmacs_measured_q{100 * q:02.0f}": float(images["gmacs_backbone"].quantile(q)) for q in QUANTILES},
         "gmacs_paper": _paper_gmacs(planned, model, layers),
         "density_mean": float(images["density"].mean()),
         "seconds_train": seconds,

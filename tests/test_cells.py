@@ -6,6 +6,7 @@ import json
 import pandas as pd
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from benchmark.cells import Request, execute, load_model, override, plan
 from benchmark.errors import DataError, UsageError
@@ -52,6 +53,9 @@ def test_a_record_has_what_the_design_asks_for(swept):
     assert len(images) == 3 and (images["gmacs"] > 0).all()
     assert record["gmacs_measured_mean"] == pytest.approx(images["gmacs_backbone"].mean())
     assert layers["lambda"].notna().sum() == 16
+    assert record["gmacs_measured_q05"] <= record["gmacs_measured_q50"] <= record["gmacs_measured_q95"]
+    for layer, densities in load_file(record.path("density_maps.safetensors")).items():
+        assert 0 <= densities.min() <= densities.max() <= 1, layer
     for name in ("predictions.json", "model.safetensors", "cell.json"):
         assert record.path(name).is_file()
     assert isinstance(json.loads(record.path("predictions.json").read_text()), list)
