@@ -39,11 +39,11 @@ MINI = SegmentationRecipe(
     longer_side=256,
     start="dense",
     pretrain=Schedule(
-        batch=8, steps=500, optimizer="adamw", learning_rate=3e-3, weight_decay=0.02, decay="cosine", warmup_steps=30,
+        batch=8, steps=900, optimizer="adamw", learning_rate=3e-3, weight_decay=0.02, decay="cosine", warmup_steps=30,
         clip=5.0,
     ),
     train=Schedule(
-        batch=8, steps=120, optimizer="adamw", learning_rate=1e-3, mask_learning_rate=2e-2, weight_decay=0.02,
+        batch=8, steps=100, optimizer="adamw", learning_rate=1e-3, mask_learning_rate=2e-2, weight_decay=0.02,
         decay="cosine", warmup_steps=10, clip=5.0,
     ),
     parameters={"window": 5, "grid_stride": 5, "initial_lambda": 1.0},
