@@ -13,7 +13,6 @@ import copy
 import itertools
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, cast
@@ -33,7 +32,7 @@ from benchmark.nn.masks import FixedMask, GumbelMask, LearnedMask, Mask
 from benchmark.nn.noise import logistic_threshold
 from benchmark.nn.resnet import ResNet
 
-BAND_BYTES = 3 << 20
+BAND_BYTES = 6 << 20
 """Bytes of a block's input that are walked at a time: a band stays in the last-level cache between its readers."""
 
 Size = tuple[int, int]
@@ -83,13 +82,28 @@ class _Call:
     tally: dict[str, Row] = field(default_factory=dict)
     masks: dict[str, Floats] = field(default_factory=dict)
 
-    @contextmanager
-    def timed(self, layer: str, kind: str) -> Iterator[Row]:
-        """Add what happens inside to a layer's seconds."""
-        row = self.tally.setdefault(layer, Row(kind))
-        start = time.perf_counter()
-        yield row
-        row.seconds += time.perf_counter() - start
+    def timed(self, layer: str, kind: str) -> _Timed:
+        """Add what happens inside of a ``with`` block to a layer's seconds; gives the layer's row."""
+        row = self.tally.get(layer)
+        if row is None:
+            row = self.tally[layer] = Row(kind)
+        return _Timed(row)
+
+
+class _Timed:
+    """A clock for one row; thousands of them run for an image, so it is no generator."""
+
+    __slots__ = ("row", "start")
+
+    def __init__(self, row: Row) -> None:
+        self.row = row
+
+    def __enter__(self) -> Row:
+        self.start = time.perf_counter()
+        return self.row
+
+    def __exit__(self, *exception: object) -> None:
+        self.row.seconds += time.perf_counter() - self.start
 
 
 class _Memory:
@@ -344,11 +358,12 @@ class _Decider:
             shape = convolution.geometries[which].out_size(*size)
             self.logits = np.empty(shape, dtype=np.float32)
             self.mask = np.empty(shape, dtype=np.float32)
-            if getattr(module, "stochastic", False) and given is None:
+            if getattr(module, "stochastic", False):
                 self.threshold = logistic_threshold(call.seed, call.image, module.layer, shape)
-        self.given = None if given is None else _checked_mask(module.layer, given, self.mask.shape)
-        if self.given is not None:
-            self.mask = self.given
+        # A given mask takes the place of the decided one at the end: to decide it costs what it would cost.
+        self.decided = self.mask
+        if given is not None:
+            self.mask = _checked_mask(module.layer, given, self.mask.shape)
         call.masks[module.layer] = self.mask
 
     def ready(self, computed: int) -> int:
@@ -366,17 +381,15 @@ class _Decider:
             row.macs += self.convolution.logits(
                 self.which, products[self.group], self.size, self.logits, rows=(first, last), threads=call.threads
             )
-            if self.given is not None:
-                return
             module = cast(LearnedMask, self.module)
             if type(module) is GumbelMask and not module.soft_inference:
                 threshold = self.threshold[first:last] if isinstance(self.threshold, np.ndarray) else 0.0
-                np.greater(self.logits[first:last], threshold, out=self.mask[first:last], casting="unsafe")
+                np.greater(self.logits[first:last], threshold, out=self.decided[first:last], casting="unsafe")
                 if module.grid_stride is not None:
                     start = -(-first // module.grid_stride) * module.grid_stride
-                    self.mask[start : last : module.grid_stride, :: module.grid_stride] = 1.0
+                    self.decided[start : last : module.grid_stride, :: module.grid_stride] = 1.0
                 return
-            self.mask[first:last] = _values(module, self.logits)[first:last]
+            self.decided[first:last] = _values(module, self.logits)[first:last]
 
 
 def _values(module: LearnedMask, logits: Floats) -> Floats:

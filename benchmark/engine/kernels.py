@@ -76,12 +76,19 @@ def empty(*shape: int) -> Floats:
     return raw[start : start + size * 4].view(np.float32).reshape(shape)
 
 
+_FLOAT32, _INT32 = np.dtype(np.float32), np.dtype(np.int32)
+
+
+def _fits(shape: tuple[int, ...], wanted: tuple[int | None, ...]) -> bool:
+    return len(shape) == len(wanted) and all(w is None or s == w for s, w in zip(shape, wanted, strict=True))
+
+
 def _floats(name: str, array: object, shape: tuple[int | None, ...]) -> Floats:
-    if not isinstance(array, np.ndarray) or array.dtype != np.float32:
+    if not isinstance(array, np.ndarray) or (array.dtype is not _FLOAT32 and array.dtype != _FLOAT32):
         kind = array.dtype if isinstance(array, np.ndarray) else type(array).__name__
         raise TypeError(f"{name} must be a float32 array, not {kind}")
-    matches = array.ndim == len(shape) and all(w in (None, s) for s, w in zip(array.shape, shape, strict=True))
-    if not matches:
+    # The usual case first: this runs thousands of times for an image.
+    if array.shape != shape and not _fits(array.shape, shape):
         wanted = tuple("any" if w is None else w for w in shape)
         raise ValueError(f"{name} has shape {array.shape}, expected {wanted}")
     if not array.flags.c_contiguous:
@@ -90,7 +97,7 @@ def _floats(name: str, array: object, shape: tuple[int | None, ...]) -> Floats:
 
 
 def _ints(name: str, array: object, below: int, at_least: int = 0, shape: tuple[int, ...] | None = None) -> Positions:
-    if not isinstance(array, np.ndarray) or array.dtype != np.int32:
+    if not isinstance(array, np.ndarray) or (array.dtype is not _INT32 and array.dtype != _INT32):
         kind = array.dtype if isinstance(array, np.ndarray) else type(array).__name__
         raise TypeError(f"{name} must be an int32 array, not {kind}")
     if (array.ndim != 1 and shape is None) or (shape is not None and array.shape != shape):
