@@ -49,6 +49,12 @@ def instruction_set() -> str:
     return str(_kernels.isa_name())
 
 
+def max_threads() -> int:
+    """Return the threads that OpenMP offers; 1 where the kernels were built without it."""
+    require()
+    return int(_kernels.max_threads())
+
+
 def available_instruction_sets() -> list[str]:
     """Return the instruction sets that this CPU and this build can run, slowest first."""
     require()
