@@ -214,6 +214,7 @@ def fit(module: CellModule, reader: Any, loop: Loop) -> float:
         num_sanity_val_steps=0,
     )
     resume = str(checkpoint) if sampler.done else None
+    module.train()  # Lightning leaves the mode as it finds it
     with _interruptible():
         trainer.fit(module, loop.loader(reader, batch_sampler=sampler), ckpt_path=resume, weights_only=True)
     return time.perf_counter() - started
