@@ -4,8 +4,13 @@ import dataclasses
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from benchmark.data import embedded
+
+# No deadline: machines are shared, and a test says what is right, not how fast. Derandomised: CI is repeatable.
+settings.register_profile("saibench", deadline=None, derandomize=True)
+settings.load_profile("saibench")
 
 FIXTURES = Path(__file__).parent / "fixtures"
 TINY = {"train.steps": 2, "train.batch": 2, "pretrain.steps": 2, "pretrain.batch": 2}
