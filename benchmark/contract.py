@@ -62,10 +62,13 @@ class Subject:
     def trained(self, steps: int = STEPS) -> nn.Module:
         """Return the model after a few training steps."""
         model = self.build()
+        body, method = self.plan.task.backbone(model), self.plan.method
+        method.prepare(body)
         schedule = replace(self.plan.schedules[-1], batch=2, warmup_steps=0)
-        module = CellModule(self.plan.task, self.plan.method, model, schedule, steps, seed=0)
+        module = CellModule(self.plan.task, method, model, schedule, steps, seed=0)
         with tempfile.TemporaryDirectory() as folder:
             fit(module, self.train, Loop(Path(folder)))
+        method.finish(body)
         return model
 
     def batch(self, split: Any, indices: list[int]) -> Batch:
@@ -130,7 +133,7 @@ def trains(subject: Subject) -> str:
     """Two steps change the weights and leave them finite."""
     before = {key: value.clone() for key, value in subject.build().state_dict().items()}
     after = subject.trained().state_dict()
-    changed = [key for key, value in after.items() if not torch.equal(value, before[key])]
+    changed = [key for key, value in after.items() if key not in before or not torch.equal(value, before[key])]
     assert changed, "training changed no weight"
     broken = [key for key, value in after.items() if value.is_floating_point() and not torch.isfinite(value).all()]
     assert not broken, f"{broken[0]} is not finite after {STEPS} steps"
@@ -249,6 +252,7 @@ def saves(subject: Subject) -> str:
         path = Path(folder) / "model.safetensors"
         save_file({key: value.contiguous() for key, value in model.state_dict().items()}, path)
         other = subject.build()
+        subject.plan.method.restore(subject.plan.task.backbone(other))
         other.load_state_dict(load_file(path))
     assert _equal(subject.predictions(model, [0]), subject.predictions(other, [0])), (
         "the loaded model predicts otherwise"

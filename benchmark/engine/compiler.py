@@ -181,6 +181,12 @@ def _folded(convolution: Any, norm: nn.Module | None) -> tuple[Floats, Floats]:
     return _array(weight), _array(bias)
 
 
+def _places(norm: nn.Module) -> Positions | None:
+    """Return the places of a pruned layer's channels in the map that it is added to, None if it has all."""
+    index = getattr(norm, "index", None)
+    return None if index is None else np.ascontiguousarray(index.cpu().numpy())
+
+
 def _geometry(convolution: Any, *, row_taps: bool = False) -> Geometry:
     (kernel, kernel_w), (stride, stride_w) = convolution.kernel_size, convolution.stride
     (padding, padding_w), (dilation, dilation_w) = convolution.padding, convolution.dilation
@@ -848,6 +854,7 @@ class _BasicBlock(_Block):
     def __init__(self, block: BasicBlock) -> None:
         super().__init__(block)
         self.conv2 = _compile(block.conv2, block.bn2)
+        self.places = _places(block.bn2)
 
     def __call__(self, call: _Call, memory: _Memory, x: Floats, size: Size, stage: str) -> tuple[Floats, Size]:
         """Run the block on ``x`` (H * W, C); the result takes the input's memory where shapes allow."""
@@ -863,6 +870,13 @@ class _BasicBlock(_Block):
                 )
         y = self.fill_first(begun, read)
         out = self.shortcut(call, memory, x, size, stage, out_size[0] * out_size[1])
+        if mask is None and self.places is not None:
+            rows = memory.scratch(out_size[0] * out_size[1], self.conv2.outputs)
+            with call.timed(f"{self.name}.conv2", "conv") as row:
+                row.macs += self.conv2(y, out_size, rows, threads=call.threads)
+                out[:, self.places] += rows
+                np.maximum(out, 0, out=out)
+            return out, out_size
         if mask is None:
             with call.timed(f"{self.name}.conv2", "conv") as row:
                 row.macs += self.conv2(y, out_size, out, residual=out, relu=True, threads=call.threads)
@@ -896,6 +910,7 @@ class _Stem:
             (name, _compile(conv, norm, row_taps=i == 0))
             for i, ((name, conv), norm) in enumerate(zip(convs, norms, strict=True))
         ]
+        self.places, self.width = _places(norms[-1]), int(getattr(norms[-1], "width", 0))
         pool = cast(nn.MaxPool2d, model.maxpool)
         self.pool = {
             key: int(cast(int, getattr(pool, f"{key}{s}")))
@@ -957,7 +972,12 @@ class _Stem:
                     threads=call.threads,
                     **self.pool,
                 )
-        return out, pooled_size
+        if self.places is None:
+            return out, pooled_size
+        wide = memory.named("scattered", len(out), self.width)
+        wide[:] = 0
+        wide[:, self.places] = out
+        return wide, pooled_size
 
 
 class Engine:

@@ -126,16 +126,14 @@ class Cityscapes(Task):
         return losses[0] + segmenter.size.auxiliary * losses[1]
 
     def predict(self, model: nn.Module, batch: Batch) -> list[Any]:
-        """Return each image's label ids, uint8 ``(H, W)``, at its own size: the whole image in one pass."""
-        kept = []
-        for image in batch.images:
-            side = cast(Segmenter, model).shorter_side
-            resized = transforms.resize(image, _sides(image.shape[-2:], side), antialias=True)
-            logits = model(normalise(resized[None]))
-            if logits.shape[-2:] != image.shape[-2:]:
-                logits = F.interpolate(logits, image.shape[-2:], mode="bilinear", align_corners=True)
-            kept.append(torch.from_numpy(LABEL_IDS[logits[0].argmax(0).cpu().numpy()]))
-        return kept
+        """Return each image's label ids, uint8 ``(H, W)``, at its own size: the whole image in one pass.
+
+        Images of one size run as one batch, others one by one: padding would change what the network sees.
+        """
+        one_size = len({image.shape for image in batch.images}) == 1
+        groups = [batch.images] if one_size else [[image] for image in batch.images]
+        segmenter = cast(Segmenter, model)
+        return [labels for group in groups for labels in _label_ids(segmenter, torch.stack(group))]
 
     def evaluate(self, predictions: Mapping[str | int, Any], reader: CityscapesSegmentation) -> dict[str, float]:
         """Return cityscapesscripts' mean IoU over classes and over categories, and each class's own.
@@ -170,6 +168,15 @@ class Cityscapes(Task):
         images = [image.flip(-1) if flip else image for image, flip in zip(batch.images, flips, strict=True)]
         targets = [labels.flip(-1) if flip else labels for labels, flip in zip(batch.targets, flips, strict=True)]
         return Batch(images, targets, batch.identifiers)
+
+
+def _label_ids(model: Segmenter, images: Tensor) -> list[Tensor]:
+    """Return the label ids, uint8 ``(H, W)``, of images ``(N, 3, H, W)``."""
+    size = images.shape[-2:]
+    logits = model(normalise(transforms.resize(images, _sides(size, model.shorter_side), antialias=True)))
+    if logits.shape[-2:] != size:
+        logits = F.interpolate(logits, size, mode="bilinear", align_corners=True)
+    return [torch.from_numpy(LABEL_IDS[scores.argmax(0).cpu().numpy()]) for scores in logits]
 
 
 def _sides(size: Sequence[int], shorter: float) -> list[int]:
