@@ -7,8 +7,10 @@ in the message; the compiled kernels below them check nothing. Not here: network
 
 from __future__ import annotations
 
+import importlib
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,9 +18,9 @@ from numpy.typing import NDArray
 from benchmark.errors import SaibenchError
 
 try:
-    from benchmark.engine import _kernels
+    _kernels: Any = importlib.import_module("benchmark.engine._kernels")
 except ImportError:  # installed without a C compiler
-    _kernels = None  # type: ignore[assignment]
+    _kernels = None
 
 Floats = NDArray[np.float32]
 Positions = NDArray[np.int32]

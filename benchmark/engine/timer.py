@@ -233,7 +233,7 @@ def _time_network(
     for density, variant in zip(densities, variants[1:], strict=False):
         seconds = np.array(variant.seconds)
         ratio = base / seconds
-        promised = theory / float(paper.count(adapted, *image.shape[1:], density)["macs"].sum())
+        promised = theory / float(paper.count(adapted, image.shape[1], image.shape[2], density)["macs"].sum())
         ratios.append((density, float(np.median(ratio))))
         report["backbone"].append(
             {
