@@ -9,10 +9,13 @@ import inspect
 import itertools
 import multiprocessing
 import os
+import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from multiprocessing.managers import SyncManager
 from pathlib import Path
 from typing import Any
 
@@ -147,9 +150,11 @@ def run_sweep(
     if not todo:
         return outcomes
     context = multiprocessing.get_context("spawn")
-    with context.Manager() as manager:
+    manager = SyncManager(ctx=context)
+    manager.start(_follow_parent)
+    with manager:
         queue = manager.Queue()
-        pool = ProcessPoolExecutor(max_workers=jobs, mp_context=context)
+        pool = ProcessPoolExecutor(max_workers=jobs, mp_context=context, initializer=_follow_parent)
         try:
             running: dict[Future[Any], Plan] = {}
             waiting = list(todo)
@@ -203,6 +208,18 @@ def _submit_ready(
         running[pool.submit(_work, planned.request, str(store.root), force, queue)] = planned
 
 
+def _follow_parent() -> None:
+    """End this process soon after the one that started it, however that ends: nothing goes on unseen."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
 def _finished(planned: Plan, store: Store) -> bool:
     record = store.find(planned.cell)
     return record is not None and record.finished
@@ -238,12 +255,9 @@ class QueueProgress(Callback):
 
     def __init__(self, queue: Any, cell_id: str) -> None:
         self.queue, self.cell_id = queue, cell_id
-        self.parent = os.getppid()
 
     def on_train_batch_end(self, trainer: Any, module: Any, *rest: Any) -> None:
-        """Report the training step; end with the process that shows it."""
-        if os.getppid() != self.parent:  # the sweep was killed: its workers must not go on unseen
-            raise KeyboardInterrupt
+        """Report the training step."""
         if trainer.global_step % 5 == 0:
             self.queue.put((self.cell_id, "train", trainer.global_step, module.steps))
 
