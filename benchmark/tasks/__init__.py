@@ -1,4 +1,4 @@
-"""Tasks: model, data, recipe and metric of each; `TASKS` has them by name."""
+"""Tasks: model, data, recipe and metric of each; `find_task` gives one by its name."""
 
 from benchmark.tasks.base import Batch, Task, find_task
 
