@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -81,6 +81,18 @@ class _Call:
     threads: int
     tally: dict[str, Row] = field(default_factory=dict)
     masks: dict[str, Floats] = field(default_factory=dict)
+    following: kernels.Follow | None = None
+    followed: bool = False
+
+    def expect(self, masks: _Masks | None, memory: _Memory, size: Size) -> None:
+        """Make the masks of the next block known, whose products can be had while this block's map is written."""
+        self.followed = False
+        self.following = None if masks is None else masks.follow(memory, size[0] * size[1])
+
+    def follow(self) -> kernels.Follow | None:
+        """Return what computes the next block's mask products, for the one who finishes this block's rows."""
+        self.followed = self.following is not None
+        return self.following
 
     def timed(self, layer: str, kind: str) -> _Timed:
         """Add what happens inside of a ``with`` block to a layer's seconds; gives the layer's row."""
@@ -134,6 +146,10 @@ class _Memory:
         if self._taken > self._scratch.size:
             return kernels.empty(rows, channels)
         return self._scratch[begin : begin + rows * channels].reshape(rows, channels)
+
+    def spaced(self, rows: int, channels: int) -> Floats:
+        """Take scratch memory for rows that an interpolation reads: they lie `kernels.row_distance` apart."""
+        return self.scratch(rows, kernels.row_distance(channels))[:, :channels]
 
     def release(self) -> None:
         """Give all scratch back; next time there is enough in one piece."""
@@ -231,9 +247,14 @@ class _Fill:
         rows: Floats,
         out: Floats,
         source: Floats | None,
+        *,
+        follow: bool = False,
         **options: Any,
     ) -> None:
-        """Fill the listed positions; `options` are those of `kernels.blend`. `source` is the block's input, matched."""
+        """Fill the listed positions; `options` are those of `kernels.blend`.
+
+        `source` is the block's input, matched; `follow`: this finishes the block, so the next one's masks may follow.
+        """
         with call.timed(layer, "interpolation") as row:
             if source is not None:
                 _reuse(mask, samples, rows, out, source, **options)
@@ -247,6 +268,7 @@ class _Fill:
                 denominator=self.denominator,
                 nearest=self.nearest(mask, samples),
                 squared=squared,
+                follow=call.follow() if follow else None,
                 threads=call.threads,
                 **options,
             )
@@ -298,104 +320,51 @@ class _Masks:
             )
             self.groups.append((group, convolution))
 
-    def hard(self, call: _Call) -> bool:
-        """Whether all values are 0 or 1: a band of rows can then be decided before the next is computed."""
-        given = (call.given[m.layer] for _, m in self.modules if m.layer in call.given)
-        return all(type(m) is GumbelMask and not m.soft_inference for _, m in self.learned) and all(
-            bool(((mask == 0) | (mask == 1)).all()) for mask in given
-        )
+    def follow(self, memory: _Memory, rows: int) -> kernels.Follow | None:
+        """Return what computes the first pass's products of a map of that many rows while another kernel writes it."""
+        if not self.groups:
+            return None
+        convolution = self.groups[0][1]
+        # In the memory of the stem's map: the first block has read it before the first products are written.
+        return convolution.follow(memory.named("layer0", rows, convolution.columns))
 
-    def walk(self, call: _Call, memory: _Memory, x: Floats, size: Size) -> Iterator[dict[int, tuple[Floats, int, int]]]:
-        """Decide the masks over bands of the input's rows, so that a band is still in cache for who reads it next.
-
-        Yields, for each band, each masked convolution's M and the rows of it that this band decided.
-        """
-        height, width = size
-        bands = list(_bands(height, width * x.shape[1] * 4)) if self.hard(call) else [(0, height)]
-        deciders = {index: self._decider(call, module, size) for index, module in self.modules}
-        products = [memory.scratch(x.shape[0], convolution.columns) for _, convolution in self.groups]
-        done = dict.fromkeys(deciders, 0)
-        computed = 0
-        for last in (last for _, last in bands):
-            # One row more than the band: the 3x3 kernel of the band's last row reads it.
-            until = min(height, last + 1)
-            for (group, convolution), out in zip(self.groups, products, strict=True):
-                with call.timed(group[0][1].layer, "mask"):
-                    convolution.products(x, size, out, rows=(computed, until), threads=call.threads)
-            computed = until
-            decided = {}
-            for index, decider in deciders.items():
-                ready = decider.ready(computed)
-                decider.decide(call, products, done[index], ready)
-                decided[index] = (decider.mask, done[index], ready)
-                done[index] = ready
-            yield decided
-
-    def _decider(self, call: _Call, module: Mask, size: Size) -> _Decider:
+    def decide(self, call: _Call, memory: _Memory, x: Floats, size: Size) -> dict[int, kernels.Samples]:
+        """Decide the masks from the block's input; return each masked convolution's sampled positions."""
+        samples = {i: _listed(call, m, _fixed(m, size)) for i, m in self.modules if not isinstance(m, LearnedMask)}
         for number, (group, convolution) in enumerate(self.groups):
-            for which, (_, learned) in enumerate(group):
-                if learned is module:
-                    return _Decider(call, module, size, number, convolution, which)
-        return _Decider(call, module, size)
+            if number == 0 and call.followed and call.following is not None:
+                products = call.following.out
+            else:
+                products = memory.scratch(x.shape[0], convolution.columns)
+                with call.timed(group[0][1].layer, "mask"):
+                    convolution.products(x, size, products, threads=call.threads)
+            for which, (index, module) in enumerate(group):
+                with call.timed(module.layer, "mask") as row:
+                    row.macs += convolution.macs(which, size)
+                    mask = _decide(call, module, convolution, which, products, size)
+                    samples[index] = _listed(call, module, mask)
+        return samples
 
 
-class _Decider:
-    """One mask of one image: its logits, its threshold and what came of it, row by row."""
+def _listed(call: _Call, module: Mask, mask: Floats) -> kernels.Samples:
+    """List a mask's samples, or those of the mask that the caller gave: to decide it has cost what it would cost."""
+    if module.layer in call.given:
+        mask = _checked_mask(module.layer, call.given[module.layer], mask.shape)
+    call.masks[module.layer] = mask
+    return kernels.Samples(mask, threads=call.threads)
 
-    def __init__(
-        self,
-        call: _Call,
-        module: Mask,
-        size: Size,
-        group: int = 0,
-        convolution: MaskConvolution | None = None,
-        which: int = 0,
-    ) -> None:
-        self.module = module
-        self.size = size
-        self.group = group
-        self.convolution = convolution
-        self.which = which
-        self.threshold: Any = 0.0
-        given = call.given.get(module.layer)
-        if convolution is None:
-            self.mask = _fixed(module, size)
-        else:
-            shape = convolution.geometries[which].out_size(*size)
-            self.logits = np.empty(shape, dtype=np.float32)
-            self.mask = np.empty(shape, dtype=np.float32)
-            if getattr(module, "stochastic", False):
-                self.threshold = logistic_threshold(call.seed, call.image, module.layer, shape)
-        # A given mask takes the place of the decided one at the end: to decide it costs what it would cost.
-        self.decided = self.mask
-        if given is not None:
-            self.mask = _checked_mask(module.layer, given, self.mask.shape)
-        call.masks[module.layer] = self.mask
 
-    def ready(self, computed: int) -> int:
-        """Return how many rows of the mask are decided by the products of the input's first rows."""
-        if computed == self.size[0]:
-            return len(self.mask)
-        stride = self.module.stride if self.convolution is None else self.convolution.geometries[self.which].stride
-        return min(len(self.mask), max(0, (computed - 2) // stride + 1))
-
-    def decide(self, call: _Call, products: list[Floats], first: int, last: int) -> None:
-        """Decide rows ``[first, last)``."""
-        if self.convolution is None:
-            return
-        with call.timed(self.module.layer, "mask") as row:
-            row.macs += self.convolution.logits(
-                self.which, products[self.group], self.size, self.logits, rows=(first, last), threads=call.threads
-            )
-            module = cast(LearnedMask, self.module)
-            if type(module) is GumbelMask and not module.soft_inference:
-                threshold = self.threshold[first:last] if isinstance(self.threshold, np.ndarray) else 0.0
-                np.greater(self.logits[first:last], threshold, out=self.decided[first:last], casting="unsafe")
-                if module.grid_stride is not None:
-                    start = -(-first // module.grid_stride) * module.grid_stride
-                    self.decided[start : last : module.grid_stride, :: module.grid_stride] = 1.0
-                return
-            self.decided[first:last] = _values(module, self.logits)[first:last]
+def _decide(
+    call: _Call, module: LearnedMask, convolution: MaskConvolution, which: int, products: Floats, size: Size
+) -> Floats:
+    """Return one learned mask's M of its products."""
+    if type(module) is not GumbelMask or module.soft_inference:
+        return _values(module, convolution.logits(which, products, size, threads=call.threads))
+    threshold = None
+    if module.stochastic:
+        shape = convolution.geometries[which].out_size(*size)
+        threshold = logistic_threshold(call.seed, call.image, module.layer, shape)
+    return convolution.decide(which, products, size, threshold, grid=module.grid_stride, threads=call.threads)
 
 
 def _values(module: LearnedMask, logits: Floats) -> Floats:
@@ -426,12 +395,6 @@ def _checked_mask(layer: str, given: object, shape: tuple[int, ...]) -> Floats:
     if not np.isfinite(given).all() or (given < 0).any():
         raise ValueError(f"mask {layer} of shape {given.shape} holds NaN, infinity or negative values")
     return np.ascontiguousarray(given)
-
-
-def _sampled_rows(mask: Floats, first: int, last: int) -> Positions:
-    """Return the sampled positions of rows ``[first, last)``."""
-    found = np.flatnonzero(mask[first:last])
-    return (found + first * mask.shape[1]).astype(np.int32)
 
 
 class _Block:
@@ -468,153 +431,51 @@ class _Block:
         matched = Reuse.match(tensor, torch.empty(1, channels, *out_size))
         return _array(matched[0].permute(1, 2, 0).reshape(-1, channels))
 
-    def begin(self, call: _Call, memory: _Memory, x: Floats, size: Size) -> _Begun:
-        """Decide the masks and run what reads the block's input under them: conv1 and the offsets, band by band."""
-        begun = _Begun(self, call, memory, x, size)
-        if not self.masks.modules:
-            begun.conv1_everywhere()
-            begun.offsets_at(begun.all_positions)
-            return begun
-        for decided in self.masks.walk(call, memory, x, size):
-            begun.extend(decided)
-        begun.end()
-        return begun
-
-    def fill_first(self, begun: _Begun, read: Any | None) -> Floats:
-        """Fill conv1's map at the positions that are read (None: all) and return it."""
-        if begun.mask1 is None:
-            return begun.features
-        call, layer, fill = begun.call, f"{self.name}.interpolation1", self.fills[1]
-        with call.timed(layer, "interpolation"):
-            mask, binary = begun.mask1, begun.binary
-            samples = kernels.SampleIndex(mask, fill.window, compact=not binary, sampled=begun.sampled1)
-            wanted = mask != 1 if binary else np.ones(mask.shape, dtype=bool)
-            wanted = wanted if read is None else wanted & read
-            source = self.source(1, begun.x, begun.size, begun.first_size, self.conv1.outputs)
-        fill(call, layer, mask, samples, begun.rows1, begun.features, source, wanted=wanted)
-        return begun.features
-
-
-class _Begun:
-    """The first half of a block: masks, conv1's rows at sampled positions, offsets."""
-
-    def __init__(self, block: _Block, call: _Call, memory: _Memory, x: Floats, size: Size) -> None:
-        self.block, self.call, self.memory, self.x, self.size = block, call, memory, x, size
-        self.first_size = block.conv1.geometry.out_size(*size)
-        self.features = memory.named("features", self.first_size[0] * self.first_size[1], block.conv1.outputs)
-        self.rows1 = self.features
-        self.mask1: Floats | None = None
-        self.masks: dict[int, Floats] = {}
-        self.binary = block.masks.hard(call)
-        self._sampled: dict[int, list[Positions]] = {1: [], 2: []}
-        self._sampled2: Positions | None = None
-        self.offset = cast(NarrowConvolution | None, getattr(block, "offset", None))
-        self._offsets: Floats | None = None
-        self._offset_rows = 0
-
-    @property
-    def all_positions(self) -> Positions:
-        """Every position of conv2's map."""
-        conv2 = cast(Any, self.block).conv2
-        size = conv2.geometry.out_size(*self.first_size)
-        return _all_positions(size[0] * size[1])
-
-    @property
-    def sampled1(self) -> Positions:
-        """Sampled positions of conv1's map."""
-        return np.concatenate(self._sampled[1])
-
-    @property
-    def sampled2(self) -> Positions:
-        """Sampled positions of conv2's map, all of them without a mask."""
-        if self._sampled2 is None:
-            self._sampled2 = np.concatenate(self._sampled[2]) if self._sampled[2] else self.all_positions
-        return self._sampled2
-
-    @property
-    def offsets(self) -> Floats | None:
-        """Offsets at conv2's sampled positions."""
-        return None if self._offsets is None else self._offsets[: self._offset_rows]
-
-    def conv1_everywhere(self) -> None:
-        """Run conv1 without a mask."""
-        conv = self.block.conv1
-        with self.call.timed(f"{self.block.name}.conv1", "conv") as row:
-            row.macs += conv(self.x, self.size, self.features, relu=True, threads=self.call.threads)
-
-    def offsets_at(self, positions: Positions) -> None:
-        """Run the offset convolution at more of conv2's positions."""
-        if self.offset is None:
-            return
-        if self._offsets is None:
-            self._offsets = self.memory.scratch(len(self.all_positions), self.offset.outputs)
-        begin, self._offset_rows = self._offset_rows, self._offset_rows + len(positions)
-        with self.call.timed(f"{self.block.name}.offset", "offset") as row:
-            row.macs += self.offset(
-                self.x,
-                self.size,
-                self._offsets[begin : self._offset_rows],
-                positions=positions,
-                threads=self.call.threads,
-            )
-
-    def extend(self, decided: dict[int, tuple[Floats, int, int]]) -> None:
-        """Run conv1 and the offsets at the positions that a band has decided."""
-        self.masks.update({index: mask for index, (mask, _, _) in decided.items()})
-        if 1 in decided:
-            self.mask1, first, last = decided[1]
-            positions = _sampled_rows(self.mask1, first, last)
-            self._sampled[1].append(positions)
-            if 2 not in decided and isinstance(self.block, _Bottleneck):
-                self._share_first_mask(first, last)
-            self._conv1_at(positions)
-        if 2 in decided:
-            mask2, first, last = decided[2]
-            positions = _sampled_rows(mask2, first, last)
-            self._sampled[2].append(positions)
-            self.offsets_at(positions)
-
-    def _share_first_mask(self, first: int, last: int) -> None:
-        """Let conv2 run under conv1's mask at its own stride (Fig. 3a)."""
-        stride = cast(Bottleneck, self.block.block).stride
-        mask1 = cast(Floats, self.mask1)
-        if 2 not in self.masks:
-            self.masks[2] = np.zeros(self.block_second_size, dtype=np.float32)
-        begin, end = -(-first // stride), -(-last // stride)
-        self.masks[2][begin:end] = mask1[begin * stride : last : stride, ::stride]
-        positions = _sampled_rows(self.masks[2], begin, end)
-        self._sampled[2].append(positions)
-        self.offsets_at(positions)
-
-    @property
-    def block_second_size(self) -> Size:
-        """Size of conv2's map."""
-        return cast(Size, cast(Any, self.block).conv2.geometry.out_size(*self.first_size))
-
-    def _conv1_at(self, positions: Positions) -> None:
-        conv, scale = self.block.conv1, None
-        if not self.binary and self.mask1 is not None:
-            # A gate's rows are scaled by M, and so cannot stand in the map that is filled from them.
-            self.rows1 = self.memory.scratch(len(positions), conv.outputs)
-            scale = self.mask1.reshape(-1)[positions]
-        with self.call.timed(f"{self.block.name}.conv1", "conv") as row:
-            row.macs += conv(
-                self.x,
-                self.size,
-                self.rows1,
-                positions=positions,
-                scatter=self.binary,
-                scale=scale,
+    def first(self, call: _Call, memory: _Memory, x: Floats, size: Size, samples: kernels.Samples | None) -> _First:
+        """Run conv1 at its sampled positions (None: all)."""
+        out_size = self.conv1.geometry.out_size(*size)
+        features = memory.named("features", out_size[0] * out_size[1], self.conv1.outputs)
+        rows, listed = features, None
+        if samples is not None:
+            listed = samples.positions
+            if not samples.binary:
+                # A gate's rows are scaled by M, and so cannot stand in the map that is filled from them.
+                rows = memory.scratch(len(samples), self.conv1.outputs)
+        with call.timed(f"{self.name}.conv1", "conv") as row:
+            row.macs += self.conv1(
+                x,
+                size,
+                rows,
+                positions=listed,
+                scatter=rows is features and listed is not None,
+                scale=None if samples is None else samples.scale,
                 relu=True,
-                threads=self.call.threads,
+                threads=call.threads,
             )
+        return _First(features, rows, out_size, samples)
 
-    def end(self) -> None:
-        """Run what no mask governs."""
-        if self.mask1 is None:
-            self.conv1_everywhere()
-        if 2 not in self.masks:
-            self.offsets_at(self.all_positions)
+    def fill_first(self, call: _Call, first: _First, x: Floats, size: Size, read: Any | None) -> Floats:
+        """Fill conv1's map at the positions that are read (None: all) and return it."""
+        samples = first.samples
+        if samples is None:
+            return first.features
+        layer, fill, mask = f"{self.name}.interpolation1", self.fills[1], samples.mask
+        with call.timed(layer, "interpolation"):
+            index = kernels.SampleIndex(samples, fill.window, compact=not samples.binary, threads=call.threads)
+            wanted = mask != 1 if samples.binary else np.ones(mask.shape, dtype=bool)
+            wanted = wanted if read is None else wanted & read
+            source = self.source(1, x, size, first.size, self.conv1.outputs)
+        fill(call, layer, mask, index, first.rows, first.features, source, wanted=wanted)
+        return first.features
+
+
+class _First(NamedTuple):
+    """conv1's map, the rows that were computed of it (the map itself but for a gate), its size and its samples."""
+
+    features: Floats
+    rows: Floats
+    size: Size
+    samples: kernels.Samples | None
 
 
 class _Bottleneck(_Block):
@@ -629,40 +490,80 @@ class _Bottleneck(_Block):
         if block.offset is not None:
             self.offset = NarrowConvolution(*_folded(block.offset, None), _geometry(block.offset))
 
-    def __call__(self, call: _Call, memory: _Memory, x: Floats, size: Size, stage: str) -> tuple[Floats, Size]:
+    def __call__(
+        self,
+        call: _Call,
+        memory: _Memory,
+        x: Floats,
+        size: Size,
+        stage: str,
+        following: _Masks | None,
+    ) -> tuple[Floats, Size]:
         """Run the block on ``x`` (H * W, C); the result takes the input's memory where shapes allow."""
         geometry = self.conv2.geometry
         out_size = geometry.out_size(*size)
-        begun = self.begin(call, memory, x, size)
-        mask2, mask3 = begun.masks.get(2), begun.masks.get(3)
+        samples = self.masks.decide(call, memory, x, size)
+        call.expect(following, memory, out_size)
+        first = self.first(call, memory, x, size, samples.get(1))
+        samples2 = self.second_samples(call, samples)
         read = None
-        if begun.mask1 is not None and self.offset is None:
+        if first.samples is not None and self.offset is None:
             with call.timed(f"{self.name}.interpolation1", "interpolation"):
                 read = sparsity.positions_read(
-                    mask2, geometry.kernel, geometry.stride, geometry.padding, geometry.dilation, size
+                    None if samples2 is None else samples2.mask,
+                    geometry.kernel,
+                    geometry.stride,
+                    geometry.padding,
+                    geometry.dilation,
+                    size,
                 )
-        y = self.fill_first(begun, read)
+        sampled2 = _all_positions(out_size[0] * out_size[1]) if samples2 is None else samples2.positions
+        offsets = self.offsets(call, memory, x, size, sampled2)
+        y = self.fill_first(call, first, x, size, read)
         out = self.shortcut(call, memory, x, size, stage, out_size[0] * out_size[1])
-        second = _Second(self, call, memory, y, size, out_size, begun.sampled2, begun.offsets)
-        if mask2 is None:
+        second = _Second(self, call, y, size, sampled2, offsets)
+        if samples2 is None:
             self.end_dense(call, memory, second, out, out_size)
-        elif mask3 is not None:
-            self.end_with_own_mask(call, memory, second, x, size, out, out_size, mask2, mask3)
+        elif 3 in samples:
+            self.end_with_own_mask(call, memory, second, x, size, out, out_size, samples2, samples[3])
         else:
-            self.end_sharing(call, memory, second, x, size, out, out_size, mask2)
+            self.end_sharing(call, memory, second, x, size, out, out_size, samples2)
         return out, out_size
+
+    def second_samples(self, call: _Call, samples: dict[int, kernels.Samples]) -> kernels.Samples | None:
+        """Return conv2's sampled positions: its own mask's, or conv1's at conv2's stride (Fig. 3a)."""
+        if 2 in samples or 1 not in samples:
+            return samples.get(2)
+        stride = self.conv2.geometry.stride
+        return kernels.Samples(np.ascontiguousarray(samples[1].mask[::stride, ::stride]), threads=call.threads)
+
+    def offsets(self, call: _Call, memory: _Memory, x: Floats, size: Size, positions: Positions) -> Floats | None:
+        """Run the offset convolution at conv2's positions."""
+        if self.offset is None:
+            return None
+        offsets = memory.scratch(len(positions), self.offset.outputs)
+        with call.timed(f"{self.name}.offset", "offset") as row:
+            row.macs += self.offset(x, size, offsets, positions=positions, threads=call.threads)
+        return offsets
 
     def end_dense(self, call: _Call, memory: _Memory, second: _Second, out: Floats, size: Size) -> None:
         """Run conv2 and conv3 densely, band by band."""
         bands = list(_bands(size[0], size[1] * out.shape[1] * 4))
         buffer = memory.scratch(max(b - a for a, b in bands) * size[1], self.conv2.outputs)
+        follow = call.follow()
         for first, last in bands:
             here = slice(first * size[1], last * size[1])
             features = buffer[: here.stop - here.start]
             second.compact(here, features)
             with call.timed(f"{self.name}.conv3", "conv") as row:
                 row.macs += self.conv3(
-                    features, (last - first, size[1]), out[here], residual=out[here], relu=True, threads=call.threads
+                    features,
+                    (last - first, size[1]),
+                    out[here],
+                    residual=out[here],
+                    relu=True,
+                    follow=None if follow is None else follow.rows(here),
+                    threads=call.threads,
                 )
 
     def end_sharing(
@@ -674,22 +575,24 @@ class _Bottleneck(_Block):
         in_size: Size,
         out: Floats,
         size: Size,
-        mask: Floats,
+        samples: kernels.Samples,
     ) -> None:
         """Run conv2 and conv3 under one mask: conv3 on the samples, or densely after the fill."""
-        fill = self.fills[2]
+        fill, mask = self.fills[2], samples.mask
         layer = f"{self.name}.interpolation2"
         with call.timed(layer, "interpolation"):
             pairs = int(sparsity.neighbour_pairs(mask, None, fill.module.window))
             plan = sparsity.conv3_plan(
-                len(second.sampled), pairs, mask.size, self.conv3.geometry.channels, self.conv3.outputs, fill.linear
+                len(samples), pairs, mask.size, self.conv3.geometry.channels, self.conv3.outputs, fill.linear
             )
         if plan.on_samples:
-            self.end_on_samples(call, memory, second, fill, layer, out, size, mask)
+            self.end_on_samples(call, memory, second, fill, layer, out, size, samples)
             return
-        filled = self.fill_second(call, memory, second, x, in_size, size, mask, None)
+        filled = self.fill_second(call, memory, second, x, in_size, size, samples, None)
         with call.timed(f"{self.name}.conv3", "conv") as row:
-            row.macs += self.conv3(filled, size, out, residual=out, relu=True, threads=call.threads)
+            row.macs += self.conv3(
+                filled, size, out, residual=out, relu=True, follow=call.follow(), threads=call.threads
+            )
 
     def end_on_samples(
         self,
@@ -700,7 +603,7 @@ class _Bottleneck(_Block):
         layer: str,
         out: Floats,
         size: Size,
-        mask: Floats,
+        samples: kernels.Samples,
     ) -> None:
         """Run conv3 on conv2's rows and interpolate its output, adding bias, shortcut and ReLU in the same pass.
 
@@ -711,13 +614,13 @@ class _Bottleneck(_Block):
         bands = list(_bands(height, width * out.shape[1] * 4))
         radius = fill.window // 2
         with call.timed(layer, "interpolation"):
-            starts = np.searchsorted(second.sampled, np.arange(height + 1) * width).tolist()
-            held = len(second.sampled)
+            starts = samples.starts.tolist()
+            held = len(samples)
             if not nearest:
                 held = max(starts[last] - starts[max(0, first - 2 * radius)] for first, last in bands)
-            samples = kernels.SampleIndex(mask, fill.window, compact=True, sampled=second.sampled, ring=held)
-        scale = None if samples.gate is None else mask.reshape(-1)[second.sampled]
-        rows = memory.scratch(held, self.conv3.outputs)
+            index = kernels.SampleIndex(samples, fill.window, compact=True, ring=held, threads=call.threads)
+        scale = samples.scale
+        rows = memory.spaced(held, self.conv3.outputs)
         features = memory.scratch(max(starts[last] - starts[first] for first, last in bands), self.conv2.outputs)
         done = 0
         for first, last in bands:
@@ -738,8 +641,8 @@ class _Bottleneck(_Block):
             fill(
                 call,
                 layer,
-                mask,
-                samples,
+                samples.mask,
+                index,
                 rows,
                 out,
                 None,
@@ -747,6 +650,7 @@ class _Bottleneck(_Block):
                 bias=self.bias3,
                 residual=out,
                 relu=True,
+                follow=True,
             )
             done = ready
 
@@ -758,19 +662,18 @@ class _Bottleneck(_Block):
         x: Floats,
         in_size: Size,
         size: Size,
-        mask: Floats,
+        samples: kernels.Samples,
         read: Any | None,
     ) -> Floats:
         """Run conv2 and fill its map at the positions that are read (None: all)."""
         fill, layer = self.fills[2], f"{self.name}.interpolation2"
         with call.timed(layer, "interpolation"):
-            samples = kernels.SampleIndex(mask, fill.window, compact=True)
-        rows = memory.scratch(len(second.sampled), self.conv2.outputs)
-        scale = None if samples.gate is None else mask.reshape(-1)[second.sampled]
-        second.compact(slice(0, len(second.sampled)), rows, scale)
-        filled = memory.scratch(mask.size, self.conv2.outputs)
+            index = kernels.SampleIndex(samples, fill.window, compact=True, threads=call.threads)
+        rows = memory.scratch(len(samples), self.conv2.outputs)
+        second.compact(slice(0, len(samples)), rows, samples.scale)
+        filled = memory.scratch(samples.mask.size, self.conv2.outputs)
         source = self.source(2, x, in_size, size, self.conv2.outputs)
-        fill(call, layer, mask, samples, rows, filled, source, wanted=read)
+        fill(call, layer, samples.mask, index, rows, filled, source, wanted=read)
         return filled
 
     def end_with_own_mask(
@@ -782,26 +685,21 @@ class _Bottleneck(_Block):
         in_size: Size,
         out: Floats,
         size: Size,
-        mask2: Floats,
-        mask3: Floats,
+        samples2: kernels.Samples,
+        samples3: kernels.Samples,
     ) -> None:
         """Run conv3 at the samples of its own mask, on conv2's map filled where conv3 reads it."""
-        filled = self.fill_second(call, memory, second, x, in_size, size, mask2, mask3 > 0)
+        filled = self.fill_second(call, memory, second, x, in_size, size, samples2, samples3.mask > 0)
         fill, layer = self.fills[3], f"{self.name}.interpolation3"
         with call.timed(layer, "interpolation"):
-            samples = kernels.SampleIndex(mask3, fill.window, compact=True)
-        rows = memory.scratch(len(samples.sampled), self.conv3.outputs)
+            index = kernels.SampleIndex(samples3, fill.window, compact=True, threads=call.threads)
+        rows = memory.spaced(len(samples3), self.conv3.outputs)
         with call.timed(f"{self.name}.conv3", "conv") as row:
             row.macs += self.conv3(
-                filled,
-                size,
-                rows,
-                positions=samples.sampled,
-                threads=call.threads,
-                scale=None if samples.gate is None else mask3.reshape(-1)[samples.sampled],
+                filled, size, rows, positions=samples3.positions, threads=call.threads, scale=samples3.scale
             )
         source = self.source(3, x, in_size, size, self.conv3.outputs)
-        fill(call, layer, mask3, samples, rows, out, source, residual=out, relu=True)
+        fill(call, layer, samples3.mask, index, rows, out, source, residual=out, relu=True, follow=True)
 
 
 @dataclass
@@ -810,10 +708,8 @@ class _Second:
 
     owner: _Bottleneck
     call: _Call
-    memory: _Memory
     features: Floats
     size: Size
-    out_size: Size
     sampled: Positions
     offsets: Floats | None
 
@@ -856,47 +752,75 @@ class _BasicBlock(_Block):
         self.conv2 = _compile(block.conv2, block.bn2)
         self.places = _places(block.bn2)
 
-    def __call__(self, call: _Call, memory: _Memory, x: Floats, size: Size, stage: str) -> tuple[Floats, Size]:
+    def __call__(
+        self,
+        call: _Call,
+        memory: _Memory,
+        x: Floats,
+        size: Size,
+        stage: str,
+        following: _Masks | None,
+    ) -> tuple[Floats, Size]:
         """Run the block on ``x`` (H * W, C); the result takes the input's memory where shapes allow."""
         out_size = self.conv1.geometry.out_size(*size)
-        begun = self.begin(call, memory, x, size)
-        mask = begun.masks.get(2)
+        decided = self.masks.decide(call, memory, x, size)
+        call.expect(following, memory, out_size)
+        first, samples = self.first(call, memory, x, size, decided.get(1)), decided.get(2)
         geometry = self.conv2.geometry
         read = None
-        if begun.mask1 is not None:
+        if first.samples is not None:
             with call.timed(f"{self.name}.interpolation1", "interpolation"):
                 read = sparsity.positions_read(
-                    mask, geometry.kernel, geometry.stride, geometry.padding, geometry.dilation, out_size
+                    None if samples is None else samples.mask,
+                    geometry.kernel,
+                    geometry.stride,
+                    geometry.padding,
+                    geometry.dilation,
+                    out_size,
                 )
-        y = self.fill_first(begun, read)
+        y = self.fill_first(call, first, x, size, read)
         out = self.shortcut(call, memory, x, size, stage, out_size[0] * out_size[1])
-        if mask is None and self.places is not None:
-            rows = memory.scratch(out_size[0] * out_size[1], self.conv2.outputs)
-            with call.timed(f"{self.name}.conv2", "conv") as row:
-                row.macs += self.conv2(y, out_size, rows, threads=call.threads)
-                out[:, self.places] += rows
-                np.maximum(out, 0, out=out)
-            return out, out_size
-        if mask is None:
-            with call.timed(f"{self.name}.conv2", "conv") as row:
-                row.macs += self.conv2(y, out_size, out, residual=out, relu=True, threads=call.threads)
-            return out, out_size
+        if samples is None:
+            self.end_dense(call, memory, y, out, out_size)
+        else:
+            self.end_filled(call, memory, y, x, size, out, out_size, samples)
+        return out, out_size
+
+    def end_dense(self, call: _Call, memory: _Memory, y: Floats, out: Floats, size: Size) -> None:
+        """Run conv2 everywhere and add it to the shortcut."""
+        with call.timed(f"{self.name}.conv2", "conv") as row:
+            if self.places is None:
+                row.macs += self.conv2(
+                    y, size, out, residual=out, relu=True, follow=call.follow(), threads=call.threads
+                )
+                return
+            rows = memory.scratch(size[0] * size[1], self.conv2.outputs)
+            row.macs += self.conv2(y, size, rows, threads=call.threads)
+            out[:, self.places] += rows
+            np.maximum(out, 0, out=out)
+
+    def end_filled(
+        self,
+        call: _Call,
+        memory: _Memory,
+        y: Floats,
+        x: Floats,
+        in_size: Size,
+        out: Floats,
+        size: Size,
+        samples: kernels.Samples,
+    ) -> None:
+        """Run conv2 at its samples, interpolate its output and add it to the shortcut."""
         fill, layer = self.fills[2], f"{self.name}.interpolation2"
         with call.timed(layer, "interpolation"):
-            samples = kernels.SampleIndex(mask, fill.window, compact=True)
-        rows = memory.scratch(len(samples.sampled), self.conv2.outputs)
+            index = kernels.SampleIndex(samples, fill.window, compact=True, threads=call.threads)
+        rows = memory.spaced(len(samples), self.conv2.outputs)
         with call.timed(f"{self.name}.conv2", "conv") as row:
             row.macs += self.conv2(
-                y,
-                out_size,
-                rows,
-                positions=samples.sampled,
-                threads=call.threads,
-                scale=None if samples.gate is None else mask.reshape(-1)[samples.sampled],
+                y, size, rows, positions=samples.positions, threads=call.threads, scale=samples.scale
             )
-        source = self.source(2, x, size, out_size, self.conv2.outputs)
-        fill(call, layer, mask, samples, rows, out, source, residual=out, relu=True)
-        return out, out_size
+        source = self.source(2, x, in_size, size, self.conv2.outputs)
+        fill(call, layer, samples.mask, index, rows, out, source, residual=out, relu=True, follow=True)
 
 
 class _Stem:
@@ -1051,11 +975,12 @@ class Engine:
         x, size = self._stem(call, self._memory, image)
         self._memory.release()
         stages = {}
+        followers = iter([b.masks for _, blocks in self._stages for b in blocks][1:])
         for name, blocks in self._stages:
             for index, block in enumerate(blocks):
                 if index == 0 and block.downsample is None:
                     x = self._own_memory(x, name)
-                x, size = block(call, self._memory, x, size, name)
+                x, size = block(call, self._memory, x, size, name, next(followers, None))
                 self._memory.release()
             stages[name] = x.reshape(*size, -1)
         return Result(stages, call.tally, call.masks)
@@ -1083,6 +1008,7 @@ def _checked(image: object) -> Floats:
         raise ValueError(f"image has shape {image.shape}, expected (3, height, width)")
     if not image.flags.c_contiguous:
         raise ValueError(f"image with shape {image.shape} is not C-contiguous (strides {image.strides})")
-    if not np.isfinite(image).all():
+    # NaN and infinity survive a sum, which is one pass and no map of booleans.
+    if not np.isfinite(image.sum()) and not np.isfinite(image).all():
         raise ValueError(f"image with shape {image.shape} holds NaN or infinity")
     return image

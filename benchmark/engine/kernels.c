@@ -2,6 +2,7 @@
  * kernels_isa.h, included here once per instruction set; nothing in this file depends on the CPU it is built on. */
 #include "kernels.h"
 
+#include <float.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -44,7 +45,6 @@
 #define BLEND_REACH 5
 #define BLEND_LANES 16
 #define MAX_WINDOW 15
-#define NARROW_TILE 6
 
 typedef struct {
     int taps, length, outputs, relu;
@@ -204,6 +204,7 @@ static int64_t collect_avx512(const saibench_blend_args *a, const blend_tables *
 #define VW 16
 #define TILE 7
 #define PANEL_VECTORS 4
+#define NARROW_TILE 6
 #define NARROW_VECTORS 2
 #define BLEND_VECTORS 16
 #define VZERO() _mm512_setzero_ps()
@@ -247,6 +248,7 @@ static inline float sum_avx2(__m256 v)
 #define VW 8
 #define TILE 6
 #define PANEL_VECTORS 2
+#define NARROW_TILE 6
 #define NARROW_VECTORS 3
 #define BLEND_VECTORS 8
 #define VZERO() _mm256_setzero_ps()
@@ -335,6 +337,7 @@ ALWAYS_INLINE quad quad_mul(quad a, quad b) { return quad_fma(a, b, quad_set(0.0
 #define VW 4
 #define TILE 4
 #define PANEL_VECTORS 2
+#define NARROW_TILE 6
 #define NARROW_VECTORS 5
 #define BLEND_VECTORS 4
 #define VZERO() quad_set(0.0f)
@@ -495,6 +498,47 @@ static int block_size(int n, int limit, int threads)
     return size < 7 ? 7 : size > limit ? limit : size;
 }
 
+/* Work in order of position, a contiguous share for each thread: what one thread wrote in one call it mostly reads in
+ * the next, out of its own L2. A thread that has finished its share helps the others with theirs. */
+#define MAX_SHARES 256
+typedef struct {
+    int next, end;
+    char apart[56]; /* one cache line each */
+} share;
+
+static void share_out(share *shares, int threads, int count)
+{
+    for (int t = 0; t < threads; t++) {
+        shares[t].next = (int)((int64_t)count * t / threads);
+        shares[t].end = (int)((int64_t)count * (t + 1) / threads);
+    }
+}
+
+/* The next piece of work for a thread, or -1. */
+static int take(share *shares, int threads, int thread)
+{
+    for (int k = 0; k < threads; k++) {
+        share *s = shares + (thread + k) % threads;
+        int piece;
+#ifdef _OPENMP
+#pragma omp atomic capture
+#endif
+        piece = s->next++;
+        if (piece < s->end)
+            return piece;
+    }
+    return -1;
+}
+
+static int this_thread(void)
+{
+#ifdef _OPENMP
+    return omp_get_thread_num();
+#else
+    return 0;
+#endif
+}
+
 typedef struct {
     const saibench_geometry *g;
     const float *input, *packed, *bias;
@@ -503,9 +547,10 @@ typedef struct {
     int n;
     const float *offsets;
     float *out;
-    int scatter;
+    int out_stride, scatter;
     const float *residual, *scale;
     int relu, narrow;
+    const saibench_follow *follow;
 } conv_call;
 
 /* Bilinear corners of one position's taps; a corner outside the map has weight 0 and reads the zero row. */
@@ -565,6 +610,20 @@ static int scratch_make(scratch *s, int block, int taps, int length, int deform)
     return s->rows && s->residual && s->out && s->zeros && (!deform || (s->samples && s->corners));
 }
 
+/* Runs a narrow 1x1 convolution on n rows of `channels` floats. */
+static void run_follow(const saibench_follow *follow, const float *const *rows, float *const *out, int channels, int n)
+{
+    conv_job job;
+    memset(&job, 0, sizeof job);
+    job.taps = 1;
+    job.length = channels;
+    job.outputs = follow->outputs;
+    job.packed = follow->packed;
+    job.rows = rows;
+    job.out = out;
+    isa()->narrow(&job, n);
+}
+
 static void run_block(const conv_call *c, const scratch *s, int first, int n)
 {
     const int taps = saibench_taps(c->g), length = saibench_tap_length(c->g);
@@ -579,7 +638,7 @@ static void run_block(const conv_call *c, const scratch *s, int first, int n)
     }
     for (int i = 0; i < n; i++) {
         const size_t row = c->scatter && c->positions ? (size_t)c->positions[first + i] : (size_t)(first + i);
-        s->out[i] = c->out + row * c->outputs;
+        s->out[i] = c->out + row * c->out_stride;
         if (c->residual)
             s->residual[i] = c->residual + row * c->outputs;
     }
@@ -597,18 +656,28 @@ static void run_block(const conv_call *c, const scratch *s, int first, int n)
         isa()->narrow(&job, n);
     else
         isa()->conv(&job, n);
+    if (c->follow) {
+        for (int i = 0; i < n; i++) {
+            s->rows[i] = s->out[i];
+            s->out[i] = c->follow->out + (s->rows[i] - c->out) / c->out_stride * c->follow->outputs;
+        }
+        run_follow(c->follow, s->rows, s->out, c->outputs, n);
+    }
 }
 
 static int run_conv(const conv_call *c, int threads)
 {
     const int taps = saibench_taps(c->g), length = saibench_tap_length(c->g);
     int limit = BLOCK, block, failed = 0;
+    share shares[MAX_SHARES];
     if (c->offsets) {
         limit = SAMPLES / (taps * length) / 7 * 7;
         limit = limit < 14 ? 14 : limit > BLOCK ? BLOCK : limit;
     }
     isa();
+    threads = threads > MAX_SHARES ? MAX_SHARES : threads;
     block = block_size(c->n, limit, threads);
+    share_out(shares, threads, (c->n + block - 1) / block);
 #ifdef _OPENMP
 #pragma omp parallel num_threads(threads) reduction(| : failed)
 #endif
@@ -616,12 +685,10 @@ static int run_conv(const conv_call *c, int threads)
         const unsigned arithmetic = flush_subnormals();
         scratch s;
         failed = !scratch_make(&s, block, taps, length, c->offsets != NULL);
-#ifdef _OPENMP
-#pragma omp for schedule(dynamic, 1)
-#endif
-        for (int first = 0; first < c->n; first += block)
-            if (!failed)
-                run_block(c, &s, first, c->n - first < block ? c->n - first : block);
+        for (int piece; !failed && (piece = take(shares, threads, this_thread())) >= 0;) {
+            const int first = piece * block;
+            run_block(c, &s, first, c->n - first < block ? c->n - first : block);
+        }
         scratch_free(&s);
         restore_arithmetic(arithmetic);
     }
@@ -629,17 +696,18 @@ static int run_conv(const conv_call *c, int threads)
 }
 
 int saibench_conv(const saibench_geometry *g, const float *input, const float *packed, const float *bias, int outputs,
-                  const int32_t *positions, int n, float *out, int scatter, const float *residual,
-                  const float *scale, int relu, int threads)
+                  const int32_t *positions, int n, float *out, int out_stride, int scatter, const float *residual,
+                  const float *scale, int relu, const saibench_follow *follow, int threads)
 {
-    const conv_call c = {g, input, packed, bias, outputs, positions, n, NULL, out, scatter, residual, scale, relu, 0};
+    const conv_call c = {g,   input,      packed,  bias,     outputs, positions, n, NULL,
+                         out, out_stride, scatter, residual, scale,   relu,      0, follow};
     return run_conv(&c, threads);
 }
 
 int saibench_narrow(const saibench_geometry *g, const float *input, const float *packed, const float *bias,
                     int outputs, const int32_t *positions, int n, float *out, int scatter, int threads)
 {
-    const conv_call c = {g, input, packed, bias, outputs, positions, n, NULL, out, scatter, NULL, NULL, 0, 1};
+    const conv_call c = {g, input, packed, bias, outputs, positions, n, NULL, out, outputs, scatter, NULL, NULL, 0, 1, NULL};
     return run_conv(&c, threads);
 }
 
@@ -647,42 +715,132 @@ int saibench_deform(const saibench_geometry *g, const float *input, const float 
                     int outputs, const int32_t *positions, int n, const float *offsets, float *out, int scatter,
                     const float *scale, int relu, int threads)
 {
-    const conv_call c = {g, input, packed, bias, outputs, positions, n, offsets, out, scatter, NULL, scale, relu, 0};
+    const conv_call c = {g,   input,   packed,  bias, outputs, positions, n, offsets,
+                         out, outputs, scatter, NULL, scale,   relu,      0, NULL};
     return run_conv(&c, threads);
 }
 
-void saibench_mask_logits(const saibench_geometry *g, const float *products, int columns, int first, float bias,
-                          int row0, int row1, float *logits, int threads)
+/* Logits of one output row. */
+static void mask_row(const saibench_geometry *g, const float *products, int columns, int first, float bias, int oy,
+                     float *line)
+{
+    for (int ox = 0; ox < g->out_width; ox++)
+        line[ox] = bias;
+    for (int t = 0; t < g->kernel_h * g->kernel_w; t++) {
+        const int y = oy * g->stride - g->padding + t / g->kernel_w * g->dilation;
+        const int shift = t % g->kernel_w * g->dilation - g->padding;
+        const int begin = shift < 0 ? (g->stride - 1 - shift) / g->stride : 0;
+        const int end = shift >= g->width ? 0 : (g->width - 1 - shift) / g->stride + 1;
+        const float *p;
+        if (y < 0 || y >= g->height)
+            continue;
+        p = products + ((ptrdiff_t)y * g->width + shift) * columns + first + t;
+        for (int ox = begin; ox < end && ox < g->out_width; ox++)
+            line[ox] += p[(ptrdiff_t)ox * g->stride * columns];
+    }
+}
+
+void saibench_mask(const saibench_geometry *g, const float *products, int columns, int first, float bias,
+                   int out_height, int decide, const float *threshold, int grid, float *out, int threads)
 {
 #ifdef _OPENMP
 #pragma omp parallel for num_threads(threads)
 #endif
-    for (int oy = row0; oy < row1; oy++) {
-        float *line = logits + (size_t)oy * g->out_width;
+    for (int oy = 0; oy < out_height; oy++) {
+        float *line = out + (size_t)oy * g->out_width;
+        const float *limit = threshold ? threshold + (size_t)oy * g->out_width : NULL;
+        mask_row(g, products, columns, first, bias, oy, line);
+        if (!decide)
+            continue;
         for (int ox = 0; ox < g->out_width; ox++)
-            line[ox] = bias;
-        for (int t = 0; t < g->kernel_h * g->kernel_w; t++) {
-            const int y = oy * g->stride - g->padding + t / g->kernel_w * g->dilation;
-            const int shift = t % g->kernel_w * g->dilation - g->padding;
-            const int begin = shift < 0 ? (g->stride - 1 - shift) / g->stride : 0;
-            const int end = shift >= g->width ? 0 : (g->width - 1 - shift) / g->stride + 1;
-            const float *p;
-            if (y < 0 || y >= g->height)
-                continue;
-            p = products + ((ptrdiff_t)y * g->width + shift) * columns + first + t;
-            for (int ox = begin; ox < end && ox < g->out_width; ox++)
-                line[ox] += p[(ptrdiff_t)ox * g->stride * columns];
-        }
+            line[ox] = line[ox] > (limit ? limit[ox] : 0.0f) ? 1.0f : 0.0f;
+        if (grid && oy % grid == 0)
+            for (int ox = 0; ox < g->out_width; ox += grid)
+                line[ox] = 1.0f;
     }
     (void)threads;
 }
 
-int64_t saibench_blend(const saibench_blend_args *a, const uint8_t *wanted, int row0, int row1, int threads)
+int saibench_count_samples(const float *mask, int height, int width, int32_t *starts, int threads)
+{
+    int fractions = 0, invalid = 0;
+#ifdef _OPENMP
+#pragma omp parallel for num_threads(threads) reduction(| : fractions, invalid)
+#endif
+    for (int y = 0; y < height; y++) {
+        const float *line = mask + (size_t)y * width;
+        int32_t count = 0;
+        for (int x = 0; x < width; x++) {
+            const float m = line[x];
+            count += m > 0.0f;
+            fractions |= m != 0.0f && m != 1.0f;
+            invalid |= !(m >= 0.0f && m <= FLT_MAX);
+        }
+        starts[y + 1] = count;
+    }
+    starts[0] = 0;
+    for (int y = 0; y < height; y++)
+        starts[y + 1] += starts[y];
+    (void)threads;
+    return invalid ? -1 : !fractions;
+}
+
+void saibench_list_samples(const float *mask, int height, int width, const int32_t *starts, int32_t *positions,
+                           int threads)
+{
+#ifdef _OPENMP
+#pragma omp parallel for num_threads(threads)
+#endif
+    for (int y = 0; y < height; y++) {
+        int32_t *next = positions + starts[y];
+        for (int32_t p = y * width; p < (y + 1) * width; p++)
+            if (mask[p] > 0.0f)
+                *next++ = p;
+    }
+    (void)threads;
+}
+
+void saibench_index_samples(const int32_t *positions, const int32_t *starts, int height, int width, int radius,
+                            int ring, int32_t *index, int threads)
+{
+    const int padded = width + 2 * radius;
+#ifdef _OPENMP
+#pragma omp parallel for num_threads(threads)
+#endif
+    for (int y = -radius; y < height + radius; y++) {
+        int32_t *line = index + (size_t)(y + radius) * padded;
+        memset(line, 0xff, sizeof(int32_t) * padded);
+        if (y < 0 || y >= height)
+            continue;
+        for (int32_t i = starts[y]; i < starts[y + 1]; i++)
+            line[positions[i] - y * width + radius] = ring ? i % ring : positions[i];
+    }
+    (void)threads;
+}
+
+/* Runs the follower on the rows of one tile of a map. */
+static void follow_tile(const saibench_follow *follow, const saibench_blend_args *a, int y0, int y1, int x0, int x1)
+{
+    const float *rows[BLEND_ROWS * BLEND_COLUMNS];
+    float *out[BLEND_ROWS * BLEND_COLUMNS];
+    int n = 0;
+    for (int y = y0; y < y1; y++)
+        for (int x = x0; x < x1; x++, n++) {
+            const size_t p = (size_t)y * a->width + x;
+            rows[n] = a->out + p * a->channels;
+            out[n] = follow->out + p * follow->outputs;
+        }
+    run_follow(follow, rows, out, a->channels, n);
+}
+
+int64_t saibench_blend(const saibench_blend_args *a, const uint8_t *wanted, int row0, int row1,
+                       const saibench_follow *follow, int threads)
 {
     const int across = (a->width + BLEND_COLUMNS - 1) / BLEND_COLUMNS;
     const int down = (row1 - row0 + BLEND_ROWS - 1) / BLEND_ROWS;
     const int spare = BLEND_LANES - a->window;
     blend_tables tables;
+    share shares[MAX_SHARES];
     int64_t pairs = 0;
     memset(&tables, 0, sizeof tables);
     tables.reach = spare < BLEND_REACH ? spare : BLEND_REACH;
@@ -691,19 +849,20 @@ int64_t saibench_blend(const saibench_blend_args *a, const uint8_t *wanted, int 
         memcpy(tables.den[i] + BLEND_LANES, a->den + i * a->window, sizeof(float) * a->window);
     }
     isa();
+    threads = threads > MAX_SHARES ? MAX_SHARES : threads;
+    share_out(shares, threads, across * down);
 #ifdef _OPENMP
 #pragma omp parallel num_threads(threads) reduction(+ : pairs)
 #endif
     {
         const unsigned arithmetic = flush_subnormals();
-#ifdef _OPENMP
-#pragma omp for schedule(dynamic, 1)
-#endif
-        for (int tile = 0; tile < across * down; tile++) {
+        for (int tile; (tile = take(shares, threads, this_thread())) >= 0;) {
             const int y0 = row0 + tile / across * BLEND_ROWS, x0 = tile % across * BLEND_COLUMNS;
             const int y1 = y0 + BLEND_ROWS < row1 ? y0 + BLEND_ROWS : row1;
             const int x1 = x0 + BLEND_COLUMNS < a->width ? x0 + BLEND_COLUMNS : a->width;
             pairs += isa()->blend(a, &tables, wanted, y0, y1, x0, x1);
+            if (follow)
+                follow_tile(follow, a, y0, y1, x0, x1);
         }
         restore_arithmetic(arithmetic);
     }

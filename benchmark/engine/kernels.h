@@ -37,13 +37,21 @@ void saibench_pack(const float *weights, int outputs, int depth, float *packed);
 size_t saibench_narrow_size(int outputs, int depth);
 void saibench_narrow_pack(const float *weights, int outputs, int depth, float *packed);
 
-/* Convolution at `n` positions (NULL: positions 0 .. n-1). `bias` is padded to a whole panel (as long as
+/* A narrow 1x1 convolution that follows on rows that are just finished, while they are in cache: `out` has `outputs`
+ * floats for each row of the map that it follows. */
+typedef struct {
+    const float *packed;
+    int outputs;
+    float *out;
+} saibench_follow;
+
+/* Convolution at `n` positions (NULL: positions 0 .. n-1). Rows of `out` are `out_stride` floats apart. `bias` is padded to a whole panel (as long as
  * saibench_bias_size). Position i is written to row i of `out`, or to row positions[i] when `scatter`; `residual`
- * has the same rows as `out`. out = scale[i] * relu(conv + bias + residual), each part optional. */
+ * has the same rows as `out`. out = scale[i] * relu(conv + bias + residual), each part optional; so is `follow`. */
 size_t saibench_bias_size(int outputs);
 int saibench_conv(const saibench_geometry *g, const float *input, const float *packed, const float *bias, int outputs,
-                  const int32_t *positions, int n, float *out, int scatter, const float *residual,
-                  const float *scale, int relu, int threads);
+                  const int32_t *positions, int n, float *out, int out_stride, int scatter, const float *residual,
+                  const float *scale, int relu, const saibench_follow *follow, int threads);
 
 /* The same with few outputs and no epilogue: out (n, outputs), bias optional (not padded). */
 int saibench_narrow(const saibench_geometry *g, const float *input, const float *packed, const float *bias,
@@ -55,18 +63,32 @@ int saibench_deform(const saibench_geometry *g, const float *input, const float 
                     const float *scale, int relu, int threads);
 
 /* Sums the shifted taps of a mask convolution: products (H*W, columns) holds, for each input position, one product
- * per tap; logits of output rows [row0, row1). `first` is the column of the mask's tap 0. */
-void saibench_mask_logits(const saibench_geometry *g, const float *products, int columns, int first, float bias,
-                          int row0, int row1, float *logits, int threads);
+ * per tap; `first` is the column of the mask's tap 0. Gives the logits (out_height, out_width) or, if `decide`, 1 where
+ * a logit exceeds its threshold (NULL: 0) and on every `grid`-th row and column (0: none), else 0. */
+void saibench_mask(const saibench_geometry *g, const float *products, int columns, int first, float bias,
+                   int out_height, int decide, const float *threshold, int grid, float *out, int threads);
+
+/* Counts the sampled (> 0) positions of a mask (H, W): starts (H + 1) gets the number before each row. Returns 1 if all
+ * values are 0 or 1, 0 if not, -1 if one is negative, infinite or no number. */
+int saibench_count_samples(const float *mask, int height, int width, int32_t *starts, int threads);
+/* Lists them in order into positions (starts[H]). */
+void saibench_list_samples(const float *mask, int height, int width, const int32_t *starts, int32_t *positions,
+                           int threads);
+/* Fills index (H + 2 * radius, W + 2 * radius) with each sampled position's row, else -1: the position itself, or its
+ * number in order modulo `ring` (0: its position). */
+void saibench_index_samples(const int32_t *positions, const int32_t *starts, int height, int width, int radius,
+                            int ring, int32_t *index, int threads);
 
 /* Interpolation and the end of a block: for each position of rows [row0, row1) that is `wanted` (a map; NULL: all)
  *     out = relu(own + (1 - M) * sum_q num(q) * rows(q) / (sum_q den(q) * M(q) + eps) + bias + residual)
  * over the sampled positions q of the window. `index` (H + window - 1, W + window - 1) holds the row of each sampled
  * position or -1, with a border of -1; `gate` is M with the same border, or NULL for a 0/1 mask; `rows` already carry
- * the factor M. `nearest`, if given, names the one row that fills a position, with weight 1, instead of the window.
- * num == NULL and nearest == NULL fill with zeros; `squared` multiplies `own` by M once more (eq. 4 in eq. 5). Returns the number of (position, neighbour) pairs summed. */
+ * the factor M and are `row_stride` floats apart. `nearest`, if given, names the one row that fills a position, with weight 1, instead of the window.
+ * num == NULL and nearest == NULL fill with zeros; `squared` multiplies `own` by M once more (eq. 4 in eq. 5).
+ * `follow`, if given, runs on all positions of the rows, so nothing but all may then be wanted. Returns the number of
+ * (position, neighbour) pairs summed. */
 typedef struct {
-    int width, window, channels;
+    int width, window, channels, row_stride;
     const int32_t *index;
     const float *gate, *num, *den;
     const int32_t *nearest;
@@ -75,7 +97,8 @@ typedef struct {
     float *out;
     int relu, squared;
 } saibench_blend_args;
-int64_t saibench_blend(const saibench_blend_args *a, const uint8_t *wanted, int row0, int row1, int threads);
+int64_t saibench_blend(const saibench_blend_args *a, const uint8_t *wanted, int row0, int row1,
+                       const saibench_follow *follow, int threads);
 
 /* Max pooling with implicit -inf border, out rows [row0, row1) of (out_height, out_width, C); `input` holds the input
  * map from row `input_row0` on. */

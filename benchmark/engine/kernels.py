@@ -91,7 +91,16 @@ def _fits(shape: tuple[int, ...], wanted: tuple[int | None, ...]) -> bool:
     return len(shape) == len(wanted) and all(w is None or s == w for s, w in zip(shape, wanted, strict=True))
 
 
-def _floats(name: str, array: object, shape: tuple[int | None, ...]) -> Floats:
+def row_distance(channels: int) -> int:
+    """Return how many floats apart rows of that many channels should lie that an interpolation reads.
+
+    Rows whose distance is a multiple of 4096 bytes (or half of it) put the same channel of each into one or two sets
+    of a first-level cache, which hold 8 to 12 lines each; an interpolation reads more rows than that at once.
+    """
+    return channels if channels % 512 else channels + 16
+
+
+def _typed(name: str, array: object, shape: tuple[int | None, ...]) -> Floats:
     if not isinstance(array, np.ndarray) or (array.dtype is not _FLOAT32 and array.dtype != _FLOAT32):
         kind = array.dtype if isinstance(array, np.ndarray) else type(array).__name__
         raise TypeError(f"{name} must be a float32 array, not {kind}")
@@ -99,9 +108,25 @@ def _floats(name: str, array: object, shape: tuple[int | None, ...]) -> Floats:
     if array.shape != shape and not _fits(array.shape, shape):
         wanted = tuple("any" if w is None else w for w in shape)
         raise ValueError(f"{name} has shape {array.shape}, expected {wanted}")
-    if not array.flags.c_contiguous:
-        raise ValueError(f"{name} with shape {array.shape} is not C-contiguous (strides {array.strides})")
     return array
+
+
+def _floats(name: str, array: object, shape: tuple[int | None, ...]) -> Floats:
+    checked = _typed(name, array, shape)
+    if not checked.flags.c_contiguous:
+        raise ValueError(f"{name} with shape {checked.shape} is not C-contiguous (strides {checked.strides})")
+    return checked
+
+
+def _rows(name: str, array: object, shape: tuple[int | None, int | None]) -> Floats:
+    """Check rows of which each is contiguous; they may lie further apart than they are long."""
+    checked = _typed(name, array, shape)
+    apart, step = checked.strides
+    if not checked.flags.c_contiguous and (step != 4 or apart % 4 or apart < 4 * checked.shape[1]):
+        raise ValueError(
+            f"{name} with shape {checked.shape} has rows that are not contiguous (strides {(apart, step)})"
+        )
+    return checked
 
 
 def _ints(name: str, array: object, below: int, at_least: int = 0, shape: tuple[int, ...] | None = None) -> Positions:
@@ -223,6 +248,7 @@ class Convolution:
         scale: Floats | None = None,
         relu: bool = False,
         with_bias: bool = True,
+        follow: Follow | None = None,
         threads: int = 1,
     ) -> int:
         """Compute ``scale * relu(conv(x) + bias + residual)`` at the listed positions.
@@ -235,7 +261,7 @@ class Convolution:
             (H, W) of the input map, without border.
         out
             ``(n, C_out)``: row i is position ``positions[i]``; with ``scatter``, the whole output map, of which only
-            the listed rows are written.
+            the listed rows are written. Rows are contiguous, but may lie further apart than they are long.
         positions
             Output positions, ``(n,)`` int32; None for all of them, in order.
         residual
@@ -244,6 +270,8 @@ class Convolution:
             ``(n,)``, one factor per listed position.
         with_bias
             False leaves the bias out (the caller adds it after the interpolation).
+        follow
+            Mask products of ``out``, computed row by row as its rows are finished.
 
         Returns
         -------
@@ -252,7 +280,7 @@ class Convolution:
         """
         n, rows = _listed(self.geometry, size, positions, scatter)
         x = _floats("x", x, (self.geometry.in_rows(*size), self.geometry.channels))
-        out = _floats("out", out, (rows, self.outputs))
+        out = _rows("out", out, (rows, self.outputs))
         if residual is not None:
             residual = _floats("residual", residual, (rows, self.outputs)).reshape(-1)
         if scale is not None:
@@ -265,11 +293,12 @@ class Convolution:
             self.outputs,
             positions,
             n,
-            out.reshape(-1),
+            out,
             scatter,
             residual,
             scale,
             relu,
+            None if follow is None else follow.bound(out),
             _threads(threads),
         )
         return n * self.macs_per_position
@@ -329,8 +358,8 @@ class NarrowConvolution:
         self.geometry = geometry
         self.outputs = rows.shape[0]
         self.macs_per_position = rows.size
-        self._packed = empty(_kernels.narrow_size(*rows.shape))
-        _kernels.narrow_pack(rows, self._packed)
+        self.packed = empty(_kernels.narrow_size(*rows.shape))
+        _kernels.narrow_pack(rows, self.packed)
         self._bias = None if bias is None else _floats("bias", bias, (self.outputs,)).copy()
 
     def __call__(
@@ -350,7 +379,7 @@ class NarrowConvolution:
         _kernels.narrow(
             _bound(self.geometry, *size),
             x.reshape(-1),
-            self._packed,
+            self.packed,
             self._bias,
             self.outputs,
             positions,
@@ -394,49 +423,91 @@ class MaskConvolution:
         """Products per input position."""
         return self._products.outputs
 
-    def products(
-        self, x: Floats, size: tuple[int, int], out: Floats, *, rows: tuple[int, int] | None = None, threads: int = 1
-    ) -> None:
-        """Compute the products of input rows ``[rows[0], rows[1])`` (all by default) into ``out`` (H * W, columns)."""
-        first, last = rows or (0, size[0])
-        if not 0 <= first <= last <= size[0]:
-            raise ValueError(f"rows {rows} of a map of height {size[0]}")
-        x = _floats("x", x, (size[0] * size[1], self._products.geometry.channels))
-        out = _floats("out", out, (size[0] * size[1], self.columns))
-        here = slice(first * size[1], last * size[1])
-        if last > first:
-            self._products(x[here], (last - first, size[1]), out[here], threads=threads)
+    def products(self, x: Floats, size: tuple[int, int], out: Floats, *, threads: int = 1) -> None:
+        """Compute the products of a map ``x`` (H * W, C) into ``out`` (H * W, columns)."""
+        self._products(x, size, out, threads=threads)
+
+    def follow(self, out: Floats) -> Follow:
+        """Return what computes the products into ``out`` as another kernel finishes the rows of the map."""
+        return Follow(self._products, _floats("products", out, (None, self.columns)))
 
     def logits(
+        self, which: int, products: Floats, size: tuple[int, int], out: Floats | None = None, *, threads: int = 1
+    ) -> Floats:
+        """Sum one mask's products into its logits, (H_out, W_out)."""
+        return self._mask(which, products, size, out, None, 0, False, threads)
+
+    def decide(
         self,
         which: int,
         products: Floats,
         size: tuple[int, int],
-        out: Floats,
+        threshold: Floats | None = None,
         *,
-        rows: tuple[int, int] | None = None,
+        grid: int | None = None,
         threads: int = 1,
-    ) -> int:
-        """Sum one mask's products into output rows ``rows`` of ``out`` (H_out, W_out); return the mask's MACs."""
+    ) -> Floats:
+        """Return the hard mask, (H_out, W_out): 1 where the logit exceeds ``threshold`` (None: 0), else 0.
+
+        With ``grid``, every ``grid``-th row and column is sampled whatever its logit.
+        """
+        if grid is not None and grid < 1:
+            raise ValueError(f"grid must be at least 1, not {grid}")
+        return self._mask(which, products, size, None, threshold, grid or 0, True, threads)
+
+    def macs(self, which: int, size: tuple[int, int]) -> int:
+        """Return one mask's multiply-accumulates on a map of this size."""
         geometry = self.geometries[which]
-        out_size = geometry.out_size(*size)
-        first, last = rows or (0, out_size[0])
-        if not 0 <= first <= last <= out_size[0]:
-            raise ValueError(f"rows {rows} of a map of height {out_size[0]}")
+        height, width = geometry.out_size(*size)
+        return height * width * geometry.kernel**2 * geometry.channels
+
+    def _mask(
+        self,
+        which: int,
+        products: Floats,
+        size: tuple[int, int],
+        out: Floats | None,
+        threshold: Floats | None,
+        grid: int,
+        decide: bool,
+        threads: int,
+    ) -> Floats:
+        out_size = self.geometries[which].out_size(*size)
         products = _floats("products", products, (size[0] * size[1], self.columns))
-        out = _floats("out", out, out_size)
-        _kernels.mask_logits(
-            _bound(geometry, *size),
+        out = empty(*out_size) if out is None else _floats("out", out, out_size)
+        if threshold is not None:
+            threshold = _floats("threshold", threshold, out_size).reshape(-1)
+        _kernels.mask(
+            _bound(self.geometries[which], *size),
             products.reshape(-1),
             self.columns,
             int(self._firsts[which]),
             self.biases[which],
-            first,
-            last,
+            out_size[0],
+            decide,
+            threshold,
+            grid,
             out.reshape(-1),
             _threads(threads),
         )
-        return (last - first) * out_size[1] * geometry.kernel**2 * geometry.channels
+        return out
+
+
+class Follow:
+    """Mask products that another kernel computes of the rows that it has just finished, while they are in cache."""
+
+    def __init__(self, convolution: NarrowConvolution, out: Floats) -> None:
+        self._convolution = convolution
+        self.out = out
+
+    def rows(self, which: slice) -> Follow:
+        """Return the same for a part of the map's rows."""
+        return Follow(self._convolution, self.out[which])
+
+    def bound(self, finished: Floats) -> object:
+        """Check against the map that is finished, ``(rows, C)``, and return what the compiled kernels take."""
+        _floats("the map that mask products follow", finished, (len(self.out), self._convolution.geometry.channels))
+        return _kernels.Follow(self._convolution.packed, self._convolution.outputs, self.out.reshape(-1))
 
 
 def _listed(geometry: Geometry, size: tuple[int, int], positions: Positions | None, scatter: bool) -> tuple[int, int]:
@@ -451,58 +522,85 @@ def _listed(geometry: Geometry, size: tuple[int, int], positions: Positions | No
     return n, whole if scatter else n
 
 
+class Samples:
+    """The sampled positions of a mask, listed.
+
+    Parameters
+    ----------
+    mask
+        ``(H, W)`` float32: 0 where nothing is computed, else M (1, or a gate's value).
+
+    Attributes
+    ----------
+    mask
+        The mask.
+    positions
+        Its sampled positions in order, int32.
+    starts
+        ``(H + 1,)`` int32: how many are sampled before each row.
+    binary
+        Whether all values are 0 or 1.
+    """
+
+    def __init__(self, mask: Floats, *, threads: int = 1) -> None:
+        require()
+        mask = _floats("mask", mask, (None, None))
+        if mask.size == 0:
+            raise ValueError(f"mask of shape {mask.shape} is empty")
+        self.mask = mask
+        self.starts = np.empty(mask.shape[0] + 1, dtype=np.int32)
+        kind = _kernels.count_samples(mask, self.starts, _threads(threads))
+        if kind < 0:
+            raise ValueError(f"mask of shape {mask.shape} holds NaN, infinity or negative values")
+        self.binary = kind == 1
+        self.positions = np.empty(self.starts[-1], dtype=np.int32)
+        _kernels.list_samples(mask, self.starts, self.positions, threads)
+
+    def __len__(self) -> int:
+        """Return the number of sampled positions."""
+        return len(self.positions)
+
+    @property
+    def scale(self) -> Floats | None:
+        """M at the sampled positions; None if it is 1 at all of them."""
+        return None if self.binary else self.mask.reshape(-1)[self.positions]
+
+
 class SampleIndex:
     """Where the rows of a mask's sampled positions are, with the border that a window needs.
 
     Parameters
     ----------
-    mask
-        ``(H, W)`` float32: 0 where nothing was computed, else M (1, or a gate's value).
+    samples
+        The sampled positions.
     window
         Odd window of the interpolation.
     compact
         Rows are numbered in order of position (True), or by the position itself (False).
-    sampled
-        The sampled positions in order, if the caller has them already.
     ring
         Compact rows are numbered modulo this many: the caller keeps only the rows around what it fills.
     """
 
     def __init__(
-        self,
-        mask: Floats,
-        window: int,
-        *,
-        compact: bool,
-        sampled: Positions | None = None,
-        ring: int | None = None,
+        self, samples: Samples, window: int, *, compact: bool, ring: int | None = None, threads: int = 1
     ) -> None:
-        mask = _floats("mask", mask, (None, None))
-        if mask.size == 0:
-            raise ValueError(f"mask of shape {mask.shape} is empty")
-        if not mask.min() >= 0 or not mask.max() < np.inf:
-            raise ValueError(f"mask of shape {mask.shape} holds NaN, infinity or negative values")
         if window % 2 != 1 or not 1 <= window <= WINDOW_LIMIT:
             raise ValueError(f"window must be odd and at most {WINDOW_LIMIT}, not {window}")
         radius = window // 2
+        mask = samples.mask
         self.window = window
         self.size = mask.shape
-        if sampled is None:
-            sampled = np.flatnonzero(mask).astype(np.int32)
-        self.sampled = _ints("sampled", sampled, mask.size)
-        padded = (mask.shape[0] + 2 * radius, mask.shape[1] + 2 * radius)
-        self.index = np.full(padded, -1, dtype=np.int32)
-        numbers = self.sampled
         self.rows = mask.size
         if compact:
-            self.rows = len(sampled) if ring is None else ring
-            numbers = np.arange(len(sampled), dtype=np.int32)
-            if self.rows < len(sampled):
-                numbers %= np.int32(self.rows)
-        y, x = np.divmod(self.sampled, np.int32(mask.shape[1]))
-        self.index.reshape(-1)[(y + radius) * padded[1] + x + radius] = numbers
+            self.rows = len(samples) if ring is None else ring
+        padded = (mask.shape[0] + 2 * radius, mask.shape[1] + 2 * radius)
+        self.index = np.empty(padded, dtype=np.int32)
+        number_modulo = max(self.rows, 1) if compact else 0
+        _kernels.index_samples(
+            samples.positions, samples.starts, mask.shape[1], radius, number_modulo, self.index, _threads(threads)
+        )
         self.gate: Floats | None = None
-        if (mask.reshape(-1)[self.sampled] != 1.0).any():
+        if not samples.binary:
             self.gate = np.zeros(padded, dtype=np.float32)
             self.gate[radius : radius + mask.shape[0], radius : radius + mask.shape[1]] = mask
 
@@ -522,6 +620,7 @@ def blend(
     relu: bool = False,
     squared: bool = False,
     epsilon: float = EPSILON,
+    follow: Follow | None = None,
     threads: int = 1,
 ) -> int:
     """Fill positions from the sampled rows around them, and end the block there.
@@ -535,7 +634,7 @@ def blend(
     samples
         Index of the sampled positions.
     rows
-        Their rows, already multiplied by M: ``(samples.rows, C)``.
+        Their rows, already multiplied by M: ``(samples.rows, C)``, perhaps further apart than they are long.
     out
         ``(H * W, C)``; only the wanted rows are written. May be ``rows`` itself for a 0/1 mask with rows by position.
     numerator, denominator
@@ -550,6 +649,8 @@ def blend(
         ``(H * W, C)``, may be ``out``.
     squared
         Multiply a sampled position's own row by M once more, as the paper's eqs. 4 and 5 do to the letter.
+    follow
+        Mask products of ``out``, computed as its positions are finished; all must then be wanted.
 
     Returns
     -------
@@ -559,7 +660,7 @@ def blend(
     """
     require()
     height, width = samples.size
-    rows = _floats("rows", rows, (samples.rows, None))
+    rows = _rows("rows", rows, (samples.rows, None))
     channels = rows.shape[1]
     out = _floats("out", out, (height * width, channels))
     shape = (samples.window, samples.window)
@@ -579,6 +680,8 @@ def blend(
             raise TypeError(f"wanted must be a boolean array, not {getattr(wanted, 'dtype', type(wanted).__name__)}")
         if wanted.shape != samples.size or not wanted.flags.c_contiguous:
             raise ValueError(f"wanted has shape {wanted.shape}, expected {samples.size}, C-contiguous")
+        if follow is not None:
+            raise ValueError("mask products follow where every position is wanted, not some")
     begin, end = map_rows or (0, height)
     if not 0 <= begin <= end <= height:
         raise ValueError(f"map_rows {map_rows} of a map of height {height}")
@@ -593,7 +696,7 @@ def blend(
             denominator,
             nearest,
             epsilon,
-            rows.reshape(-1),
+            rows,
             bias,
             residual,
             out.reshape(-1),
@@ -602,6 +705,7 @@ def blend(
             None if wanted is None else wanted.reshape(-1).view(np.uint8),
             begin,
             end,
+            None if follow is None else follow.bound(out),
             _threads(threads),
         )
     )

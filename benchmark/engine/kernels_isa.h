@@ -1,5 +1,5 @@
 /* The inner kernels, written once over a small set of vector operations and included by kernels.c for each
- * instruction set. The includer defines ISA(name), V, VW, TILE, PANEL_VECTORS, and VZERO, VLOAD, VSTORE, VLOAD_PART,
+ * instruction set. The includer defines ISA(name), V, VW, TILE, PANEL_VECTORS, NARROW_TILE, and VZERO, VLOAD, VSTORE, VLOAD_PART,
  * VSTORE_PART, VSET, VFMA, VADD, VMUL, VMAX, VSUM, VPREFETCH.
  *
  * The convolution kernel keeps TILE positions x PANEL_VECTORS vectors of outputs in registers and walks taps and
@@ -278,8 +278,9 @@ ALWAYS_INLINE void ISA(blend_vectors)(const int size, const int nv, const int pa
                                       const blend_group *group, int channel, int left)
 {
     V acc[BLEND_GROUP][BLEND_VECTORS];
-    const float *rows = a->rows + channel;
-    const size_t stride = (size_t)a->channels;
+    const int relu = a->relu;
+    const float *rows = a->rows + channel, *bias = a->bias ? a->bias + channel : NULL;
+    const size_t stride = (size_t)a->row_stride;
     UNROLL(4)
     for (int g = 0; g < size; g++)
         UNROLL(16)
@@ -304,31 +305,41 @@ ALWAYS_INLINE void ISA(blend_vectors)(const int size, const int nv, const int pa
     UNROLL(4)
     for (int g = 0; g < size; g++) {
         const V factor = VSET(group->factor[g]), own_factor = VSET(group->own_factor[g]);
-        const size_t at = (size_t)group->position[g] * stride + channel;
+        const size_t at = (size_t)group->position[g] * a->channels + channel;
         const float *own = group->own[g] >= 0 ? rows + (size_t)group->own[g] * stride : NULL;
         const float *residual = a->residual ? a->residual + at : NULL;
         float *out = a->out + at;
         /* Of the residual, the channels after these or, behind the last, the start of a position to come. */
         const float *ahead = out + VW * nv;
         if (channel + 2 * VW * nv > a->channels)
-            ahead = a->out + (size_t)(group->position[size - 1] + 1 + g) * stride;
+            ahead = a->out + (size_t)(group->position[size - 1] + 1 + g) * a->channels;
         UNROLL(16)
         for (int j = 0; j < nv; j++) {
-            V v = VMUL(factor, acc[g][j]);
             VPREFETCH(ahead + VW * j);
-            if (own)
-                v = VFMA(own_factor, partial ? VLOAD_PART(own, left) : VLOAD(own + VW * j), v);
-            if (a->bias)
-                v = VADD(v, partial ? VLOAD_PART(a->bias + channel, left) : VLOAD(a->bias + channel + VW * j));
-            if (residual)
-                v = VADD(v, partial ? VLOAD_PART(residual, left) : VLOAD(residual + VW * j));
-            if (a->relu)
-                v = VMAX(v, VZERO());
-            if (partial)
-                VSTORE_PART(out, v, left);
-            else
-                VSTORE(out + VW * j, v);
+            acc[g][j] = VMUL(factor, acc[g][j]);
         }
+        if (own)
+            UNROLL(16)
+            for (int j = 0; j < nv; j++)
+                acc[g][j] = VFMA(own_factor, partial ? VLOAD_PART(own, left) : VLOAD(own + VW * j), acc[g][j]);
+        if (bias)
+            UNROLL(16)
+            for (int j = 0; j < nv; j++)
+                acc[g][j] = VADD(acc[g][j], partial ? VLOAD_PART(bias, left) : VLOAD(bias + VW * j));
+        if (residual)
+            UNROLL(16)
+            for (int j = 0; j < nv; j++)
+                acc[g][j] = VADD(acc[g][j], partial ? VLOAD_PART(residual, left) : VLOAD(residual + VW * j));
+        if (relu)
+            UNROLL(16)
+            for (int j = 0; j < nv; j++)
+                acc[g][j] = VMAX(acc[g][j], VZERO());
+        UNROLL(16)
+        for (int j = 0; j < nv; j++)
+            if (partial)
+                VSTORE_PART(out, acc[g][j], left);
+            else
+                VSTORE(out + VW * j, acc[g][j]);
     }
 }
 
@@ -428,6 +439,7 @@ static const isa_table ISA(table) = {
 #undef VW
 #undef TILE
 #undef PANEL_VECTORS
+#undef NARROW_TILE
 #undef NARROW_VECTORS
 #undef BLEND_VECTORS
 #undef VZERO

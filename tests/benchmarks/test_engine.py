@@ -46,7 +46,7 @@ def test_convolution(benchmark, density):
 def test_interpolation(benchmark, density):
     rng = np.random.default_rng(0)
     mask = (rng.random((62, 104)) < density).astype(np.float32)
-    samples = kernels.SampleIndex(mask, 7, compact=True)
+    samples = kernels.SampleIndex(kernels.Samples(mask), 7, compact=True)
     rows, out = kernels.empty(samples.rows, 1024), kernels.empty(mask.size, 1024)
     rows[:] = 1.0
     table = np.ones((7, 7), np.float32)
