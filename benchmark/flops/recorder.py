@@ -1,6 +1,6 @@
 """Collects the masks of an evaluation and reduces them to integers, at a small share of the evaluation's time.
 
-Forward hooks on the mask modules only keep references; counting happens later, for many images and for all blocks of
+During the evaluation, only references to masks are kept; counting happens later, for many images and for all blocks of
 one geometry at once, so that its cost does not depend on how small a network's own operators are. Masks are reduced
 where they live: with NumPy on a CPU, with PyTorch on an accelerator, by the same rules (`benchmark.nn.sparsity`).
 What the integers mean in multiply-accumulates is the business of `benchmark.flops.measured`.
@@ -9,7 +9,7 @@ What the integers mean in multiply-accumulates is the business of `benchmark.flo
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -54,6 +54,18 @@ class Rule(NamedTuple):
     reader: tuple[Any, Any, Any, Any] | None
     first: Size
     second: Size
+
+
+class Run(NamedTuple):
+    """The masks of one convolution in the blocks of one rule: adjacent in a stack."""
+
+    rule: Rule
+    convolution: int
+    blocks: tuple[int, ...]
+
+
+#: Masks of one size whose fills have one window: they are reduced together.
+Stack = list[Run]
 
 
 class MaskedBlock:
@@ -105,13 +117,17 @@ class SizeGroup:
         Reduced so far: ``(6, blocks, images)`` int64, quantities in the order of `QUANTITIES`.
     map_sums : list of dict
         For each block, by number of the convolution: in how many images each position was sampled, ``(H, W)``.
+    stacks, fixed_stacks : list of Stack
+        How masks are reduced: those of blocks that depend on the image, and those that do not.
     """
 
     rules: list[Rule] = field(default_factory=list)
     numbers: list[int] = field(default_factory=list)
     counts: list[np.ndarray] = field(default_factory=list)
     map_sums: list[dict[int, np.ndarray]] = field(default_factory=list)
-    fixed: dict[int, np.ndarray] = field(default_factory=dict)
+    stacks: list[Stack] = field(default_factory=list)
+    fixed_stacks: list[Stack] = field(default_factory=list)
+    fixed_counts: np.ndarray | None = None
     kept: list[list[Tensor]] = field(default_factory=list)
     kept_images: list[int] = field(default_factory=list)
     values_per_image: int = 0
@@ -122,6 +138,8 @@ class Recorder:
 
     Attributes
     ----------
+    modules : dict
+        The model's modules by name.
     blocks : list of MaskedBlock
         In the order in which they run.
     groups : dict
@@ -134,9 +152,10 @@ class Recorder:
 
     def __init__(self, model: nn.Module, adapter: Adapter) -> None:
         self.adapter = adapter
+        self.modules: dict[str, Any] = dict(model.named_modules())
         self.blocks = [
             MaskedBlock(name, module)
-            for name, module in model.named_modules()
+            for name, module in self.modules.items()
             if isinstance(module, ResidualBlock) and (module.mask1 or module.mask2 or module.mask3) is not None
         ]
         modules = [(i, mask) for block in self.blocks for i, mask in block.masks.items()]
@@ -163,24 +182,44 @@ class Recorder:
     def recording(self) -> Iterator[None]:
         """Record every evaluation batch that the model runs inside of the block; training batches are not."""
         hooks = [self.adapter.entry.register_forward_hook(self._batch_ends)]
-        for slot, mask in enumerate(self._masks):
-            hooks.append(mask.register_forward_hook(self._keep(slot)))
         if self.adapter.regions is not None:
             hooks.append(self.adapter.regions.register_forward_pre_hook(self._regions_begin))
         self._current = [None] * len(self._masks)
-        try:
-            yield
-        finally:
-            for hook in hooks:
-                hook.remove()
+        with ExitStack() as watched:
+            for slot, mask in enumerate(self._masks):
+                watched.enter_context(self._watched(slot, mask))
+            try:
+                yield
+            finally:
+                for hook in hooks:
+                    hook.remove()
         for group in self.groups.values():
             self._reduce(group)
 
-    def _keep(self, slot: int) -> Any:
-        def keep(module: nn.Module, inputs: Any, mask: Tensor) -> None:
-            self._current[slot] = mask
+    @contextmanager
+    def _watched(self, slot: int, mask: Any) -> Iterator[None]:
+        """Keep what a mask returns inside of the block.
 
-        return keep
+        By its ``forward``: a hook would send each call through PyTorch's slow path, which takes 6 microseconds longer,
+        and a small network with many masks up to 1 %.
+        """
+        forward, before = mask.forward, vars(mask).get("forward")
+
+        def watching(x: Tensor) -> Tensor:
+            values = forward(x)
+            self._keep(slot, values)
+            return values
+
+        mask.forward = watching
+        try:
+            yield
+        finally:
+            del mask.forward
+            if before is not None:
+                mask.forward = before
+
+    def _keep(self, slot: int, values: Tensor) -> None:
+        self._current[slot] = values
 
     def record(self, size: Size, masks: Mapping[str, Tensor], regions: int = 0) -> None:
         """Record one image without running the model.
@@ -237,86 +276,96 @@ class Recorder:
             group.rules.append(block.rule(sizes))
             group.values_per_image += 0 if block.fixed else sum(h * w for h, w in sizes.values())
             group.map_sums.append({i: np.zeros(sizes[i], dtype=np.int64) for i in sizes})
+        rules: dict[bool, dict[Rule, list[int]]] = {False: {}, True: {}}
+        for index, (block, rule) in enumerate(zip(self.blocks, group.rules, strict=True)):
+            rules[block.fixed].setdefault(rule, []).append(index)
+        group.stacks, group.fixed_stacks = stacks_of(rules[False]), stacks_of(rules[True])
         return group
 
     def _reduce(self, group: SizeGroup) -> None:
-        """Turn the masks kept so far into counts, one pass for all blocks with the same rule."""
+        """Turn the masks kept so far into counts; what no image changes is counted once."""
         if not group.kept:
             return
-        images = sum(group.kept_images)
-        counts = np.zeros((len(QUANTITIES), len(self.blocks), images), dtype=np.int64)
-        together: dict[tuple[Rule, bool], list[int]] = {}
-        for index, (block, rule) in enumerate(zip(self.blocks, group.rules, strict=True)):
-            together.setdefault((rule, block.fixed), []).append(index)
         with torch.no_grad():
-            for (rule, fixed), indices in together.items():
-                if not fixed:
-                    counts[:, indices] = self._count(group, rule, indices, group.kept, images)
-                    continue
-                unseen = [index for index in indices if index not in group.fixed]
-                if unseen:
+            counts = self._count(group, group.stacks, group.kept, sum(group.kept_images))
+            if group.fixed_stacks:
+                if group.fixed_counts is None:
                     one = [[None if mask is None else mask[:1] for mask in group.kept[0]]]
-                    found = self._count(group, rule, unseen, one, 1)
-                    group.fixed.update({index: found[:, at] for at, index in enumerate(unseen)})
-                for index in indices:
-                    counts[:, index] = group.fixed[index]
+                    group.fixed_counts = self._count(group, group.fixed_stacks, one, 1)
+                counts += group.fixed_counts
         group.counts.append(counts)
         group.kept, group.kept_images = [], []
 
-    def _count(
-        self, group: SizeGroup, rule: Rule, indices: list[int], batches: list[list[Tensor]], images: int
-    ) -> np.ndarray:
-        """Count some blocks of one rule for some batches: ``(6, blocks, images)``."""
-        stacks: list[Any] = [None, None, None]
-        for position, convolution in enumerate(i for i in (1, 2, 3) if rule.own[i - 1]):
-            slots = [self._slots[index] + position for index in indices]
-            stack = torch.cat([batch[slot] for slot in slots for batch in batches])[:, 0]
-            stacks[convolution - 1] = _compact(stack)
-            sums = _map_sums(stacks[convolution - 1], len(indices))
-            for index, sampled_in in zip(indices, sums, strict=True):
-                group.map_sums[index][convolution] += sampled_in
-        counts = count_positions(rule, *stacks)
-        return counts.reshape(len(QUANTITIES), len(indices), images)
+    def _count(self, group: SizeGroup, stacks: list[Stack], batches: list[list[Tensor]], images: int) -> np.ndarray:
+        """Count the blocks of some stacks for some batches: ``(6, blocks, images)``, 0 for all other blocks."""
+        counts = np.zeros((len(QUANTITIES), len(self.blocks), images), dtype=np.int64)
+        stacked = [(stack, self._stacked(group, stack, batches)) for stack in stacks]
+        masks = {run[:2]: part for stack, array in stacked for run, part in _parts(stack, array, images)}
+        for rule, blocks in {run.rule: run.blocks for stack in stacks for run in stack if run.rule.shared}.items():
+            stride = -(-rule.first[0] // rule.second[0]), -(-rule.first[1] // rule.second[1])
+            masks[rule, 2] = masks[rule, 1][..., :: stride[0], :: stride[1]]
+            stacked.append(([Run(rule, 2, blocks)], masks[rule, 2]))
+        for stack, array in stacked:
+            sampled = _numpy(sparsity.total(sparsity.sampled(array)))
+            for run, part in _parts(stack, sampled, images):
+                counts[run.convolution - 1, run.blocks] = part.reshape(-1, images)
+            window = stack[0].rule.windows[stack[0].convolution - 1]
+            if window:
+                pairs = _numpy(sparsity.neighbour_pairs(array, _needed(stack, array, masks, images), window))
+                for run, part in _parts(stack, pairs, images):
+                    counts[run.convolution + 2, run.blocks] = part.reshape(-1, images)
+        return counts
+
+    def _stacked(self, group: SizeGroup, stack: Stack, batches: list[list[Tensor]]) -> Any:
+        """Return the masks of a stack, ``(B, H, W)``, and add them to the sums of their maps."""
+        places = [(index, run.convolution) for run in stack for index in run.blocks]
+        slots = [self._slots[index] + list(self.blocks[index].masks).index(i) for index, i in places]
+        values = torch.cat([batch[slot] for slot in slots for batch in batches])[:, 0]
+        for (index, convolution), sums in zip(places, _map_sums(values, len(places)), strict=True):
+            group.map_sums[index][convolution] += sums
+        return _compact(values)
 
 
-def count_positions(rule: Rule, mask1: Any, mask2: Any, mask3: Any) -> np.ndarray:
-    """Count sampled positions and pairs of a block for a stack of masks.
+def stacks_of(rules: Mapping[Rule, Sequence[int]]) -> list[Stack]:
+    """Put the masks of blocks, by their rule, in as few stacks as there are sizes and windows."""
+    stacks: dict[tuple[Size, int], Stack] = {}
+    for rule, blocks in rules.items():
+        for convolution in (i for i in (1, 2, 3) if rule.own[i - 1]):
+            size = rule.first if convolution == 1 else rule.second
+            stack = stacks.setdefault((size, rule.windows[convolution - 1]), [])
+            stack.append(Run(rule, convolution, tuple(blocks)))
+    return list(stacks.values())
 
-    Parameters
-    ----------
-    rule
-        The block's.
-    mask1, mask2, mask3
-        ``(B, H, W)`` NumPy arrays or tensors; None where the convolution has no mask of its own.
 
-    Returns
-    -------
-    numpy.ndarray
-        ``(6, B)`` int64, in the order of `QUANTITIES`; 0 for what a block does not have.
+def _parts(stack: Stack, array: Any, images: int) -> Iterator[tuple[Run, Any]]:
+    """Cut an array along its first axis into its runs."""
+    start = 0
+    for run in stack:
+        stop = start + len(run.blocks) * images
+        yield run, array[start:stop]
+        start = stop
+
+
+def _needed(stack: Stack, array: Any, masks: Mapping[tuple[Any, ...], Any], images: int) -> Any:
+    """Return the positions of a stack whose value something reads, boolean ``(B, H, W)``; None for all.
+
+    conv2 reads the map after conv1, at its own sampled positions. Where conv3 has a mask, it reads the map after conv2
+    at its sampled positions. Everything else is read whole.
     """
-    stack = next(mask for mask in (mask1, mask2, mask3) if mask is not None)
-    if rule.shared:
-        stride = -(-rule.first[0] // rule.second[0]), -(-rule.first[1] // rule.second[1])
-        mask2 = mask1[..., :: stride[0], :: stride[1]]
-    counts: list[Any] = [None] * len(QUANTITIES)
-    for index, mask in enumerate((mask1, mask2, mask3)):
-        if mask is not None:
-            counts[index] = sparsity.total(sparsity.sampled(mask))
-    if mask1 is not None and rule.windows[0]:
-        read = None
-        if rule.reader is not None:
-            read = _like(sparsity.positions_read(mask2, *rule.reader, rule.first), mask1)
-        counts[3] = sparsity.neighbour_pairs(mask1, read, rule.windows[0])
-    if mask2 is not None and rule.windows[1]:
-        read = None if mask3 is None else sparsity.sampled(mask3)
-        counts[4] = sparsity.neighbour_pairs(mask2, read, rule.windows[1])
-    if mask3 is not None and rule.windows[2]:
-        counts[5] = sparsity.neighbour_pairs(mask3, None, rule.windows[2])
-    if isinstance(stack, Tensor):
-        zero = torch.zeros(len(stack), dtype=torch.int64, device=stack.device)
-        return torch.stack([zero if count is None else count for count in counts]).cpu().numpy()
-    zeros = np.zeros(len(stack), dtype=np.int64)
-    return np.stack([zeros if count is None else count for count in counts])
+    reads = {run: _read(run, masks) for run in stack}
+    if all(read is None for read in reads.values()):
+        return None
+    needed = _ones(array)
+    for run, part in _parts(stack, needed, images):
+        if reads[run] is not None:
+            part[...] = _like(reads[run], part)
+    return needed
+
+
+def _read(run: Run, masks: Mapping[tuple[Any, ...], Any]) -> Any:
+    if run.convolution == 1 and run.rule.reader is not None:
+        return sparsity.positions_read(masks.get((run.rule, 2)), *run.rule.reader, run.rule.first)
+    return sparsity.sampled(masks[run.rule, 3]) if run.convolution == 2 and run.rule.own[2] else None
 
 
 def _compact(stack: Tensor) -> Any:
@@ -334,13 +383,23 @@ def _compact(stack: Tensor) -> Any:
     return np.ascontiguousarray(values.transpose(1, 2, 0)).transpose(2, 0, 1)
 
 
-def _map_sums(stack: Any, blocks: int) -> np.ndarray:
-    """Count in how many images each position is sampled: ``(blocks, H, W)`` from a stack ``(blocks * N, H, W)``."""
-    sampled = sparsity.sampled(stack)
-    if isinstance(sampled, Tensor):
-        return sampled.unflatten(0, (blocks, -1)).sum(dim=1, dtype=torch.int64).cpu().numpy()
-    images = len(stack) // blocks
-    return np.stack([sampled[i * images : (i + 1) * images].sum(axis=0) for i in range(blocks)])
+def _map_sums(values: Tensor, masks: int) -> np.ndarray:
+    """Count in how many images each position is sampled: ``(masks, H, W)`` from a stack ``(masks * N, H, W)``."""
+    shape = (masks, -1, *values.shape[1:])
+    if values.device.type != "cpu":
+        return sparsity.sampled(values).reshape(shape).sum(dim=1, dtype=torch.int64).cpu().numpy()
+    sampled = sparsity.sampled(values.numpy()).reshape(shape)
+    narrow = np.uint16 if sampled.shape[1] <= np.iinfo(np.uint16).max else np.uint32  # several times as fast as int64
+    return sampled.view(np.uint8).sum(axis=1, dtype=narrow)
+
+
+def _numpy(counts: Any) -> np.ndarray:
+    return counts.cpu().numpy() if isinstance(counts, Tensor) else counts
+
+
+def _ones(like: Any) -> Any:
+    """Make booleans that are all true, in the shape and memory order of a stack."""
+    return torch.ones_like(like, dtype=torch.bool) if isinstance(like, Tensor) else np.ones_like(like, dtype=bool)
 
 
 def _like(array: Any, mask: Any) -> Any:

@@ -54,12 +54,12 @@ class Conv3Plan(NamedTuple):
 
 def sampled(mask: Array) -> Array:
     """Return the positions that the masked convolution computes, ``M > 0``: boolean, like ``mask``."""
-    return mask > 0
+    return mask if _is_boolean(mask) else mask > 0
 
 
 def missing(mask: Array) -> Array:
     """Return the positions that need the interpolated value, ``M != 1``: boolean, like ``mask``."""
-    return mask != 1
+    return ~mask if _is_boolean(mask) else mask != 1
 
 
 def output_size(
@@ -230,7 +230,16 @@ def total(array: Array) -> Array:
     """Sum the last two axes to int64: the positions of a boolean map, or the pairs of an integer one."""
     if isinstance(array, torch.Tensor):
         return array.sum(dim=(-2, -1), dtype=torch.int64)
-    return array.sum(axis=(-2, -1), dtype=np.int64)
+    if array.dtype.itemsize > 1:
+        return array.sum(axis=(-2, -1), dtype=np.int64)
+    # Rows first, in the narrowest type that holds their sum: NumPy adds those five times as fast as 64-bit integers.
+    largest = array.shape[-2] * (1 if array.dtype == bool else np.iinfo(np.uint8).max)
+    rows = array.sum(axis=-2, dtype=np.uint16 if largest <= np.iinfo(np.uint16).max else np.uint32)
+    return rows.sum(axis=-1, dtype=np.int64)
+
+
+def _is_boolean(mask: Array) -> bool:
+    return mask.dtype == (torch.bool if isinstance(mask, torch.Tensor) else np.bool_)
 
 
 def _pair(value: int | tuple[int, int]) -> tuple[int, int]:
