@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from benchmark.flops.trace import DenseCounts, Size, skeleton, structure_of, trace
+from benchmark.flops.trace import DenseCounts, Size, skeleton, structure, structure_of, trace
 
 SCOPES = ("backbone", "neck", "head")
 
@@ -90,7 +90,6 @@ class DetectorAdapter:
         self.most_regions = int(model.rpn._post_nms_top_n["testing"])
         self._model = model
         self._body = skeleton(_Body(model))
-        self._region: DenseCounts | None = None
 
     def image_counts(self, size: Size) -> DenseCounts:
         """Count backbone, pyramid and the proposal head on all levels."""
@@ -99,13 +98,14 @@ class DetectorAdapter:
 
     def region_counts(self) -> DenseCounts:
         """Count RoIAlign and the box head for one RoI; the size of maps and RoI do not matter."""
-        if self._region is None:
+        parts = tuple(structure(getattr(self._model.roi_heads, part)) for part in _RegionHead.PARTS)
+        if parts not in self._body.regions:
             features = self._body.outputs((64, 64))[0]
             names = self._model.roi_heads.box_roi_pool.featmap_names
             maps = [torch.zeros(1, *level.shape[1:]) for level in features][: len(names)]
             box = torch.tensor([[4.0, 4.0, 40.0, 40.0]])
-            self._region = trace(_RegionHead(self._model, names), (box, *maps))
-        return self._region
+            self._body.regions[parts] = trace(_RegionHead(self._model, names), (box, *maps))
+        return self._body.regions[parts]
 
     def scope(self, layer: str) -> str:
         """Tell the three scopes by the layer's name."""
@@ -139,11 +139,13 @@ class _Body(nn.Module):
 class _RegionHead(nn.Module):
     """What a detector runs once a RoI, under the names that its layers have in the detector."""
 
+    PARTS = ("box_roi_pool", "box_head", "box_predictor")
+
     def __init__(self, model: Any, names: list[str]) -> None:
         super().__init__()
         self.names = names
         self.roi_heads = nn.Module()
-        for part in ("box_roi_pool", "box_head", "box_predictor"):
+        for part in self.PARTS:
             setattr(self.roi_heads, part, structure_of(getattr(model.roi_heads, part), "cpu"))
 
     def forward(self, box: Tensor, *maps: Tensor) -> Any:

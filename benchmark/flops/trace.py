@@ -18,11 +18,14 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from fvcore.nn import FlopCountAnalysis
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from benchmark.errors import SaibenchError
 from benchmark.flops.handles import handles
@@ -37,6 +40,7 @@ PROPORTIONAL_OPERATORS = frozenset({"conv", "bilinear", "linear", "addmm"})
 
 Size = tuple[int, int]
 Key = tuple[str, str]
+Structure = tuple[Any, ...]
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,11 @@ class Skeleton:
     ----------
     module
         Called with the inputs; its submodules give the names of the layers. It is copied without its parameters.
+
+    Attributes
+    ----------
+    regions : dict
+        What runs once for each RoI behind this module, by the structure of its parts; the adapter's.
     """
 
     def __init__(self, module: nn.Module) -> None:
@@ -73,10 +82,11 @@ class Skeleton:
                 self._meta.set_submodule(name, nn.Identity())
         self._reference: tuple[DenseCounts, dict[str, int], bool] | None = None
         self._counts: dict[Size, DenseCounts] = {}
+        self.regions: dict[Structure, DenseCounts] = {}
 
     def outputs(self, size: Size) -> Any:
         """Return the outputs for one image of a size, on the meta device: shapes without values."""
-        with torch.no_grad():
+        with torch.no_grad(), _ShapesAlone():
             return self._meta(torch.empty(1, 3, *size, device="meta"))
 
     def counts(self, size: Size) -> DenseCounts:
@@ -174,19 +184,57 @@ def trace(module: nn.Module, inputs: tuple[Tensor, ...]) -> DenseCounts:
     return DenseCounts(macs, seen)
 
 
-_skeletons: dict[tuple[Any, ...], Skeleton] = {}
+_skeletons: dict[Structure, Skeleton] = {}
 _SKELETONS_KEPT = 16
 
 
 def skeleton(module: nn.Module) -> Skeleton:
     """Return the skeleton of a module's structure; modules of one structure share one, and so its traces."""
-    shapes = tuple((name, tuple(value.shape)) for name, value in module.named_parameters())
-    structure = (repr(module), shapes)
-    if structure not in _skeletons:
+    key = structure(module)
+    if key not in _skeletons:
         while len(_skeletons) >= _SKELETONS_KEPT:
             _skeletons.pop(next(iter(_skeletons)))
-        _skeletons[structure] = Skeleton(module)
-    return _skeletons[structure]
+        _skeletons[key] = Skeleton(module)
+    return _skeletons[key]
+
+
+def structure(module: nn.Module) -> Structure:
+    """Return what a module is made of: its parts' types, options and shapes, equal for equal structures.
+
+    As much as ``repr`` says, in a fraction of its time, which is longer than a small network takes for an image.
+    """
+    parts: list[Any] = []
+    seen: dict[nn.Module, int] = {}
+
+    def visit(name: str, part: nn.Module) -> None:
+        if part in seen:
+            parts.append((name, seen[part]))
+            return
+        seen[part] = len(seen)
+        parts.append((name, type(part), len(part._modules), *_options(part)))
+        for child, module in part._modules.items():
+            if module is not None:
+                visit(child, module)
+
+    visit("", module)
+    return tuple(parts)
+
+
+#: Options of the most frequent layers, which need not be written as text; a container has none of its own.
+_OPTIONS: dict[type, Callable[[Any], Any]] = {
+    nn.Conv2d: attrgetter("weight.shape", "stride", "padding", "dilation", "groups", "padding_mode"),
+    nn.BatchNorm2d: attrgetter("num_features"),
+    nn.ReLU: type,
+    nn.Sequential: type,
+}
+
+
+def _options(part: nn.Module) -> tuple[Any, ...]:
+    known = _OPTIONS.get(type(part))
+    if known is not None:
+        return (known(part),)
+    text = part.extra_repr() if type(part).__repr__ is nn.Module.__repr__ else repr(part)
+    return (text, *(None if value is None else value.shape for value in part._parameters.values()))
 
 
 def structure_of(module: nn.Module, device: str) -> nn.Module:
@@ -208,6 +256,13 @@ def structure_of(module: nn.Module, device: str) -> nn.Module:
         elif isinstance(part, LearnedMask):
             structure.set_submodule(name, _MaskConvolution(part.conv))
     return structure.eval()
+
+
+class _ShapesAlone(TorchFunctionMode):
+    """Skips the ReLUs that are called as functions: they keep shapes, and take most of the time on the meta device."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return args[0] if func in (torch.relu, F.relu) else func(*args, **(kwargs or {}))
 
 
 class _Unfilled(nn.Module):
