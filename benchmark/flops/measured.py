@@ -82,13 +82,12 @@ class MeasuredCounter:
         self.model = model
         self.adapter = adapter_for(model) if adapter is None else adapter
         self.recorder = Recorder(model, self.adapter)
-        self._tables: dict[Size, list[Row]] = {}
-        self._modules: dict[str, Any] = dict(model.named_modules())
+        self._forget()
 
     def recording(self) -> AbstractContextManager[None]:
         """Record the evaluation batches that run inside of the block; what was recorded before is forgotten."""
         self.recorder.reset()
-        self._tables = {}
+        self._forget()
         return self.recorder.recording()
 
     def identify(self, identifiers: Sequence[str | int]) -> None:
@@ -97,7 +96,7 @@ class MeasuredCounter:
 
     def record(self, size: Size, masks: Mapping[str, torch.Tensor], regions: int = 0) -> None:
         """Count one image without running the model: its padded size, masks ``(1, 1, H, W)`` by name, and RoIs."""
-        self._tables = {}
+        self._forget()
         self.recorder.record(size, masks, regions)
 
     def images(self) -> pd.DataFrame:
@@ -110,30 +109,25 @@ class MeasuredCounter:
             ``gmacs`` and ``gmacs_backbone, gmacs_neck, gmacs_head``; ``density`` (mean over masks of the share of
             positions sampled; 1 for a dense model).
         """
+        return pd.DataFrame(self.image_columns())
+
+    def image_columns(self) -> dict[str, Any]:
+        """Return the columns of `images`: arrays, and a list of identifiers."""
         self._check()
-        columns: dict[str, list[Any]] = {}
-        for size, group in self.recorder.groups.items():
-            images = len(group.numbers)
-            total = {scope: np.zeros(images, dtype=np.int64) for scope in SCOPES}
-            for row in self._rows(size):
-                total[row.scope] += row.macs
-            macs = np.sum(list(total.values()), axis=0)
-            values = {
-                "number": group.numbers,
-                "height": np.full(images, size[0]),
-                "width": np.full(images, size[1]),
-                "regions": self._regions(group),
-                "macs": macs,
-                "gmacs": macs / 1e9,
-                **{f"gmacs_{scope}": total[scope] / 1e9 for scope in SCOPES},
-                "density": self._densities(group),
-            }
-            for name, value in values.items():
-                columns.setdefault(name, []).append(value)
-        joined = {name: np.concatenate(parts) for name, parts in columns.items()}
-        order = np.argsort(joined.pop("number"))
-        table = {name: values[order] for name, values in joined.items()}
-        return pd.DataFrame({"image_id": self.recorder.identifiers, **table})
+        groups, macs = self.recorder.groups, self._matrix("macs")
+        scopes = np.array(self._names()["scope"])
+        totals = {scope: macs[scopes == scope].sum(axis=0) for scope in SCOPES}
+        whole = sum(totals.values())
+        return {
+            "image_id": self.recorder.identifiers,
+            "height": self._by_image([size[0] for size in groups], np.int64),
+            "width": self._by_image([size[1] for size in groups], np.int64),
+            "regions": np.array(self.recorder.regions, dtype=np.int64),
+            "macs": np.asarray(whole, dtype=np.int64),
+            "gmacs": whole / 1e9,
+            **{f"gmacs_{scope}": total / 1e9 for scope, total in totals.items()},
+            "density": self._by_image([self._densities(group) for group in groups.values()], np.float64),
+        }
 
     def layers(self) -> pd.DataFrame:
         """Return the mean over images of each layer, in the order of the model.
@@ -144,20 +138,22 @@ class MeasuredCounter:
             Columns ``layer, kind, scope``; ``density`` (mean over images; 1 for a dense convolution, missing where
             a layer has no positions); ``density_std``; ``positions, sampled`` (means); ``macs, macs_std``.
         """
+        return pd.DataFrame(self.layer_columns())
+
+    def layer_columns(self) -> dict[str, Any]:
+        """Return the columns of `layers`: arrays, and lists of names."""
         self._check()
         positions, sampled, macs = (self._matrix(name) for name in ("positions", "sampled", "macs"))
         density = sampled / positions
-        return pd.DataFrame(
-            {
-                **self._names(),
-                "density": density.mean(axis=1),
-                "density_std": density.std(axis=1),
-                "positions": positions.mean(axis=1),
-                "sampled": sampled.mean(axis=1),
-                "macs": macs.mean(axis=1),
-                "macs_std": macs.std(axis=1),
-            }
-        )
+        return {
+            **self._names(),
+            "density": density.mean(axis=1),
+            "density_std": density.std(axis=1),
+            "positions": positions.mean(axis=1),
+            "sampled": sampled.mean(axis=1),
+            "macs": macs.mean(axis=1),
+            "macs_std": macs.std(axis=1),
+        }
 
     def image_layers(self) -> pd.DataFrame:
         """Return one row for each image and layer: ``image_id, layer, kind, scope, positions, sampled, macs``."""
@@ -199,12 +195,16 @@ class MeasuredCounter:
             names.update(UNCOUNTED_MASKS + UNCOUNTED_FILLS)
         return sorted(names)
 
+    def _forget(self) -> None:
+        self._tables: dict[Size, list[Row]] = {}
+        self._matrices: dict[str, np.ndarray] = {}
+
     def _rows(self, size: Size) -> list[Row]:
         if size not in self._tables:
             group = self.recorder.groups[size]
-            table = _Table(self._modules, self.adapter, size)
+            table = _Table(self.recorder.modules, self.adapter, size)
             rows = list(table.dense())
-            counts = _concatenated(group, len(self.recorder.blocks))
+            counts = self._quantities(group)
             masked: list[Row] = []
             for index, block in enumerate(self.recorder.blocks):
                 quantities = dict(zip(QUANTITIES, counts[:, index], strict=True))
@@ -228,27 +228,47 @@ class MeasuredCounter:
 
         In float64, which holds every integer up to 2^53: far more MACs than an image needs.
         """
-        matrix = np.empty((len(self._names()["layer"]), len(self.recorder.identifiers)))
-        for size, group in self.recorder.groups.items():
-            part = np.empty((len(matrix), len(group.numbers)))
-            for index, row in enumerate(self._rows(size)):
-                value = getattr(row, name)
-                part[index] = np.nan if value is None else value
-            matrix[:, group.numbers] = part
-        return matrix
+        if name not in self._matrices:
+            parts = []
+            for size, group in self.recorder.groups.items():
+                values = [getattr(row, name) for row in self._rows(size)]
+                single = [np.nan if value is None or isinstance(value, np.ndarray) else value for value in values]
+                part = np.repeat(np.array(single, dtype=np.float64)[:, None], len(group.numbers), axis=1)
+                for index, value in enumerate(values):
+                    if isinstance(value, np.ndarray):
+                        part[index] = value
+                parts.append(part)
+            self._matrices[name] = self._by_image(parts, np.float64)
+        return self._matrices[name]
+
+    def _by_image(self, values: Sequence[Any], dtype: type) -> np.ndarray:
+        """Bring values of each size, one or one for each of its images, in the order in which the images ran."""
+        groups = list(self.recorder.groups.values())
+        whole = np.empty((*np.shape(values[0])[:-1], len(self.recorder.identifiers)), dtype=dtype)
+        for group, value in zip(groups, values, strict=True):
+            whole[..., group.numbers] = value
+        return whole
+
+    def _quantities(self, group: SizeGroup) -> np.ndarray:
+        """Return all counts of a size, ``(6, blocks, images)``."""
+        if not group.counts:
+            return np.zeros((len(QUANTITIES), len(self.recorder.blocks), len(group.numbers)), dtype=np.int64)
+        if len(group.counts) > 1:
+            group.counts[:] = [np.concatenate(group.counts, axis=-1)]
+        return group.counts[0]
 
     def _regions(self, group: SizeGroup) -> np.ndarray:
         return np.asarray(self.recorder.regions, dtype=np.int64)[group.numbers]
 
-    def _densities(self, group: SizeGroup) -> np.ndarray:
+    def _densities(self, group: SizeGroup) -> np.ndarray | float:
         """Return each image's mean over masks of the share of positions sampled."""
-        counts = _concatenated(group, len(self.recorder.blocks))
-        shares = []
-        for index, (block, rule) in enumerate(zip(self.recorder.blocks, group.rules, strict=True)):
-            for convolution in block.masks:
-                size = rule.first if convolution == 1 else rule.second
-                shares.append(counts[convolution - 1, index] / (size[0] * size[1]))
-        return np.mean(shares, axis=0) if shares else np.ones(len(group.numbers))
+        masks = [(index, i) for index, block in enumerate(self.recorder.blocks) for i in block.masks]
+        if not masks:
+            return 1.0
+        sizes = [group.rules[index].first if i == 1 else group.rules[index].second for index, i in masks]
+        blocks, convolutions = np.array(masks).T
+        sampled = self._quantities(group)[convolutions - 1, blocks]
+        return (sampled / np.prod(sizes, axis=1)[:, None]).mean(axis=0)
 
     def _map(self, group: SizeGroup, index: int, convolution: int) -> np.ndarray:
         sums = group.map_sums[index][convolution]
@@ -301,20 +321,22 @@ class _Table:
 
     def _row(self, layer: str, operator: str, macs: Any) -> Row:
         """Make the row of a layer whose whole output is computed."""
-        module = self.modules[layer]
-        weight = getattr(module, "weight", None)
-        positions = None
-        if operator == "conv" and weight is not None and macs % weight.numel() == 0:
-            positions = macs // weight.numel()
-        kind, scope = KINDS.get(operator, operator), self.adapter.scope(layer)
-        parent = layer.rpartition(".")[0]
+        name, kind, values = self._described(layer, operator)
+        positions = macs // values if values and not isinstance(macs, np.ndarray) and macs % values == 0 else None
+        return Row(name, kind, self.adapter.scope(layer), positions, positions, macs)
+
+    def _described(self, layer: str, operator: str) -> tuple[str, str, int]:
+        """Return the row's name and kind, and what a convolution costs at a position, else 0."""
+        module, parent = self.modules[layer], layer.rpartition(".")[0]
+        weight = getattr(module, "weight", None) if operator == "conv" else None
+        values = 0 if weight is None else weight.numel()
         if isinstance(self.modules[parent], Mask):
-            layer, kind = parent, "mask"
-        elif layer.endswith(".offset"):
-            kind = "offset"
-        elif operator == "bilinear":
-            layer = f"{layer}.bilinear"
-        return Row(layer, kind, scope, positions, positions, macs)
+            return parent, "mask", values
+        if layer.endswith(".offset"):
+            return layer, "offset", values
+        if operator == "bilinear":
+            return f"{layer}.bilinear", "bilinear", values
+        return layer, KINDS.get(operator, operator), values
 
     def _sampled_row(self, layer: str, operator: str, sampled: np.ndarray, positions: int) -> Row:
         """Make the row of a layer that runs at sampled positions only."""
@@ -337,12 +359,6 @@ def _merged(rows: list[Row], masked: Iterable[Row]) -> list[Row]:
             replaced = replacements[row.layer, row.kind] = []
         replaced.append(row)
     return [new for row in rows for new in replacements.get((row.layer, row.kind), [row])]
-
-
-def _concatenated(group: SizeGroup, blocks: int) -> np.ndarray:
-    if not group.counts:
-        return np.zeros((len(QUANTITIES), blocks, len(group.numbers)), dtype=np.int64)
-    return np.concatenate(group.counts, axis=-1)
 
 
 def _resized(values: np.ndarray) -> np.ndarray:

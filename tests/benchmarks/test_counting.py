@@ -1,87 +1,213 @@
-"""Counting takes at most 2 % of an evaluation's time, on the smallest networks that there are.
+"""What counting adds to an evaluation, as a share of the same evaluation without it, for 8 to 256 images of each task.
 
-Both times come from one run: the counter's own code is timed inside of the evaluation that it counts, in process time,
-which another program on the machine does not stretch. The structure is traced before, once for all cells that share it.
+Each round runs the evaluation once without and once with counting, in turns, in process time, which another program on
+the machine does not stretch. Two shares come of it, each the median over the rounds:
+
+- ``share``: the counter's own calls, timed inside of the evaluation that they count, to the evaluation without them.
+  Making the counter, its hooks, the last reduction and all columns and maps that a record has are among them;
+  ``with_tables`` adds what pandas takes to make tables of the columns, which is the first step of storing them.
+- ``difference``: what the evaluation with counting took longer. It has, besides, what PyTorch does to call a hook, and
+  the noise of two evaluations.
+
+`test_evaluation` is the harness's own, image by image; `test_network` leaves out data, loader and predictions and runs
+the bare network in batches, which is the least that there is to compare with. A structure is traced before, once for
+all of its evaluations in a process; `test_trace` says what that takes. All run at scale ``mini``, whose networks are
+the smallest that there are.
 """
 
+import functools
 import time
+from contextlib import contextmanager, nullcontext
+from statistics import median
 
+import pandas as pd
 import pytest
 import torch
 
+from benchmark.cells import Request, plan, reader
+from benchmark.flops import trace
 from benchmark.flops.measured import MeasuredCounter
 from benchmark.flops.recorder import Recorder
-from benchmark.nn import interpolation
-from benchmark.nn.classifier import Classifier
-from benchmark.nn.detector import DetectorSize, build_detector
-from benchmark.nn.masks import Masks
-from benchmark.nn.resnet import build_backbone, residual_blocks
+from benchmark.nn import residual_blocks
+from benchmark.tasks import Batch
+from benchmark.train import CellModule, Loop, predict, quiet
 
-SHARE = 0.02
+TASKS = ("coco", "cityscapes", "imagenet")
+BATCH = {"coco": 8, "cityscapes": 8, "imagenet": 32}
+ROUNDS = {8: 25, 32: 11, 64: 7, 256: 3}  # by number of images
 
 
 class Clock:
-    """Adds up the process time of the calls of the functions that it wraps."""
+    """Adds up the process time of the calls of the functions that it wraps; a call inside of another counts once."""
 
     def __init__(self):
-        self.seconds = 0.0
+        self.seconds, self.running = 0.0, False
 
     def around(self, function):
+        @functools.wraps(function)
         def timed(*arguments, **options):
-            started = time.process_time()
+            if self.running:
+                return function(*arguments, **options)
+            self.running, started = True, time.process_time()
             try:
                 return function(*arguments, **options)
             finally:
                 self.seconds += time.process_time() - started
+                self.running = False
 
         return timed
 
 
-def adapt(model, fill):
-    for block in residual_blocks(model):
-        if block.adaptable:
-            block.adapt(Masks.gumbel(initial_bias=-0.5), fill)
-    return model.eval()
+class Repeated:
+    """A reader of ``count`` images that repeats those of another under identifiers of their own."""
+
+    def __init__(self, images, count):
+        self.images, self.count = images, count
+
+    def __len__(self):
+        return self.count
+
+    def __getitem__(self, index):
+        return self.images[index % len(self.images)]
+
+    def image_id(self, index):
+        return f"{self.images.image_id(index % len(self.images))}-{index}"
 
 
-def detector():
-    size = DetectorSize(48, 128, 8, proposals_before=(100, 100), proposals_after=(64, 40))
-    model = build_detector(adapt(build_backbone("mini"), interpolation.rbf(5)), 5, 128, 224, size).eval()
-    return model, list(torch.rand(8, 3, 128, 192)), (128, 192)
+class Subject:
+    """The paper's method on a task, about 4 of 10 positions sampled."""
 
+    def __init__(self, task, folder):
+        torch.manual_seed(0)
+        self.plan = plan(Request(task, "stochastic", data=folder))
+        self.val = reader(task, folder, "val")
+        self.model = self.plan.build(len(self.val.classes)).eval()
+        for block in residual_blocks(self.model):
+            for mask in (block.mask1, block.mask2, block.mask3):
+                if mask is not None:
+                    torch.nn.init.constant_(mask.conv.bias, -0.5)
 
-def classifier():
-    return adapt(Classifier("mini_basic", 10, 64), interpolation.rbf(5)), torch.rand(32, 3, 64, 64), (64, 64)
+    def evaluation(self, images, folder):
+        """Return the harness's evaluation of a number of images, given a counter or None."""
+        module = CellModule(self.plan.task, self.plan.method, self.model, self.plan.recipe.train, 1, seed=0)
+        return lambda counter: predict(module, Repeated(self.val, images), Loop(folder), counter)
 
-
-@pytest.mark.parametrize(("build", "batches"), [(detector, 8), (detector, 24), (classifier, 24), (classifier, 48)])
-def test_share_of_counting(benchmark, monkeypatch, build, batches):
-    torch.manual_seed(0)
-    model, images, size = build()
-    counter, clock = MeasuredCounter(model), Clock()
-    counter.adapter.image_counts(size)
-    counter.adapter.region_counts()
-    keep = Recorder._keep
-    monkeypatch.setattr(Recorder, "_keep", lambda self, slot: clock.around(keep(self, slot)))
-    for name in ("_batch_ends", "_regions_begin"):
-        monkeypatch.setattr(Recorder, name, clock.around(getattr(Recorder, name)))
-
-    def evaluate():
+    def network(self, images):
+        """Return forward passes of the bare network over a number of images, given a counter or None."""
+        size = min(images, BATCH[self.plan.task.name])
+        repeated = Repeated(self.val, size)
+        batch = Batch.collate([(*repeated[index], index) for index in range(size)])
+        given = []
+        hook = self.model.register_forward_pre_hook(lambda module, inputs: given.append(inputs))
         with torch.inference_mode():
-            for _ in range(batches):
-                model(images)
+            self.plan.task.predict(self.model, batch)
+        hook.remove()
+
+        def run(counter):
+            with torch.inference_mode(), nullcontext() if counter is None else counter.recording():
+                for _ in range(images // size):
+                    self.model(*given[0])
+
+        return run
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Run on one thread, as the recipes of scale mini do, so that process time is the evaluation's."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    quiet()
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Return a clock around all calls into the counter."""
+    clock = Clock()
+    recording = MeasuredCounter.recording
+
+    @contextmanager
+    def timed(counter):
+        context = recording(counter)
+        clock.around(context.__enter__)()
+        yield
+        clock.around(context.__exit__)(None, None, None)
+
+    monkeypatch.setattr(MeasuredCounter, "recording", timed)
+    for name in ("_keep", "_batch_ends", "_regions_begin"):
+        monkeypatch.setattr(Recorder, name, clock.around(getattr(Recorder, name)))
+    for name in ("__init__", "identify", "image_columns", "layer_columns", "density_maps"):
+        monkeypatch.setattr(MeasuredCounter, name, clock.around(getattr(MeasuredCounter, name)))
+    monkeypatch.setattr(MeasuredCounter, "uncounted", property(clock.around(MeasuredCounter.uncounted.fget)))
+    return clock
+
+
+def counting(model, evaluate):
+    """Return an evaluation with all that a cell's record has of the counts; it returns the seconds that tables took."""
 
     def counted():
-        with counter.recording():
-            evaluate()
-            left = time.process_time()  # what is left to count is counted when the recording ends
-        clock.seconds += time.process_time() - left
-        return clock.around(lambda: (counter.images(), counter.layers(), counter.density_maps()))()
+        counter = MeasuredCounter(model)
+        evaluate(counter)
+        columns = counter.image_columns(), counter.layer_columns()
+        counter.density_maps(), counter.uncounted
+        started = time.process_time()
+        for table in columns:
+            pd.DataFrame(table)
+        return time.process_time() - started
 
-    evaluate()
-    started = time.process_time()
-    benchmark.pedantic(counted, rounds=1, iterations=1)
-    share = clock.seconds / (time.process_time() - started)
-    benchmark.extra_info["share_of_counting"] = share
-    benchmark.extra_info["images"] = batches * len(images)
-    assert share <= SHARE
+    return counted
+
+
+def measure(benchmark, clock, plain, counted, images):
+    """Run both in turns, and keep the medians in the benchmark's ``extra_info``."""
+    figures = {"share": [], "with_tables": [], "difference": [], "milliseconds": []}
+
+    def in_turns():
+        seconds, tables = {}, {}
+        for which in (plain, counted) if len(figures["share"]) % 2 else (counted, plain):
+            clock.seconds, started = 0.0, time.process_time()
+            tables[which] = which()
+            seconds[which] = time.process_time() - started
+            if which is counted:
+                counts = clock.seconds
+        figures["share"].append(counts / seconds[plain])
+        figures["with_tables"].append((counts + tables[counted]) / seconds[plain])
+        figures["difference"].append(seconds[counted] / seconds[plain] - 1)
+        figures["milliseconds"].append(1000 * counts)
+
+    in_turns()  # traces the structure
+    for values in figures.values():
+        values.clear()
+    benchmark.pedantic(in_turns, rounds=ROUNDS[images], iterations=1)
+    benchmark.extra_info.update({name: median(values) for name, values in figures.items()})
+
+
+@pytest.mark.parametrize("images", ROUNDS)
+@pytest.mark.parametrize("task", TASKS)
+def test_evaluation(benchmark, clock, tiny_set, tmp_path, task, images):
+    subject = Subject(task, tiny_set(task))
+    evaluate = subject.evaluation(images, tmp_path)
+    measure(benchmark, clock, lambda: evaluate(None), counting(subject.model, evaluate), images)
+
+
+@pytest.mark.parametrize("images", ROUNDS)
+@pytest.mark.parametrize("task", TASKS)
+def test_network(benchmark, clock, tiny_set, task, images):
+    subject = Subject(task, tiny_set(task))
+    evaluate = subject.network(images)
+    measure(benchmark, clock, lambda: evaluate(None), counting(subject.model, evaluate), images)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_trace(benchmark, monkeypatch, tiny_set, task):
+    subject = Subject(task, tiny_set(task))
+    evaluate = subject.network(1)
+    counting(subject.model, evaluate)()  # what PyTorch and fvcore import
+    monkeypatch.setattr(trace, "_skeletons", {})
+
+    def first():
+        trace._skeletons.clear()
+        counting(subject.model, evaluate)()
+
+    benchmark.pedantic(first, rounds=5, iterations=1)
