@@ -34,7 +34,7 @@ from benchmark.train import CellModule, Loop, predict, quiet
 
 TASKS = ("coco", "cityscapes", "imagenet")
 BATCH = {"coco": 8, "cityscapes": 8, "imagenet": 32}
-ROUNDS = {8: 25, 32: 11, 64: 7, 256: 3}  # by number of images
+ROUNDS = {8: 15, 32: 9, 64: 5, 256: 3}  # by number of images
 
 
 class Clock:

@@ -13,7 +13,7 @@ from torchvision.ops import DeformConv2d, RoIAlign
 
 from benchmark.errors import SaibenchError
 from benchmark.flops.adapter import DetectorAdapter, PlainAdapter
-from benchmark.flops.trace import Skeleton, skeleton, structure_of, trace
+from benchmark.flops.trace import Skeleton, skeleton, structure, structure_of, trace
 from benchmark.nn import interpolation
 from benchmark.nn.detector import DetectorSize, build_detector
 from benchmark.nn.masks import Masks
@@ -122,3 +122,44 @@ def test_what_is_not_counted_is_named():
 def test_one_structure_is_traced_once():
     assert skeleton(build_backbone("mini_small")) is skeleton(build_backbone("mini_small"))
     assert skeleton(build_backbone("mini_small")) is not skeleton(build_backbone("mini_small", deformable=True))
+
+
+def test_structures_differ_where_counts_may():
+    layers = [
+        nn.Conv2d(4, 4, 3),
+        nn.Conv2d(4, 4, 1),
+        nn.Conv2d(4, 8, 3),
+        nn.Conv2d(4, 4, 3, stride=2),
+        nn.Conv2d(4, 4, 3, padding=1),
+        nn.Conv2d(4, 4, 3, dilation=2),
+        nn.Conv2d(4, 4, 3, groups=2),
+        nn.Conv2d(8, 4, 3, groups=2),
+        nn.ConvTranspose2d(4, 4, 3),
+        DeformConv2d(4, 4, 3),
+        DeformConv2d(4, 4, 3, stride=2),
+        nn.Linear(4, 4),
+        RoIAlign((7, 7), 1.0, sampling_ratio=2),
+        RoIAlign((7, 7), 1.0, sampling_ratio=1),
+        nn.MaxPool2d(2),
+        nn.ReLU(),
+    ]
+    assert len({structure(nn.Sequential(layer)) for layer in layers}) == len(layers)
+    shared, other = nn.Conv2d(4, 4, 3), nn.Conv2d(4, 4, 3)
+    forms = [
+        nn.Sequential(shared, other),
+        nn.Sequential(shared, shared),
+        nn.Sequential(nn.Sequential(shared), other),
+        nn.Sequential(nn.Sequential(shared, other)),
+        nn.ModuleList([shared, other]),
+    ]
+    assert len(set(map(structure, forms))) == len(forms)
+    assert structure(forms[0]) == structure(nn.Sequential(nn.Conv2d(4, 4, 3), nn.Conv2d(4, 4, 3)))
+
+
+def test_a_detectors_box_head_is_traced_once_for_each_structure():
+    def counts(channels):
+        size = DetectorSize(8, channels, 8)
+        return DetectorAdapter(build_detector(build_backbone("mini_small"), 5, 96, 160, size)).region_counts()
+
+    assert counts(16) is counts(16)
+    assert sum(counts(16).macs.values()) < sum(counts(24).macs.values())
