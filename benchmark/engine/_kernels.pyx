@@ -26,6 +26,8 @@ cdef extern from "kernels.h" nogil:
         float *out
         int relu, squared
 
+    int SAIBENCH_OUTSIDE
+
     int saibench_best_isa()
     int saibench_use_isa(int isa)
     const char *saibench_isa_name()
@@ -50,6 +52,8 @@ cdef extern from "kernels.h" nogil:
                                int threads)
     void saibench_index_samples(const int32_t *positions, const int32_t *starts, int height, int width, int radius,
                                 int ring, int32_t *index, int threads)
+    void saibench_missing_read(const saibench_geometry *g, const int32_t *positions, const int32_t *starts,
+                               int out_height, const float *mask, uint8_t *wanted, int threads)
     int64_t saibench_blend(const saibench_blend_args *a, const uint8_t *wanted, int row0, int row1,
                            const saibench_follow *follow, int threads)
     void saibench_max_pool(const float *input, int input_row0, int height, int width, int channels, int kernel,
@@ -132,6 +136,14 @@ def narrow_pack(const float[:, ::1] weights, float[::1] packed):
     saibench_narrow_pack(&weights[0, 0], weights.shape[0], weights.shape[1], &packed[0])
 
 
+cdef int _raise(int failed, const int32_t[::1] positions) except -1:
+    if failed & SAIBENCH_OUTSIDE:
+        raise ValueError(f"positions holds {min(positions)} .. {max(positions)}, outside of the output map")
+    if failed:
+        raise MemoryError("convolution scratch memory")
+    return 0
+
+
 def conv(Geometry geometry, const float[::1] x, const float[::1] packed, const float[::1] bias, int outputs,
          const int32_t[::1] positions, int n, float[:, :] out, bint scatter, const float[::1] residual,
          const float[::1] scale, bint relu, Follow follow, int threads):
@@ -143,8 +155,7 @@ def conv(Geometry geometry, const float[::1] x, const float[::1] packed, const f
     with nogil:
         failed = saibench_conv(&geometry.g, &x[0], &packed[0], _f(bias), outputs, _i(positions), n, &out[0, 0],
                                out_stride, scatter, _f(residual), _f(scale), relu, after, threads)
-    if failed:
-        raise MemoryError("convolution scratch memory")
+    _raise(failed, positions)
 
 
 def narrow(Geometry geometry, const float[::1] x, const float[::1] packed, const float[::1] bias, int outputs,
@@ -155,8 +166,7 @@ def narrow(Geometry geometry, const float[::1] x, const float[::1] packed, const
     with nogil:
         failed = saibench_narrow(&geometry.g, &x[0], &packed[0], _f(bias), outputs, _i(positions), n, &out[0],
                                  scatter, threads)
-    if failed:
-        raise MemoryError("convolution scratch memory")
+    _raise(failed, positions)
 
 
 def deform(Geometry geometry, const float[::1] x, const float[::1] packed, const float[::1] bias, int outputs,
@@ -168,8 +178,7 @@ def deform(Geometry geometry, const float[::1] x, const float[::1] packed, const
     with nogil:
         failed = saibench_deform(&geometry.g, &x[0], &packed[0], _f(bias), outputs, _i(positions), n, &offsets[0],
                                  &out[0], scatter, _f(scale), relu, threads)
-    if failed:
-        raise MemoryError("deformable convolution scratch memory")
+    _raise(failed, positions)
 
 
 def mask(Geometry geometry, const float[::1] products, int columns, int first, float bias, int out_height, bint decide,
@@ -198,6 +207,13 @@ def index_samples(const int32_t[::1] positions, const int32_t[::1] starts, int w
     with nogil:
         saibench_index_samples(_i(positions), &starts[0], starts.shape[0] - 1, width, radius, ring, &index[0, 0],
                                threads)
+
+
+def missing_read(Geometry geometry, const int32_t[::1] positions, const int32_t[::1] starts, const float[:, ::1] mask,
+                 uint8_t[:, ::1] wanted, int threads):
+    with nogil:
+        saibench_missing_read(&geometry.g, _i(positions), &starts[0], starts.shape[0] - 1, &mask[0, 0], &wanted[0, 0],
+                              threads)
 
 
 def blend(int width, int window, int channels, const int32_t[::1] index, const float[::1] gate,

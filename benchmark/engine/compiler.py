@@ -11,8 +11,11 @@ from __future__ import annotations
 
 import copy
 import itertools
+import math
 import time
 from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, NamedTuple, cast
@@ -32,8 +35,8 @@ from benchmark.nn.masks import FixedMask, GumbelMask, LearnedMask, Mask
 from benchmark.nn.noise import logistic_threshold
 from benchmark.nn.resnet import ResNet
 
-BAND_BYTES = 6 << 20
-"""Bytes of a block's input that are walked at a time: a band stays in the last-level cache between its readers."""
+BAND_BYTES = 4 << 20
+"""Bytes that one kernel leaves to the next at a time: they stay in cache between the two."""
 
 Size = tuple[int, int]
 
@@ -81,6 +84,7 @@ class _Call:
     threads: int
     tally: dict[str, Row] = field(default_factory=dict)
     masks: dict[str, Floats] = field(default_factory=dict)
+    noise: Mapping[str, Future[Floats]] = field(default_factory=dict)
     following: kernels.Follow | None = None
     followed: bool = False
 
@@ -163,8 +167,8 @@ def _all_positions(count: int) -> Positions:
     return np.arange(count, dtype=np.int32)
 
 
-def _bands(rows: int, row_bytes: int) -> Iterator[tuple[int, int]]:
-    count = max(1, min(rows, round(rows * row_bytes / BAND_BYTES)))
+def _bands(rows: int, row_bytes: float) -> Iterator[tuple[int, int]]:
+    count = max(1, min(rows, math.ceil(rows * row_bytes / BAND_BYTES)))
     edges = [rows * i // count for i in range(count + 1)]
     return itertools.pairwise(edges)
 
@@ -345,13 +349,23 @@ class _Masks:
                     samples[index] = _listed(call, module, mask)
         return samples
 
+    def noisy(self, size: Size) -> Iterator[tuple[str, Size]]:
+        """Yield the layers that draw noise for an input map of this size, and the sizes of their masks."""
+        for group, convolution in self.groups:
+            for (_, module), geometry in zip(group, convolution.geometries, strict=True):
+                if type(module) is GumbelMask and module.stochastic and not module.soft_inference:
+                    yield module.layer, geometry.out_size(*size)
+
 
 def _listed(call: _Call, module: Mask, mask: Floats) -> kernels.Samples:
     """List a mask's samples, or those of the mask that the caller gave: to decide it has cost what it would cost."""
     if module.layer in call.given:
         mask = _checked_mask(module.layer, call.given[module.layer], mask.shape)
     call.masks[module.layer] = mask
-    return kernels.Samples(mask, threads=call.threads)
+    try:
+        return kernels.Samples(mask, threads=call.threads)
+    except ValueError as error:
+        raise ValueError(f"{module.layer}: {error}") from None
 
 
 def _decide(
@@ -360,10 +374,7 @@ def _decide(
     """Return one learned mask's M of its products."""
     if type(module) is not GumbelMask or module.soft_inference:
         return _values(module, convolution.logits(which, products, size, threads=call.threads))
-    threshold = None
-    if module.stochastic:
-        shape = convolution.geometries[which].out_size(*size)
-        threshold = logistic_threshold(call.seed, call.image, module.layer, shape)
+    threshold = call.noise[module.layer].result() if module.stochastic else None
     return convolution.decide(which, products, size, threshold, grid=module.grid_stride, threads=call.threads)
 
 
@@ -392,8 +403,6 @@ def _checked_mask(layer: str, given: object, shape: tuple[int, ...]) -> Floats:
         raise TypeError(f"mask {layer} must be a float32 array, not {kind}")
     if given.shape != shape:
         raise ValueError(f"mask {layer} has shape {given.shape}, the map is {shape}")
-    if not np.isfinite(given).all() or (given < 0).any():
-        raise ValueError(f"mask {layer} of shape {given.shape} holds NaN, infinity or negative values")
     return np.ascontiguousarray(given)
 
 
@@ -413,6 +422,10 @@ class _Block:
         self.downsample: Convolution | None = None
         if block.downsample is not None:
             self.downsample = _compile(block.downsample[0], cast(nn.Module, block.downsample[1]))
+
+    def out_size(self, size: Size) -> Size:
+        """Return the size of the block's map for an input of this size."""
+        return cast(Convolution, cast(Any, self).conv2).geometry.out_size(*self.conv1.geometry.out_size(*size))
 
     def shortcut(self, call: _Call, memory: _Memory, x: Floats, size: Size, stage: str, rows: int) -> Floats:
         """Return the map that the block ends in: the projection's output, or the input itself."""
@@ -454,19 +467,44 @@ class _Block:
             )
         return _First(features, rows, out_size, samples)
 
-    def fill_first(self, call: _Call, first: _First, x: Floats, size: Size, read: Any | None) -> Floats:
-        """Fill conv1's map at the positions that are read (None: all) and return it."""
+    def fill_first(
+        self,
+        call: _Call,
+        first: _First,
+        x: Floats,
+        size: Size,
+        read_by: kernels.Samples | None,
+        *,
+        everywhere: bool = False,
+    ) -> Floats:
+        """Fill conv1's map where conv2 reads it and return it.
+
+        `read_by` are conv2's samples (None: all positions); a deformable conv2 may read `everywhere`.
+        """
         samples = first.samples
         if samples is None:
             return first.features
-        layer, fill, mask = f"{self.name}.interpolation1", self.fills[1], samples.mask
+        layer, fill = f"{self.name}.interpolation1", self.fills[1]
         with call.timed(layer, "interpolation"):
             index = kernels.SampleIndex(samples, fill.window, compact=not samples.binary, threads=call.threads)
-            wanted = mask != 1 if samples.binary else np.ones(mask.shape, dtype=bool)
-            wanted = wanted if read is None else wanted & read
+            wanted = self.wanted(call, samples, first.size, read_by, everywhere)
             source = self.source(1, x, size, first.size, self.conv1.outputs)
-        fill(call, layer, mask, index, first.rows, first.features, source, wanted=wanted)
+        fill(call, layer, samples.mask, index, first.rows, first.features, source, wanted=wanted)
         return first.features
+
+    def wanted(
+        self, call: _Call, samples: kernels.Samples, size: Size, read_by: kernels.Samples | None, everywhere: bool
+    ) -> NDArray[np.bool_]:
+        """Return the positions of conv1's map to write; of a gate's, whose rows lie elsewhere, the sampled ones too."""
+        geometry = cast(Convolution, cast(Any, self).conv2).geometry
+        if everywhere:
+            return samples.mask != 1 if samples.binary else np.ones(size, dtype=bool)
+        if samples.binary and read_by is not None:
+            return kernels.missing_read(samples, read_by, geometry, threads=call.threads)
+        mask = None if read_by is None else read_by.mask
+        walk = (geometry.kernel, geometry.stride, geometry.padding, geometry.dilation)
+        read = sparsity.positions_read(mask, *walk, size)
+        return np.ascontiguousarray(read & (samples.mask != 1) if samples.binary else read)
 
 
 class _First(NamedTuple):
@@ -500,26 +538,14 @@ class _Bottleneck(_Block):
         following: _Masks | None,
     ) -> tuple[Floats, Size]:
         """Run the block on ``x`` (H * W, C); the result takes the input's memory where shapes allow."""
-        geometry = self.conv2.geometry
-        out_size = geometry.out_size(*size)
+        out_size = self.conv2.geometry.out_size(*size)
         samples = self.masks.decide(call, memory, x, size)
         call.expect(following, memory, out_size)
         first = self.first(call, memory, x, size, samples.get(1))
         samples2 = self.second_samples(call, samples)
-        read = None
-        if first.samples is not None and self.offset is None:
-            with call.timed(f"{self.name}.interpolation1", "interpolation"):
-                read = sparsity.positions_read(
-                    None if samples2 is None else samples2.mask,
-                    geometry.kernel,
-                    geometry.stride,
-                    geometry.padding,
-                    geometry.dilation,
-                    size,
-                )
         sampled2 = _all_positions(out_size[0] * out_size[1]) if samples2 is None else samples2.positions
         offsets = self.offsets(call, memory, x, size, sampled2)
-        y = self.fill_first(call, first, x, size, read)
+        y = self.fill_first(call, first, x, size, samples2, everywhere=self.offset is not None)
         out = self.shortcut(call, memory, x, size, stage, out_size[0] * out_size[1])
         second = _Second(self, call, y, size, sampled2, offsets)
         if samples2 is None:
@@ -548,7 +574,7 @@ class _Bottleneck(_Block):
 
     def end_dense(self, call: _Call, memory: _Memory, second: _Second, out: Floats, size: Size) -> None:
         """Run conv2 and conv3 densely, band by band."""
-        bands = list(_bands(size[0], size[1] * out.shape[1] * 4))
+        bands = list(_bands(size[0], size[1] * self.conv2.outputs * 4))
         buffer = memory.scratch(max(b - a for a, b in bands) * size[1], self.conv2.outputs)
         follow = call.follow()
         for first, last in bands:
@@ -578,14 +604,11 @@ class _Bottleneck(_Block):
         samples: kernels.Samples,
     ) -> None:
         """Run conv2 and conv3 under one mask: conv3 on the samples, or densely after the fill."""
-        fill, mask = self.fills[2], samples.mask
+        fill = self.fills[2]
         layer = f"{self.name}.interpolation2"
         with call.timed(layer, "interpolation"):
-            pairs = int(sparsity.neighbour_pairs(mask, None, fill.module.window))
-            plan = sparsity.conv3_plan(
-                len(samples), pairs, mask.size, self.conv3.geometry.channels, self.conv3.outputs, fill.linear
-            )
-        if plan.on_samples:
+            on_samples = self.conv3_on_samples(samples, fill)
+        if on_samples:
             self.end_on_samples(call, memory, second, fill, layer, out, size, samples)
             return
         filled = self.fill_second(call, memory, second, x, in_size, size, samples, None)
@@ -593,6 +616,16 @@ class _Bottleneck(_Block):
             row.macs += self.conv3(
                 filled, size, out, residual=out, relu=True, follow=call.follow(), threads=call.threads
             )
+
+    def conv3_on_samples(self, samples: kernels.Samples, fill: _Fill) -> bool:
+        """Whether conv3 runs on the samples. The pairs need no counting if so many as there could be are few enough."""
+        mask, window = samples.mask, fill.module.window
+        channels = (self.conv3.geometry.channels, self.conv3.outputs)
+        most = (mask.size - len(samples) if samples.binary else mask.size) * window**2
+        if sparsity.conv3_plan(len(samples), most, mask.size, *channels, fill.linear).on_samples:
+            return True
+        pairs = int(sparsity.neighbour_pairs(mask, None, window))
+        return bool(sparsity.conv3_plan(len(samples), pairs, mask.size, *channels, fill.linear).on_samples)
 
     def end_on_samples(
         self,
@@ -611,7 +644,8 @@ class _Bottleneck(_Block):
         """
         height, width = size
         nearest = isinstance(fill.module, Nearest)  # whose one row may be anywhere: all rows are kept
-        bands = list(_bands(height, width * out.shape[1] * 4))
+        sample_bytes = 4 * (self.conv2.outputs + self.conv3.outputs)
+        bands = list(_bands(height, len(samples) / height * sample_bytes))
         radius = fill.window // 2
         with call.timed(layer, "interpolation"):
             starts = samples.starts.tolist()
@@ -766,19 +800,7 @@ class _BasicBlock(_Block):
         decided = self.masks.decide(call, memory, x, size)
         call.expect(following, memory, out_size)
         first, samples = self.first(call, memory, x, size, decided.get(1)), decided.get(2)
-        geometry = self.conv2.geometry
-        read = None
-        if first.samples is not None:
-            with call.timed(f"{self.name}.interpolation1", "interpolation"):
-                read = sparsity.positions_read(
-                    None if samples is None else samples.mask,
-                    geometry.kernel,
-                    geometry.stride,
-                    geometry.padding,
-                    geometry.dilation,
-                    out_size,
-                )
-        y = self.fill_first(call, first, x, size, read)
+        y = self.fill_first(call, first, x, size, samples)
         out = self.shortcut(call, memory, x, size, stage, out_size[0] * out_size[1])
         if samples is None:
             self.end_dense(call, memory, y, out, out_size)
@@ -840,6 +862,12 @@ class _Stem:
             key: int(cast(int, getattr(pool, f"{key}{s}")))
             for key, s in (("kernel", "_size"), ("stride", ""), ("padding", ""))
         }
+
+    def out_size(self, size: Size) -> Size:
+        """Return the size of the pooled map for an image of this size."""
+        for _, conv in self.convs:
+            size = conv.geometry.out_size(*size)
+        return Geometry(1, self.pool["kernel"], self.pool["stride"], self.pool["padding"]).out_size(*size)
 
     def __call__(self, call: _Call, memory: _Memory, image: Floats) -> tuple[Floats, Size]:
         """Run the stem on ``(3, H, W)``."""
@@ -972,6 +1000,24 @@ class Engine:
         if unknown:
             raise ValueError(f"no mask layers {sorted(unknown)}; there are {self.mask_layers}")
         image = _checked(image)
+        with self._drawing(call, (image.shape[1], image.shape[2])):
+            return self._run(call, image)
+
+    @contextmanager
+    def _drawing(self, call: _Call, size: Size) -> Iterator[None]:
+        """Draw all masks' noise beside the first kernels: NumPy draws on one thread and lets others go on."""
+        fields = []
+        size = self._stem.out_size(size)
+        for block in (b for _, blocks in self._stages for b in blocks):
+            fields += list(block.masks.noisy(size))
+            size = block.out_size(size)
+        with ThreadPoolExecutor(1) as pool:
+            call.noise = {
+                layer: pool.submit(logistic_threshold, call.seed, call.image, layer, shape) for layer, shape in fields
+            }
+            yield
+
+    def _run(self, call: _Call, image: Floats) -> Result:
         x, size = self._stem(call, self._memory, image)
         self._memory.release()
         stages = {}

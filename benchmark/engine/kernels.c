@@ -45,6 +45,8 @@
 #define BLEND_REACH 5
 #define BLEND_LANES 16
 #define MAX_WINDOW 15
+/* Positions that are listed at a time. */
+#define LISTED 256
 
 typedef struct {
     int taps, length, outputs, relu;
@@ -465,6 +467,11 @@ void saibench_narrow_pack(const float *weights, int outputs, int depth, float *p
         memcpy(packed, weights + (size_t)(lanes + d) * depth, sizeof(float) * depth);
 }
 
+static int out_rows(const saibench_geometry *g)
+{
+    return (g->height + 2 * (g->row_taps ? 0 : g->padding) - g->dilation * (g->kernel_h - 1) - 1) / g->stride + 1;
+}
+
 /* Row pointers of `n` positions, taps innermost. */
 static void point(const saibench_geometry *g, const float *input, const float *zeros, const int32_t *positions,
                   int first, int n, const float **rows)
@@ -624,6 +631,15 @@ static void run_follow(const saibench_follow *follow, const float *const *rows, 
     isa()->narrow(&job, n);
 }
 
+/* Whether listed positions lie in the output map. */
+static int inside(const int32_t *positions, int n, int map)
+{
+    int out = 0;
+    for (int i = 0; i < n; i++)
+        out |= (positions[i] < 0) | (positions[i] >= map);
+    return !out;
+}
+
 static void run_block(const conv_call *c, const scratch *s, int first, int n)
 {
     const int taps = saibench_taps(c->g), length = saibench_tap_length(c->g);
@@ -684,15 +700,18 @@ static int run_conv(const conv_call *c, int threads)
     {
         const unsigned arithmetic = flush_subnormals();
         scratch s;
-        failed = !scratch_make(&s, block, taps, length, c->offsets != NULL);
+        failed = scratch_make(&s, block, taps, length, c->offsets != NULL) ? 0 : SAIBENCH_NO_MEMORY;
         for (int piece; !failed && (piece = take(shares, threads, this_thread())) >= 0;) {
-            const int first = piece * block;
-            run_block(c, &s, first, c->n - first < block ? c->n - first : block);
+            const int first = piece * block, n = c->n - first < block ? c->n - first : block;
+            if (c->positions && !inside(c->positions + first, n, out_rows(c->g) * c->g->out_width))
+                failed = SAIBENCH_OUTSIDE;
+            else
+                run_block(c, &s, first, n);
         }
         scratch_free(&s);
         restore_arithmetic(arithmetic);
     }
-    return failed ? -1 : 0;
+    return failed;
 }
 
 int saibench_conv(const saibench_geometry *g, const float *input, const float *packed, const float *bias, int outputs,
@@ -773,8 +792,8 @@ int saibench_count_samples(const float *mask, int height, int width, int32_t *st
         for (int x = 0; x < width; x++) {
             const float m = line[x];
             count += m > 0.0f;
-            fractions |= m != 0.0f && m != 1.0f;
-            invalid |= !(m >= 0.0f && m <= FLT_MAX);
+            fractions |= (m != 0.0f) & (m != 1.0f);
+            invalid |= !((m >= 0.0f) & (m <= FLT_MAX));
         }
         starts[y + 1] = count;
     }
@@ -793,9 +812,18 @@ void saibench_list_samples(const float *mask, int height, int width, const int32
 #endif
     for (int y = 0; y < height; y++) {
         int32_t *next = positions + starts[y];
-        for (int32_t p = y * width; p < (y + 1) * width; p++)
-            if (mask[p] > 0.0f)
-                *next++ = p;
+        for (int32_t first = y * width; first < (y + 1) * width; first += LISTED) {
+            /* No branch on the mask, which is noise by design; not into `positions`, whose next row is another's. */
+            const int32_t last = first + LISTED < (y + 1) * width ? first + LISTED : (y + 1) * width;
+            int32_t found[LISTED];
+            int n = 0;
+            for (int32_t p = first; p < last; p++) {
+                found[n] = p;
+                n += mask[p] > 0.0f;
+            }
+            memcpy(next, found, sizeof(int32_t) * n);
+            next += n;
+        }
     }
     (void)threads;
 }
@@ -814,6 +842,33 @@ void saibench_index_samples(const int32_t *positions, const int32_t *starts, int
             continue;
         for (int32_t i = starts[y]; i < starts[y + 1]; i++)
             line[positions[i] - y * width + radius] = ring ? i % ring : positions[i];
+    }
+    (void)threads;
+}
+
+void saibench_missing_read(const saibench_geometry *g, const int32_t *positions, const int32_t *starts, int out_height,
+                           const float *mask, uint8_t *wanted, int threads)
+{
+#ifdef _OPENMP
+#pragma omp parallel for num_threads(threads)
+#endif
+    for (int y = 0; y < g->height; y++) {
+        uint8_t *line = wanted + (size_t)y * g->width;
+        const float *m = mask + (size_t)y * g->width;
+        memset(line, 0, (size_t)g->width);
+        for (int u = 0; u < g->kernel_h; u++) {
+            const int above = y + g->padding - u * g->dilation, oy = above / g->stride;
+            if (above < 0 || above % g->stride || oy >= out_height)
+                continue;
+            for (int32_t i = starts[oy]; i < starts[oy + 1]; i++) {
+                const int x = (positions[i] - oy * g->out_width) * g->stride - g->padding;
+                for (int v = 0; v < g->kernel_w; v++)
+                    if (x + v * g->dilation >= 0 && x + v * g->dilation < g->width)
+                        line[x + v * g->dilation] = 1;
+            }
+        }
+        for (int x = 0; x < g->width; x++)
+            line[x] &= m[x] != 1.0f;
     }
     (void)threads;
 }

@@ -48,6 +48,9 @@ typedef struct {
 /* Convolution at `n` positions (NULL: positions 0 .. n-1). Rows of `out` are `out_stride` floats apart. `bias` is padded to a whole panel (as long as
  * saibench_bias_size). Position i is written to row i of `out`, or to row positions[i] when `scatter`; `residual`
  * has the same rows as `out`. out = scale[i] * relu(conv + bias + residual), each part optional; so is `follow`. */
+/* What the three convolutions return besides 0; a position outside of the map is neither read nor written. */
+#define SAIBENCH_NO_MEMORY 1
+#define SAIBENCH_OUTSIDE 2
 size_t saibench_bias_size(int outputs);
 int saibench_conv(const saibench_geometry *g, const float *input, const float *packed, const float *bias, int outputs,
                   const int32_t *positions, int n, float *out, int out_stride, int scatter, const float *residual,
@@ -78,6 +81,11 @@ void saibench_list_samples(const float *mask, int height, int width, const int32
  * number in order modulo `ring` (0: its position). */
 void saibench_index_samples(const int32_t *positions, const int32_t *starts, int height, int width, int radius,
                             int ring, int32_t *index, int threads);
+
+/* Marks in wanted (H, W) the positions that a convolution with these sampled output positions reads and whose own mask
+ * (H, W) is not 1: those to interpolate for it. */
+void saibench_missing_read(const saibench_geometry *g, const int32_t *positions, const int32_t *starts, int out_height,
+                           const float *mask, uint8_t *wanted, int threads);
 
 /* Interpolation and the end of a block: for each position of rows [row0, row1) that is `wanted` (a map; NULL: all)
  *     out = relu(own + (1 - M) * sum_q num(q) * rows(q) / (sum_q den(q) * M(q) + eps) + bias + residual)

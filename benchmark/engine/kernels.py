@@ -8,6 +8,7 @@ in the message; the compiled kernels below them check nothing. Not here: network
 from __future__ import annotations
 
 import importlib
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -78,7 +79,7 @@ def use_instruction_set(name: str) -> None:
 
 def empty(*shape: int) -> Floats:
     """Return an uninitialised float32 array whose data begins on a cache line."""
-    size = int(np.prod(shape))
+    size = math.prod(shape)
     raw = np.empty(size * 4 + 64, dtype=np.uint8)
     start = -raw.ctypes.data % 64
     return raw[start : start + size * 4].view(np.float32).reshape(shape)
@@ -129,16 +130,14 @@ def _rows(name: str, array: object, shape: tuple[int | None, int | None]) -> Flo
     return checked
 
 
-def _ints(name: str, array: object, below: int, at_least: int = 0, shape: tuple[int, ...] | None = None) -> Positions:
+def _ints(name: str, array: object, shape: tuple[int | None, ...]) -> Positions:
     if not isinstance(array, np.ndarray) or (array.dtype is not _INT32 and array.dtype != _INT32):
         kind = array.dtype if isinstance(array, np.ndarray) else type(array).__name__
         raise TypeError(f"{name} must be an int32 array, not {kind}")
-    if (array.ndim != 1 and shape is None) or (shape is not None and array.shape != shape):
-        raise ValueError(f"{name} has shape {array.shape}, expected {shape or '(n,)'}")
+    if not _fits(array.shape, shape):
+        raise ValueError(f"{name} has shape {array.shape}, expected {shape}")
     if not array.flags.c_contiguous:
         raise ValueError(f"{name} with shape {array.shape} is not C-contiguous (strides {array.strides})")
-    if array.size and (int(array.min()) < at_least or int(array.max()) >= below):
-        raise ValueError(f"{name} holds {array.min()} .. {array.max()}, allowed are {at_least} .. {below - 1}")
     return array
 
 
@@ -518,7 +517,7 @@ def _listed(geometry: Geometry, size: tuple[int, int], positions: Positions | No
     whole = out_height * out_width
     if positions is None:
         return whole, whole
-    n = len(_ints("positions", positions, whole))
+    n = len(_ints("positions", positions, (None,)))
     return n, whole if scatter else n
 
 
@@ -564,6 +563,21 @@ class Samples:
     def scale(self) -> Floats | None:
         """M at the sampled positions; None if it is 1 at all of them."""
         return None if self.binary else self.mask.reshape(-1)[self.positions]
+
+
+def missing_read(of: Samples, read_by: Samples, geometry: Geometry, *, threads: int = 1) -> NDArray[np.bool_]:
+    """Return the missing positions of a map (M != 1), (H, W), that a convolution reads at its sampled positions.
+
+    What `benchmark.nn.sparsity.positions_read` and ``missing`` say together, from the lists.
+    """
+    size = (of.mask.shape[0], of.mask.shape[1])
+    if geometry.out_size(*size) != read_by.mask.shape:
+        raise ValueError(f"{geometry} on {size} gives {geometry.out_size(*size)}, but the mask is {read_by.mask.shape}")
+    wanted = np.empty(size, dtype=np.uint8)
+    _kernels.missing_read(
+        _bound(geometry, *size), read_by.positions, read_by.starts, of.mask, wanted, _threads(threads)
+    )
+    return wanted.view(np.bool_)
 
 
 class SampleIndex:
@@ -670,7 +684,9 @@ def blend(
         numerator = _floats("numerator", numerator, shape).reshape(-1)
         denominator = _floats("denominator", denominator, shape).reshape(-1)
     if nearest is not None:
-        nearest = _ints("nearest", nearest, samples.rows, -1, samples.size).reshape(-1)
+        nearest = _ints("nearest", nearest, samples.size).reshape(-1)
+        if int(nearest.min()) < -1 or int(nearest.max()) >= samples.rows:
+            raise ValueError(f"nearest holds {nearest.min()} .. {nearest.max()}, allowed are -1 .. {samples.rows - 1}")
     if bias is not None:
         bias = _floats("bias", bias, (channels,))
     if residual is not None:
