@@ -1,6 +1,8 @@
 """What every test shares: embedded sets of a handful of images, and recipes of a handful of steps."""
 
 import dataclasses
+import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -26,6 +28,26 @@ def tiny_set(tmp_path_factory):
         return embedded.make(task, "mini", root, size=size)
 
     return make
+
+
+@pytest.fixture
+def copied_set(tiny_set, tmp_path):
+    """Give a copy of a tiny embedded set by task, to be changed."""
+    return lambda task: Path(shutil.copytree(tiny_set(task), tmp_path / task))
+
+
+@pytest.fixture(scope="session")
+def real():
+    """Give a folder of real images by name, or skip."""
+    beside = Path(__file__).parents[1] / ".." / "shared" / "data"
+    root = Path(os.environ.get("SAIBENCH_DATA") or beside).resolve()
+
+    def find(name):
+        if not (root / name).is_dir():
+            pytest.skip(f"no real images: {root / name} is not there (set SAIBENCH_DATA)")
+        return root / name
+
+    return find
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,5 @@
-"""Small embedded sets, made once, and the folder of real images where there is one."""
+"""Small embedded sets, made once."""
 
-import os
 import shutil
 from pathlib import Path
 
@@ -32,17 +31,3 @@ def embedded(tmp_path_factory):
 def copied(embedded, tmp_path):
     """Give a copy of an embedded set, to be spoilt."""
     return lambda task: Path(shutil.copytree(embedded[task], tmp_path / task))
-
-
-@pytest.fixture(scope="session")
-def real():
-    """Give a folder of real images by name, or skip."""
-    beside = Path(__file__).parents[2] / ".." / "shared" / "data"
-    root = Path(os.environ.get("SAIBENCH_DATA") or beside).resolve()
-
-    def find(name):
-        if not (root / name).is_dir():
-            pytest.skip(f"no real images: {root / name} is not there (set SAIBENCH_DATA)")
-        return root / name
-
-    return find
