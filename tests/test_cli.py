@@ -5,7 +5,9 @@ import os
 import shutil
 import stat
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from tests.conftest import TINY
 
@@ -104,13 +106,13 @@ def test_bad_requests_are_one_line_and_leave_nothing(run_cli, tmp_path, monkeypa
 
 
 @pytest.fixture
-def spoiled(tiny_set, tmp_path):
-    """A copy of the tiny set, to be spoiled."""
-    return shutil.copytree(tiny_set("coco"), tmp_path / "set")
+def spoiled(copied_set):
+    """A copy of the tiny detection set, to be spoiled."""
+    return copied_set("coco")
 
 
-def run_on(run_cli, folder, store):
-    return run_cli("run", "coco", "--method", "dense", "--data", folder, "--store", store, *RECIPE)
+def run_on(run_cli, folder, store, task="coco"):
+    return run_cli("run", task, "--method", "dense", "--data", folder, "--store", store, *RECIPE)
 
 
 def test_annotations_that_are_not_json_are_named(run_cli, spoiled, tmp_path):
@@ -145,6 +147,85 @@ def test_a_truncated_image_fails_the_cell_and_names_the_file(run_cli, spoiled, t
     assert code == 1 and "train2017" in line and ".jpg" in line
     (record,) = (tmp_path / "store").rglob("record.json")
     assert json.loads(record.read_text())["status"] == "failed"
+
+
+def cut(*paths):
+    for path in paths:
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def relabel(labels, paths):
+    for path in paths:
+        Image.fromarray(labels).save(path)
+
+
+def label_maps(folder, split):
+    return sorted((folder / "gtFine" / split).rglob("*_labelIds.png"))
+
+
+def pictures(folder, split):
+    places = [folder / "leftImg8bit" / split, folder / split]
+    return sorted(path for place in places for path in place.rglob("*") if path.is_file())
+
+
+def drop(paths):
+    for path in paths:
+        path.unlink()
+
+
+def flatten(place):
+    for number, path in enumerate(sorted(place.rglob("*.JPEG")), start=1):
+        path.rename(place / f"ILSVRC2012_val_{number:08d}.JPEG")
+    for folder in [path for path in place.iterdir() if path.is_dir()]:
+        folder.rmdir()
+
+
+# How a set is spoiled, what the one line says, and whether the fault shows only when the image is read (`late`).
+SPOILED = [
+    ("cityscapes", lambda d: shutil.rmtree(d / "leftImg8bit/val"), "leftImg8bit/val; expected leftImg8bit/", False),
+    ("cityscapes", lambda d: drop(pictures(d, "train")), "no images in ", False),
+    ("cityscapes", lambda d: shutil.rmtree(d / "gtFine"), "no labels for scenes_000000_000000", False),
+    ("cityscapes", lambda d: cut(*pictures(d, "train")), "leftImg8bit.png: image file is truncated; fetch", True),
+    ("cityscapes", lambda d: cut(*label_maps(d, "val")), "gtFine_labelIds.png: image file is truncated; fetch", True),
+    (
+        "cityscapes",
+        lambda d: relabel(np.full((128, 256), 60, np.uint8), label_maps(d, "val")),
+        "gtFine_labelIds.png has label id 60; Cityscapes has 0 to 33 and 255: map it",
+        True,
+    ),
+    (
+        "cityscapes",
+        lambda d: relabel(np.full((64, 128), 7, np.uint8), label_maps(d, "train")),
+        "gtFine_labelIds.png is 128x64 pixels, but its image is 256x128; fetch",
+        True,
+    ),
+    (
+        "cityscapes",
+        lambda d: relabel(np.zeros((128, 256), np.uint8), label_maps(d, "val")),
+        "gtFine/val shows no class that Cityscapes evaluates",
+        True,
+    ),
+    ("imagenet", lambda d: shutil.rmtree(d / "val"), "val; expected train/<WordNet id>", False),
+    ("imagenet", lambda d: drop(pictures(d, "train")), "no images in the folders of ", False),
+    ("imagenet", lambda d: drop(pictures(d, "train")[:6]), "no images of class ", False),
+    ("imagenet", lambda d: (d / "val/n99000003").rename(d / "val/n12345678"), "n12345678 is a class that ", False),
+    ("imagenet", lambda d: flatten(d / "val"), "val is flat and nothing gives its labels: put ", False),
+    ("imagenet", lambda d: cut(*pictures(d, "train")), ".JPEG: image file is truncated", True),
+    ("imagenet", lambda d: pictures(d, "val")[5].write_text("text"), ".JPEG: not an image that Pillow knows", True),
+]
+
+
+@pytest.mark.parametrize(("task", "spoil", "message", "late"), SPOILED)
+def test_spoiled_sets_of_the_other_tasks_are_one_line(run_cli, copied_set, tmp_path, task, spoil, message, late):
+    folder = copied_set(task)
+    spoil(folder)
+    code, _, err = run_on(run_cli, folder, tmp_path / "store", task)
+    line = one_line(err)
+    assert code == 1 and message in line and str(folder) in line
+    records = [json.loads(path.read_text()) for path in (tmp_path / "store").rglob("record.json")]
+    assert [record["status"] for record in records] == ["failed"] * late
+    code, out, _ = run_cli("data", "verify", task, "--data", folder, "--json")
+    assert json.loads(out)["problems"]
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root writes everywhere")

@@ -70,7 +70,9 @@ def read_label_ids(path: Path) -> NDArray[np.uint8]:
         raise DataError(f"{path} is no label map: it must have one channel of 8 bits; is it the colour image?")
     unknown = TRAIN_IDS[label_ids] == _UNKNOWN
     if unknown.any():
-        raise DataError(f"{path} has label id {label_ids[unknown][0]}; Cityscapes has 0 to {max(id2label)} and 255")
+        raise DataError(
+            f"{path} has label id {label_ids[unknown][0]}; Cityscapes has 0 to {max(id2label)} and 255: map it to these"
+        )
     return label_ids
 
 

@@ -9,6 +9,7 @@ import csv
 import hashlib
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -55,7 +56,7 @@ class ImageNet(Dataset[tuple[torch.Tensor, int]]):
     Raises
     ------
     DataError
-        If folders, images or labels are missing or do not match; an image that cannot be decoded raises it
+        If folders, images or labels are missing or do not match, or a class has no training image; an image that cannot be decoded raises it
         when it is read.
     """
 
@@ -65,6 +66,9 @@ class ImageNet(Dataset[tuple[torch.Tensor, int]]):
         if not place.is_dir():
             raise DataError(f"no such folder: {place}; {LAYOUT}")
         self.classes, samples = list_samples(self.root, split)
+        absent = classes_without_images(self.classes, samples)
+        if absent and split == "train":
+            raise DataError(f"no images of class {place / absent[0]}; copy them there or remove the folder")
         self.names = [name for name, _ in samples]
         self.labels = [label for _, label in samples]
         self.images = ImageStore(place, CACHE_BYTES if cache else 0)
@@ -116,6 +120,12 @@ def list_samples(root: Path, split: str) -> tuple[list[str], list[tuple[str, int
     if not samples:
         raise DataError(f"no images in the folders of {place}; {LAYOUT}")
     return classes, samples
+
+
+def classes_without_images(classes: Sequence[str], samples: Sequence[tuple[str, int]]) -> list[str]:
+    """Return the classes of which a split has no image."""
+    seen = {label for _, label in samples}
+    return [name for label, name in enumerate(classes) if label not in seen]
 
 
 def _folders(place: Path) -> list[str]:

@@ -322,15 +322,14 @@ def _verify_imagenet(report: Report, root: Path, split: str, progress: Progress)
         report.add(split, "unusable split", str(error), "without this nothing can be read")
         return
     names = [name for name, _ in samples]
-    used = {label for _, label in samples}
-    report.counts[split] = {"images": len(names), "classes": len(used)}
+    absent = imagenet.classes_without_images(classes, samples)
+    report.counts[split] = {"images": len(names), "classes": len(classes) - len(absent)}
     number, official = OFFICIAL_IMAGENET.get(split, (0, 0))
     if len(classes) == number and len(names) != official:
         remedy = f"ImageNet has {official}; unpack it again"
         report.add(split, "incomplete set", f"{len(names)} images in {place}", remedy, serious=False)
-    for label in sorted(set(range(len(classes))) - used):
-        where = str(place / classes[label])
-        report.add(split, "class without images", where, "copy its images there", serious=split == "train")
+    for name in absent:
+        report.add(split, "class without images", str(place / name), "copy its images there", serious=split == "train")
     known = set(names)
     for path in sorted(place.rglob("*")):
         if path.is_file() and path.relative_to(place).as_posix() not in known:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torchvision.transforms.v2 import functional as transforms
 
 from benchmark.data.cityscapes import IGNORED, LABEL_IDS, CityscapesSegmentation
+from benchmark.errors import DataError
 from benchmark.nn import build_backbone
 from benchmark.nn.segmenter import Segmenter, SegmenterSize
 from benchmark.recipe import Recipe, Schedule
@@ -139,6 +140,11 @@ class Cityscapes(Task):
         """Return cityscapesscripts' mean IoU over classes and over categories, and each class's own.
 
         A class that neither the labels nor the predictions show is NaN and left out of the means, as that tool does.
+
+        Raises
+        ------
+        DataError
+            When the labels show no class at all.
         """
         with tempfile.TemporaryDirectory() as folder:
             self.save(predictions, reader, Path(folder))
@@ -149,6 +155,9 @@ class Cityscapes(Task):
                     found.append(str(_prediction_path(Path(folder), image)))
                     truth.append(str(_truth_path(reader, index, Path(folder))))
             scores = official.evaluateImgLists(found, truth, _options())
+        if scores["averageScoreClasses"] != scores["averageScoreClasses"]:
+            place = reader.root / "gtFine" / reader.split
+            raise DataError(f"{place} shows no class that Cityscapes evaluates: is it a split without labels?")
         classes = {f"IoU_{name}": float(value) for name, value in scores["classScores"].items() if value == value}
         return {
             "mIoU": float(scores["averageScoreClasses"]),
