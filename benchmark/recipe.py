@@ -5,7 +5,7 @@ A recipe is part of a cell's identity, field for field. Methods cannot touch it 
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 import torch
@@ -87,6 +87,16 @@ class Schedule:
         else:
             optimizer = torch.optim.AdamW(groups, lr=self.learning_rate, weight_decay=self.weight_decay)
         return optimizer, LambdaLR(optimizer, lambda step: self.factor(step, steps))
+
+
+#: How a scale of minutes trains a network from nothing, and how it goes on from there with a method's changes: slowly,
+#: the masks above all, or gates close for good before the network adapts. A recipe adds lengths.
+FROM_NOTHING = Schedule(
+    batch=8, learning_rate=3e-3, optimizer="adamw", weight_decay=0.02, decay="cosine", warmup_steps=50, clip=5.0
+)
+FINE_TUNING = replace(
+    FROM_NOTHING, learning_rate=5e-4, mask_learning_rate=1e-3, warmup_steps=10, freeze_statistics=True
+)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from torchvision.models.detection import FasterRCNN
 from benchmark.data.coco import CocoDetection
 from benchmark.nn import build_backbone
 from benchmark.nn.detector import DetectorSize, build_detector
-from benchmark.recipe import Recipe, Schedule
+from benchmark.recipe import FINE_TUNING, FROM_NOTHING, Recipe, Schedule
 from benchmark.tasks.base import Batch, Task
 
 METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
@@ -46,14 +46,8 @@ MINI = DetectionRecipe(
     shorter_side=128,
     longer_side=224,
     start="dense",
-    pretrain=Schedule(
-        batch=8, steps=1000, optimizer="adamw", learning_rate=3e-3, weight_decay=0.02, decay="cosine", warmup_steps=50,
-        clip=5.0,
-    ),
-    train=Schedule(
-        batch=8, steps=120, optimizer="adamw", learning_rate=5e-4, mask_learning_rate=1e-3, weight_decay=0.02,
-        decay="cosine", warmup_steps=10, clip=5.0, freeze_statistics=True,
-    ),
+    pretrain=replace(FROM_NOTHING, steps=1000),
+    train=replace(FINE_TUNING, steps=120),
     parameters={"window": 5, "grid_stride": 5, "initial_lambda": 1.0},
     curves={
         "gamma": (0.05, 0.3, 1.0, 3.0),
@@ -62,14 +56,14 @@ MINI = DetectionRecipe(
     },
     threads=1,
     detector=MINI_DETECTOR,
-)  # fmt: skip
+)
 SMALL = replace(
     MINI,
     shorter_side=256,
     longer_side=448,
     deformable=True,
-    pretrain=replace(cast(Schedule, MINI.pretrain), batch=16, steps=8000),
-    train=replace(MINI.train, batch=16, steps=1500),
+    pretrain=replace(FROM_NOTHING, batch=16, steps=8000),
+    train=replace(FINE_TUNING, batch=16, steps=1500),
     parameters={"window": 7, "grid_stride": 11},
     curves={"gamma": (0.05, 0.1, 0.2, 0.4), "shorter_side": (256, 192, 160, 128)},
     threads=None,
