@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from benchmark.nn.resnet import ResNet
 
+OUTPUT_STRIDE = 8
 DROPOUT = 0.1  # TorchCV's, of whole channels
 
 
@@ -46,7 +47,7 @@ class Segmenter(nn.Module):
     Parameters
     ----------
     backbone
-        With output stride 8.
+        With output stride `OUTPUT_STRIDE`.
     classes
         Number of classes.
     shorter_side
@@ -87,9 +88,16 @@ def _head(channels: int, hidden: int, classes: int) -> nn.Sequential:
 
 
 class Upsample(nn.Module):
-    """Bilinear upsampling to the images' size; a module, so that the counter has a name for it."""
+    """Bilinear upsampling to the images' size; a module, so that the counter has a name for it.
+
+    Position i of a map lies on pixel 8 i of the image: corners aligned, as TorchCV has it, its crops of 8 n + 1 pixels
+    meet the maps exactly. Other images, such as whole ones, go on past the last position with its value; stretching the
+    map over them would shift what is seen in the far corner by up to seven pixels.
+    """
 
     def forward(self, logits: Tensor, images: Tensor) -> Tensor:
         """Map logits ``(N, C, h, w)`` to ``(N, C, H, W)`` of images ``(N, 3, H, W)``."""
-        # Corners aligned, as TorchCV has it: its crops of 8 n + 1 pixels then meet the maps' positions exactly.
-        return F.interpolate(logits, images.shape[-2:], mode="bilinear", align_corners=True)
+        height, width = images.shape[-2:]
+        sides = [OUTPUT_STRIDE * (side - 1) + 1 for side in logits.shape[-2:]]
+        aligned = F.interpolate(logits, sides, mode="bilinear", align_corners=True)
+        return F.pad(aligned, (0, width - sides[1], 0, height - sides[0]), mode="replicate")

@@ -18,12 +18,10 @@ from torchvision.transforms.v2 import functional as transforms
 from benchmark.data.cityscapes import IGNORED, LABEL_IDS, CityscapesSegmentation
 from benchmark.errors import DataError
 from benchmark.nn import build_backbone
-from benchmark.nn.segmenter import Segmenter, SegmenterSize
-from benchmark.recipe import Recipe, Schedule
+from benchmark.nn.segmenter import OUTPUT_STRIDE, Segmenter, SegmenterSize
+from benchmark.recipe import FINE_TUNING, FROM_NOTHING, Recipe, Schedule
 from benchmark.tasks.base import Batch, Task
 from benchmark.tasks.imagenet import MEAN, normalise
-
-OUTPUT_STRIDE = 8
 
 
 @dataclass(frozen=True)
@@ -39,26 +37,21 @@ MINI = SegmentationRecipe(
     shorter_side=128,
     longer_side=256,
     start="dense",
-    pretrain=Schedule(
-        batch=8, steps=900, optimizer="adamw", learning_rate=3e-3, weight_decay=0.02, decay="cosine", warmup_steps=30,
-        clip=5.0,
-    ),
-    train=Schedule(
-        batch=8, steps=100, optimizer="adamw", learning_rate=1e-3, mask_learning_rate=2e-2, weight_decay=0.02,
-        decay="cosine", warmup_steps=10, clip=5.0,
-    ),
+    deep_stem=True,
+    pretrain=replace(FROM_NOTHING, steps=1200),
+    train=replace(FINE_TUNING, steps=100),
     parameters={"window": 5, "grid_stride": 5, "initial_lambda": 1.0},
     curves={"gamma": (0.1, 0.5, 1.5, 4.0), "shorter_side": (128, 112, 96, 64), "structure": ("grid",)},
     threads=1,
     segmenter=SegmenterSize(channels=48, crop=97, scales=(0.9, 1.3)),
-)  # fmt: skip
+)
 SMALL = replace(
     MINI,
     shorter_side=256,
     longer_side=512,
     deformable=True,
-    pretrain=replace(cast(Schedule, MINI.pretrain), batch=16, steps=6000),
-    train=replace(MINI.train, batch=16, steps=1500, mask_learning_rate=1e-2),
+    pretrain=replace(FROM_NOTHING, batch=16, steps=6000),
+    train=replace(FINE_TUNING, batch=16, steps=1500),
     parameters={"window": 7, "grid_stride": 11},
     curves={"gamma": (0.05, 0.1, 0.2, 0.4), "shorter_side": (256, 224, 192, 128), "structure": ("grid",)},
     threads=None,
@@ -184,7 +177,7 @@ def _label_ids(model: Segmenter, images: Tensor) -> list[Tensor]:
     size = images.shape[-2:]
     logits = model(normalise(transforms.resize(images, _sides(size, model.shorter_side), antialias=True)))
     if logits.shape[-2:] != size:
-        logits = F.interpolate(logits, size, mode="bilinear", align_corners=True)
+        logits = F.interpolate(logits, size, mode="bilinear")
     return [torch.from_numpy(LABEL_IDS[scores.argmax(0).cpu().numpy()]) for scores in logits]
 
 

@@ -15,7 +15,7 @@ from benchmark.cells import Request, execute, plan
 from benchmark.data.cityscapes import CLASSES, IGNORED, LABEL_IDS, CityscapesSegmentation
 from benchmark.method import discover
 from benchmark.nn import build_backbone, residual_blocks
-from benchmark.nn.segmenter import Segmenter, SegmenterSize
+from benchmark.nn.segmenter import Segmenter, SegmenterSize, Upsample
 from benchmark.store import Store
 from benchmark.tasks import Batch, find_task
 from benchmark.tasks.imagenet import normalise
@@ -118,6 +118,15 @@ def test_labels_stay_with_their_pixels():
     after = TASK.augment(segmenter(brightness=0), before, np.random.default_rng(0))
     read, written = after.images[0][0].float() / 8, after.targets[0].float()
     assert (written[written != IGNORED] - read[written != IGNORED]).abs().max() < 2  # a class is 8 shades wide
+
+
+@pytest.mark.parametrize("size", [(41, 41), (64, 128), (61, 90)])
+def test_every_position_of_a_map_lies_on_its_own_pixel_whatever_the_images_size(size):
+    rows, columns = ((side + 7) // 8 for side in size)
+    ramp = torch.stack(torch.meshgrid(8.0 * torch.arange(rows), 8.0 * torch.arange(columns), indexing="ij"))[None]
+    found = Upsample()(ramp, torch.empty(1, 3, *size))[0]
+    assert torch.allclose(found[0], torch.arange(size[0]).clamp(max=8 * (rows - 1)).float()[:, None].expand(size))
+    assert torch.allclose(found[1], torch.arange(size[1]).clamp(max=8 * (columns - 1)).float().expand(size))
 
 
 def test_the_loss_is_the_mean_over_evaluated_pixels_plus_the_auxiliary_heads_share():
