@@ -35,7 +35,7 @@ from benchmark.nn.masks import FixedMask, GumbelMask, LearnedMask, Mask
 from benchmark.nn.noise import logistic_threshold
 from benchmark.nn.resnet import ResNet
 
-BAND_BYTES = 4 << 20
+BAND_BYTES = 3 << 20
 """Bytes that one kernel leaves to the next at a time: they stay in cache between the two."""
 
 Size = tuple[int, int]
@@ -642,7 +642,7 @@ class _Bottleneck(_Block):
 
         The map's rows are walked in bands; the samples of a band and of the window around it live in a ring.
         """
-        height, width = size
+        height = size[0]
         nearest = isinstance(fill.module, Nearest)  # whose one row may be anywhere: all rows are kept
         sample_bytes = 4 * (self.conv2.outputs + self.conv3.outputs)
         bands = list(_bands(height, len(samples) / height * sample_bytes))
