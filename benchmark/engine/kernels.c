@@ -38,8 +38,8 @@
 /* Floats of one job's bilinear samples: they stay in L2 beside a panel of weights. */
 #define SAMPLES 114688
 /* Positions that one thread interpolates at a time, so that the rows around them stay in L2. */
-#define BLEND_ROWS 8
-#define BLEND_COLUMNS 16
+#define BLEND_ROWS 4
+#define BLEND_COLUMNS 32
 /* Positions that share loads, and the columns of the map that their windows may span. */
 #define BLEND_GROUP 4
 #define BLEND_REACH 5
