@@ -56,8 +56,8 @@ class ImageNet(Dataset[tuple[torch.Tensor, int]]):
     Raises
     ------
     DataError
-        If folders, images or labels are missing or do not match, or a class has no training image; an image that cannot be decoded raises it
-        when it is read.
+        If folders, images or labels are missing or do not match, or a class has no training image; an image that
+        cannot be decoded raises it when it is read.
     """
 
     def __init__(self, root: str | Path, split: str = "val", *, cache: bool = False) -> None:
