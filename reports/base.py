@@ -53,6 +53,7 @@ LABELS: Mapping[str, str] = {
     "pfec": "PFEC",
     "sfp": "SFP",
     "fpgm": "FPGM",
+    "stochastic_without_interpolation": "Stochastic, no interpolation",
     "dense": "Dense",
 }
 
