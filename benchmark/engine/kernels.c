@@ -496,17 +496,9 @@ static void point(const saibench_geometry *g, const float *input, const float *z
     }
 }
 
-/* Blocks of at most `limit` positions, as many as a multiple of the threads, so that none waits for the last one. */
-static int block_size(int n, int limit, int threads)
-{
-    const int rounds = (n + limit * threads - 1) / (limit * threads);
-    const int blocks = rounds * threads;
-    const int size = (int)round_up((size_t)(n + blocks - 1) / blocks, 7);
-    return size < 7 ? 7 : size > limit ? limit : size;
-}
-
 /* Work in order of position, a contiguous share for each thread: what one thread wrote in one call it mostly reads in
- * the next, out of its own L2. A thread that has finished its share helps the others with theirs. */
+ * the next, out of its own L2. A thread that has finished its share helps the others with theirs, and pieces get smaller
+ * towards the end of a share, so that no thread waits long for the last one. */
 #define MAX_SHARES 256
 typedef struct {
     int next, end;
@@ -521,20 +513,24 @@ static void share_out(share *shares, int threads, int count)
     }
 }
 
-/* The next piece of work for a thread, or -1. */
-static int take(share *shares, int threads, int thread)
+/* The next piece of work for a thread: its size, 0 if there is none. Pieces are multiples of `unit`, at most `limit`,
+ * and at least a quarter of that while so much is left. */
+static int take(share *shares, int threads, int thread, int unit, int limit, int *first)
 {
-    for (int k = 0; k < threads; k++) {
-        share *s = shares + (thread + k) % threads;
-        int piece;
+    int size = 0;
 #ifdef _OPENMP
-#pragma omp atomic capture
+#pragma omp critical(saibench_take)
 #endif
-        piece = s->next++;
-        if (piece < s->end)
-            return piece;
+    for (int k = 0; k < threads && size == 0; k++) {
+        share *s = shares + (thread + k) % threads;
+        const int left = s->end - s->next, half = (left + 2 * unit - 1) / (2 * unit) * unit;
+        size = half < limit / 4 ? limit / 4 : half;
+        size = size > limit ? limit : size;
+        size = size > left ? left : size;
+        *first = s->next;
+        s->next += size;
     }
-    return -1;
+    return size;
 }
 
 static int this_thread(void)
@@ -684,7 +680,7 @@ static void run_block(const conv_call *c, const scratch *s, int first, int n)
 static int run_conv(const conv_call *c, int threads)
 {
     const int taps = saibench_taps(c->g), length = saibench_tap_length(c->g);
-    int limit = BLOCK, block, failed = 0;
+    int limit = BLOCK, failed = 0;
     share shares[MAX_SHARES];
     if (c->offsets) {
         limit = SAMPLES / (taps * length) / 7 * 7;
@@ -692,17 +688,16 @@ static int run_conv(const conv_call *c, int threads)
     }
     isa();
     threads = threads > MAX_SHARES ? MAX_SHARES : threads;
-    block = block_size(c->n, limit, threads);
-    share_out(shares, threads, (c->n + block - 1) / block);
+    share_out(shares, threads, c->n);
 #ifdef _OPENMP
 #pragma omp parallel num_threads(threads) reduction(| : failed)
 #endif
     {
         const unsigned arithmetic = flush_subnormals();
         scratch s;
-        failed = scratch_make(&s, block, taps, length, c->offsets != NULL) ? 0 : SAIBENCH_NO_MEMORY;
-        for (int piece; !failed && (piece = take(shares, threads, this_thread())) >= 0;) {
-            const int first = piece * block, n = c->n - first < block ? c->n - first : block;
+        int first, n;
+        failed = scratch_make(&s, limit, taps, length, c->offsets != NULL) ? 0 : SAIBENCH_NO_MEMORY;
+        while (!failed && (n = take(shares, threads, this_thread(), 7, limit, &first)) > 0) {
             if (c->positions && !inside(c->positions + first, n, out_rows(c->g) * c->g->out_width))
                 failed = SAIBENCH_OUTSIDE;
             else
@@ -739,23 +734,31 @@ int saibench_deform(const saibench_geometry *g, const float *input, const float 
     return run_conv(&c, threads);
 }
 
-/* Logits of one output row. */
+/* Logits of one output row. All taps of a position at once: in passes over the row, loads and stores of the sums would
+ * cost more than the products. A mask's kernel is square and has at most 20 taps (the narrow kernel's limit). */
 static void mask_row(const saibench_geometry *g, const float *products, int columns, int first, float bias, int oy,
                      float *line)
 {
-    for (int ox = 0; ox < g->out_width; ox++)
-        line[ox] = bias;
-    for (int t = 0; t < g->kernel_h * g->kernel_w; t++) {
-        const int y = oy * g->stride - g->padding + t / g->kernel_w * g->dilation;
-        const int shift = t % g->kernel_w * g->dilation - g->padding;
-        const int begin = shift < 0 ? (g->stride - 1 - shift) / g->stride : 0;
-        const int end = shift >= g->width ? 0 : (g->width - 1 - shift) / g->stride + 1;
-        const float *p;
-        if (y < 0 || y >= g->height)
-            continue;
-        p = products + ((ptrdiff_t)y * g->width + shift) * columns + first + t;
-        for (int ox = begin; ox < end && ox < g->out_width; ox++)
-            line[ox] += p[(ptrdiff_t)ox * g->stride * columns];
+    const ptrdiff_t apart = (ptrdiff_t)g->dilation * columns + 1;
+    const float *rows[4];
+    int taken = 0;
+    for (int u = 0; u < g->kernel_h; u++) {
+        const int y = oy * g->stride - g->padding + u * g->dilation;
+        if (y >= 0 && y < g->height)
+            rows[taken++] = products + (size_t)y * g->width * columns + first + u * g->kernel_w;
+    }
+    for (int ox = 0; ox < g->out_width; ox++) {
+        const int x = ox * g->stride - g->padding;
+        const int begin = x < 0 ? (g->dilation - 1 - x) / g->dilation : 0;
+        const int fits = x < g->width ? (g->width - 1 - x) / g->dilation + 1 : 0;
+        const int end = fits < g->kernel_w ? fits : g->kernel_w;
+        float sum = bias;
+        for (int u = 0; u < taken; u++) {
+            const float *p = rows[u] + (ptrdiff_t)x * columns;
+            for (int v = begin; v < end; v++)
+                sum += p[v * apart];
+        }
+        line[ox] = sum;
     }
 }
 
@@ -911,7 +914,8 @@ int64_t saibench_blend(const saibench_blend_args *a, const uint8_t *wanted, int 
 #endif
     {
         const unsigned arithmetic = flush_subnormals();
-        for (int tile; (tile = take(shares, threads, this_thread())) >= 0;) {
+        int tile;
+        while (take(shares, threads, this_thread(), 1, 1, &tile) > 0) {
             const int y0 = row0 + tile / across * BLEND_ROWS, x0 = tile % across * BLEND_COLUMNS;
             const int y1 = y0 + BLEND_ROWS < row1 ? y0 + BLEND_ROWS : row1;
             const int x1 = x0 + BLEND_COLUMNS < a->width ? x0 + BLEND_COLUMNS : a->width;
