@@ -734,31 +734,23 @@ int saibench_deform(const saibench_geometry *g, const float *input, const float 
     return run_conv(&c, threads);
 }
 
-/* Logits of one output row. All taps of a position at once: in passes over the row, loads and stores of the sums would
- * cost more than the products. A mask's kernel is square and has at most 20 taps (the narrow kernel's limit). */
+/* Logits of one output row. */
 static void mask_row(const saibench_geometry *g, const float *products, int columns, int first, float bias, int oy,
                      float *line)
 {
-    const ptrdiff_t apart = (ptrdiff_t)g->dilation * columns + 1;
-    const float *rows[4];
-    int taken = 0;
-    for (int u = 0; u < g->kernel_h; u++) {
-        const int y = oy * g->stride - g->padding + u * g->dilation;
-        if (y >= 0 && y < g->height)
-            rows[taken++] = products + (size_t)y * g->width * columns + first + u * g->kernel_w;
-    }
-    for (int ox = 0; ox < g->out_width; ox++) {
-        const int x = ox * g->stride - g->padding;
-        const int begin = x < 0 ? (g->dilation - 1 - x) / g->dilation : 0;
-        const int fits = x < g->width ? (g->width - 1 - x) / g->dilation + 1 : 0;
-        const int end = fits < g->kernel_w ? fits : g->kernel_w;
-        float sum = bias;
-        for (int u = 0; u < taken; u++) {
-            const float *p = rows[u] + (ptrdiff_t)x * columns;
-            for (int v = begin; v < end; v++)
-                sum += p[v * apart];
-        }
-        line[ox] = sum;
+    for (int ox = 0; ox < g->out_width; ox++)
+        line[ox] = bias;
+    for (int t = 0; t < g->kernel_h * g->kernel_w; t++) {
+        const int y = oy * g->stride - g->padding + t / g->kernel_w * g->dilation;
+        const int shift = t % g->kernel_w * g->dilation - g->padding;
+        const int begin = shift < 0 ? (g->stride - 1 - shift) / g->stride : 0;
+        const int end = shift >= g->width ? 0 : (g->width - 1 - shift) / g->stride + 1;
+        const float *p;
+        if (y < 0 || y >= g->height)
+            continue;
+        p = products + ((ptrdiff_t)y * g->width + shift) * columns + first + t;
+        for (int ox = begin; ox < end && ox < g->out_width; ox++)
+            line[ox] += p[(ptrdiff_t)ox * g->stride * columns];
     }
 }
 
