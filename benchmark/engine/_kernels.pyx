@@ -91,10 +91,12 @@ cdef class Follow:
 
     def __init__(self, const float[::1] packed, int outputs, float[::1] out):
         self.packed, self.out = packed, out
-        self.f.packed, self.f.outputs, self.f.out = &packed[0], outputs, &out[0]
+        self.f.packed = &packed[0]
+        self.f.outputs = outputs
+        self.f.out = &out[0]
 
 
-cdef inline const saibench_follow *_after(Follow follow) noexcept:
+cdef inline saibench_follow *_after(Follow follow) noexcept:
     if follow is None:
         return NULL
     return &follow.f
@@ -149,7 +151,7 @@ def conv(Geometry geometry, const float[::1] x, const float[::1] packed, const f
          const float[::1] scale, bint relu, Follow follow, int threads):
     cdef int failed
     cdef int out_stride = out.strides[0] // sizeof(float)
-    cdef const saibench_follow *after = _after(follow)
+    cdef saibench_follow *after = _after(follow)
     if n == 0:
         return
     with nogil:
@@ -221,7 +223,7 @@ def blend(int width, int window, int channels, const int32_t[::1] index, const f
           const float[::1] bias, const float[::1] residual, float[::1] out, bint relu, bint squared,
           const uint8_t[::1] wanted, int row0, int row1, Follow follow, int threads):
     cdef saibench_blend_args a
-    cdef const saibench_follow *after = _after(follow)
+    cdef saibench_follow *after = _after(follow)
     cdef int64_t pairs
     if row0 == row1:
         return 0

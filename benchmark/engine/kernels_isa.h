@@ -1,6 +1,6 @@
 /* The inner kernels, written once over a small set of vector operations and included by kernels.c for each
- * instruction set. The includer defines ISA(name), V, VW, TILE, PANEL_VECTORS, NARROW_TILE, and VZERO, VLOAD, VSTORE, VLOAD_PART,
- * VSTORE_PART, VSET, VFMA, VADD, VMUL, VMAX, VSUM, VPREFETCH.
+ * instruction set. The includer defines ISA(name), V, VW, TILE, PANEL_VECTORS, NARROW_TILE, NARROW_VECTORS,
+ * BLEND_VECTORS, and VZERO, VLOAD, VSTORE, VLOAD_PART, VSTORE_PART, VSET, VFMA, VADD, VMUL, VMAX, VSUM, VPREFETCH.
  *
  * The convolution kernel keeps TILE positions x PANEL_VECTORS vectors of outputs in registers and walks taps and
  * channels once: weights stream from L2 (packed, prefetched), inputs are read through row pointers, so that a listed
@@ -313,6 +313,7 @@ ALWAYS_INLINE void ISA(blend_vectors)(const int size, const int nv, const int pa
         const float *ahead = out + VW * nv;
         if (channel + 2 * VW * nv > a->channels)
             ahead = a->out + (size_t)(group->position[size - 1] + 1 + g) * a->channels;
+        (void)ahead; /* where prefetching is nothing */
         UNROLL(16)
         for (int j = 0; j < nv; j++) {
             VPREFETCH(ahead + VW * j);

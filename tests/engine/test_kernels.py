@@ -8,6 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchvision.ops import deform_conv2d
 
+from benchmark.nn import sparsity
+
 kernels = pytest.importorskip("benchmark.engine.kernels")
 try:
     kernels.require()
@@ -148,6 +150,113 @@ def test_two_masks_of_different_strides_come_from_one_pass(c, second):
         assert layer.macs(which, c["size"]) == reference.size * c["cin"] * layer.geometries[which].kernel ** 2
 
 
+@settings(max_examples=30, deadline=None)
+@given(size=maps, seed=st.integers(0, 2**16), grid=st.sampled_from([None, 2, 3]), threads=st.integers(1, 2))
+def test_a_decided_mask_is_where_the_logit_exceeds_its_threshold(size, seed, grid, threads):
+    generator = rng(seed)
+    geometry = kernels.Geometry(5, 3, 1, 1)
+    layer = kernels.MaskConvolution([random(generator, 1, 5, 3, 3)], [0.1], [geometry])
+    products = np.empty((size[0] * size[1], layer.columns), np.float32)
+    layer.products(random(generator, len(products), 5), size, products)
+    logits, threshold = layer.logits(0, products, size), random(generator, *size)
+    for limit in (None, threshold):
+        expected = (logits > (0 if limit is None else limit)).astype(np.float32)
+        if grid:
+            expected[::grid, ::grid] = 1
+        decided = layer.decide(0, products, size, limit, grid=grid, threads=threads)
+        np.testing.assert_array_equal(decided, expected)
+
+
+@settings(max_examples=30, deadline=None)
+@given(shapes)
+def test_mask_products_that_follow_are_those_of_the_finished_map(c):
+    generator, geometry, _, image, weight, bias, _ = case(c)
+    size = geometry.out_size(*c["size"])
+    channels = len(weight)
+    masks = [random(generator, 1, channels, 3, 3) for _ in range(2)]
+    layer = kernels.MaskConvolution(masks, [0.0, 0.0], [kernels.Geometry(channels, 3, 1, 1)] * 2)
+    out = np.empty((size[0] * size[1], channels), np.float32)
+    after, alone = (np.full((len(out), layer.columns), np.nan, np.float32) for _ in range(2))
+    convolution = kernels.Convolution(weight, bias, geometry)
+    convolution(to_rows(image), c["size"], out, relu=True, follow=layer.follow(after), threads=c["threads"])
+    layer.products(out, size, alone)
+    close(after, alone)
+    samples = kernels.SampleIndex(kernels.Samples((generator.random(size) < 0.4).astype(np.float32)), 3, compact=False)
+    table = generator.random((3, 3)).astype(np.float32)
+    rows, after[:] = out.copy(), np.nan
+    options = {"numerator": table, "denominator": table, "residual": out, "follow": layer.follow(after)}
+    kernels.blend(samples, rows, out, **options, threads=c["threads"])
+    layer.products(out, size, alone)
+    close(after, alone)
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    size=st.tuples(st.integers(1, 9), st.integers(1, 600)),
+    density=st.sampled_from([0.0, 0.1, 0.9, 1.0]),
+    radius=st.integers(0, 3),
+    gated=st.booleans(),
+    threads=st.integers(1, 2),
+)
+def test_samples_list_and_number_what_a_mask_samples(size, density, radius, gated, threads):
+    generator = rng(size[1])
+    mask = (generator.random(size) < density).astype(np.float32) * (0.5 if gated else 1)
+    samples = kernels.Samples(mask, threads=threads)
+    positions = np.flatnonzero(mask)
+    np.testing.assert_array_equal(samples.positions, positions)
+    np.testing.assert_array_equal(np.diff(samples.starts), (mask > 0).sum(1))
+    assert samples.binary == bool(((mask == 0) | (mask == 1)).all())
+    inner = (slice(radius, radius + size[0]), slice(radius, radius + size[1]))
+    for compact, ring in ((True, None), (True, 3), (False, None)):
+        index = kernels.SampleIndex(samples, 2 * radius + 1, compact=compact, ring=ring, threads=threads).index
+        expected = np.full((size[0] + 2 * radius, size[1] + 2 * radius), -1)
+        numbers = np.full(mask.size, -1)
+        numbers[positions] = positions if not compact else np.arange(len(positions)) % (ring or max(1, len(positions)))
+        expected[inner] = numbers.reshape(size)
+        np.testing.assert_array_equal(index, expected)
+
+
+@settings(max_examples=50, deadline=None)
+@given(shapes)
+def test_missing_read_is_what_the_shared_rules_say(c):
+    generator = rng(c["seed"])
+    geometry = kernels.Geometry(1, c["kernel"], c["stride"], c["dilation"] * (c["kernel"] // 2), c["dilation"])
+    mask = (generator.random(c["size"]) < 0.5).astype(np.float32)
+    reader = (generator.random(geometry.out_size(*c["size"])) < c["density"]).astype(np.float32)
+    wanted = kernels.missing_read(kernels.Samples(mask), kernels.Samples(reader), geometry, threads=c["threads"])
+    walk = (geometry.kernel, geometry.stride, geometry.padding, geometry.dilation)
+    read = sparsity.positions_read(reader, *walk, c["size"])
+    np.testing.assert_array_equal(wanted, sparsity.missing(mask) & read)
+
+
+def test_rows_may_lie_apart():
+    generator = rng(4)
+    mask = (generator.random((6, 7)) < 0.5).astype(np.float32)
+    samples = kernels.Samples(mask)
+    layer = kernels.Convolution(random(generator, 512, 8, 1, 1), None, kernels.Geometry(8))
+    x = random(generator, mask.size, 8)
+    table = generator.random((5, 5)).astype(np.float32)
+    index = kernels.SampleIndex(samples, 5, compact=True)
+    outs = []
+    for distance in (512, kernels.row_distance(512)):
+        rows = np.full((len(samples), distance), np.nan, np.float32)[:, :512]
+        layer(x, mask.shape, rows, positions=samples.positions)
+        outs.append(np.empty((mask.size, 512), np.float32))
+        kernels.blend(index, rows, outs[-1], numerator=table, denominator=table)
+    assert kernels.row_distance(512) > 512
+    np.testing.assert_array_equal(*outs)
+
+
+def test_subnormal_numbers_are_zero_in_a_kernel_and_only_there():
+    tiny = np.full((1, 1), 1e-39, np.float32)
+    layer = kernels.Convolution(np.full((1, 1, 1, 1), 1e-3, np.float32), None, kernels.Geometry(1))
+    out = np.ones((1, 1), np.float32)
+    layer(tiny, (1, 1), out)
+    if kernels.instruction_set() != "portable":
+        assert out[0, 0] == 0
+    assert (tiny * np.float32(0.5))[0, 0] > 0
+
+
 def test_row_taps_give_the_stem():
     generator = rng(0)
     image, weight = random(generator, 3, 45, 52), random(generator, 64, 3, 7, 7)
@@ -282,8 +391,30 @@ class TestBadInput:
 
     def test_positions_outside_the_map(self):
         for wrong in (-1, 30):
-            with pytest.raises(ValueError, match="positions holds"):
-                self.layer()(self.x, (5, 6), self.out, positions=np.array([0, wrong], np.int32), scatter=True)
+            out = self.out.copy()
+            with pytest.raises(ValueError, match=rf"positions holds .*{wrong}.* outside of the output map"):
+                self.layer()(self.x, (5, 6), out, positions=np.array([0, wrong], np.int32), scatter=True)
+            assert not out.any()
+
+    def test_mask_products_follow_whole_maps_of_their_own_width(self):
+        masks = kernels.MaskConvolution([np.ones((1, 2, 3, 3), np.float32)], [0.0], [kernels.Geometry(2, 3, 1, 1)])
+        follow = masks.follow(np.zeros((30, 9), np.float32))
+        with pytest.raises(ValueError, match=r"follow has shape \(30, 3\), expected \(30, 2\)"):
+            follow.bound(np.zeros((30, 3), np.float32))
+        with pytest.raises(ValueError, match=r"products has shape \(30, 8\)"):
+            masks.follow(np.zeros((30, 8), np.float32))
+        samples = kernels.SampleIndex(kernels.Samples(np.ones((5, 6), np.float32)), 3, compact=True)
+        with pytest.raises(ValueError, match="every position is wanted"):
+            kernels.blend(samples, self.out, self.out.copy(), wanted=np.ones((5, 6), bool), follow=follow)
+
+    def test_rows_that_are_not_contiguous(self):
+        with pytest.raises(ValueError, match="rows that are not contiguous"):
+            self.layer()(self.x, (5, 6), np.zeros((30, 4), np.float32)[:, ::2])
+
+    def test_a_mask_that_does_not_fit_its_reader(self):
+        samples = kernels.Samples(np.ones((5, 6), np.float32))
+        with pytest.raises(ValueError, match=r"gives \(3, 3\), but the mask is \(5, 6\)"):
+            kernels.missing_read(samples, samples, kernels.Geometry(1, 3, 2, 1))
 
     def test_not_a_number(self):
         weight = np.ones((2, 4, 3, 3), np.float32)
