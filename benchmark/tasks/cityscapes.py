@@ -41,7 +41,7 @@ MINI = SegmentationRecipe(
     pretrain=replace(FROM_NOTHING, steps=1200),
     train=replace(FINE_TUNING, steps=100),
     parameters={"window": 5, "grid_stride": 5, "initial_lambda": 1.0},
-    curves={"gamma": (0.1, 0.5, 1.5, 4.0), "shorter_side": (128, 112, 96, 64), "structure": ("grid",)},
+    curves={"gamma": (0.1, 0.2, 0.5, 1.5), "shorter_side": (128, 112, 96, 64), "structure": ("grid",)},
     threads=1,
     segmenter=SegmenterSize(channels=48, crop=97, scales=(0.9, 1.3)),
 )
