@@ -399,6 +399,13 @@ def flops(
     )
 
 
+_TIMED = {
+    "backbone": ("deformable", "density", "gmacs", "seconds", "speedup", "speedup_theoretical", "share"),
+    "peers": ("peer", "version", "seconds", "engine_dense_speedup", "skipped"),
+}
+"""What of a timing's rows fits a terminal; the file has all of it."""
+
+
 @app.command("time")
 def time_(
     backbone: Annotated[str, typer.Option("--backbone", help="a backbone's name")] = "resnet101",
@@ -432,10 +439,10 @@ def time_(
     path = timer.save(measured, store)
     if json_:
         return emit(measured)
-    for name in ("backbone", "peers"):
+    for name, fields in _TIMED.items():
         rows = measured.get(name) or []
         if rows:
-            _print_rows(name, rows)
+            _print_rows(name, [{field: row[field] for field in fields} for row in rows])
     if measured.get("cell"):
         console.print_json(json.dumps(_plain(measured["cell"]), default=str))
     console.print(f"break-even density: {measured['break_even']}", highlight=False)

@@ -12,7 +12,7 @@ from benchmark.engine import kernels
 from benchmark.engine.compiler import Engine
 from benchmark.errors import SaibenchError
 from benchmark.flops.measured import MeasuredCounter
-from benchmark.nn import Mask, Masks, build_backbone, identify_images, interpolation, residual_blocks
+from benchmark.nn import Mask, Masks, build_backbone, identify_images, interpolation, pruning, residual_blocks
 
 try:
     kernels.require()
@@ -190,6 +190,19 @@ def test_training_goes_on_beside_the_engine():
     after = Engine(model)(image).stages["layer4"]
     assert model.training
     np.testing.assert_array_equal(before, after)
+
+
+@pytest.mark.parametrize("inner", [True, False])
+def test_pruned_backbones(inner):
+    model = network("mini_basic")
+    for part in list(pruning.prunables(model)):
+        if part.inner or not inner:
+            part.remove(part.weakest(pruning.norm_of_filters(1), 0.3))
+    if inner:  # what stays at full width can still be masked
+        for block in residual_blocks(model):
+            if block.adaptable:
+                block.adapt(MASKS["stochastic"], FILLS["rbf"])
+    agree(model.eval(), (70, 90), threads=2)
 
 
 def test_threads_do_not_change_the_result():
