@@ -58,8 +58,8 @@ cdef extern from "kernels.h" nogil:
                            const saibench_follow *follow, int threads)
     void saibench_max_pool(const float *input, int input_row0, int height, int width, int channels, int kernel,
                            int stride, int padding, int row0, int row1, int out_width, float *out, int threads)
-    void saibench_channels_last(const float *input, int channels, int height, int width, int border, float *out,
-                                int threads)
+    int saibench_channels_last(const float *input, int channels, int height, int width, int border, float *out,
+                               int threads)
 
 
 cdef inline const float *_f(const float[::1] a) noexcept nogil:
@@ -254,6 +254,8 @@ def max_pool(const float[::1] x, int row_offset, int height, int width, int chan
 
 
 def channels_last(const float[:, :, ::1] image, int border, float[::1] out, int threads):
+    cdef int finite
     with nogil:
-        saibench_channels_last(&image[0, 0, 0], image.shape[0], image.shape[1], image.shape[2], border, &out[0],
-                               threads)
+        finite = saibench_channels_last(&image[0, 0, 0], image.shape[0], image.shape[1], image.shape[2], border,
+                                        &out[0], threads)
+    return bool(finite)

@@ -113,8 +113,8 @@ int64_t saibench_blend(const saibench_blend_args *a, const uint8_t *wanted, int 
 void saibench_max_pool(const float *input, int input_row0, int height, int width, int channels, int kernel, int stride,
                        int padding, int row0, int row1, int out_width, float *out, int threads);
 
-/* (C, H, W) to (H + 2 * border, W + 2 * border, C), zero border. */
-void saibench_channels_last(const float *input, int channels, int height, int width, int border, float *out,
-                            int threads);
+/* (C, H, W) to (H + 2 * border, W + 2 * border, C), zero border. Returns whether all values are finite. */
+int saibench_channels_last(const float *input, int channels, int height, int width, int border, float *out,
+                           int threads);
 
 #endif

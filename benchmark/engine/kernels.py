@@ -782,5 +782,6 @@ def channels_last(image: Floats, *, border: int = 0, out: Floats | None = None, 
     channels, height, width = image.shape
     shape = ((height + 2 * border) * (width + 2 * border), channels)
     out = empty(*shape) if out is None else _floats("out", out, shape)
-    _kernels.channels_last(image, border, out.reshape(-1), _threads(threads))
+    if not _kernels.channels_last(image, border, out.reshape(-1), _threads(threads)):
+        raise ValueError(f"image with shape {image.shape} holds NaN or infinity")
     return out
