@@ -1,0 +1,40 @@
+"""The results store: one folder a cell, written whole or not at all.
+
+What this is for: the identity of a cell (a hash of what determines its result, and of nothing else), records
+that survive a kill at any moment, locks that keep two processes off the same cell, and the provenance that
+every record carries. What it is not: it knows no method, task or metric by name, and it computes nothing from
+the results.
+
+Layout of ``<store>/<task>/<scale>/<method>/<cell id>/``::
+
+    record.json        the flat record (``RECORD_FIELDS``); its presence makes the folder a record
+    cell.json          the canonical JSON that the cell id is the hash of
+    layers.parquet     one row a layer; images.parquet: one row an image
+    …                  what else the run leaves there: predictions, model.safetensors
+
+Beside it, while a run is under way: ``.<cell id>.partial/`` (the same folder, unfinished, with ``scratch/``
+for training checkpoints; a restarted run finds it again) and ``.<cell id>.lock``.
+"""
+
+from benchmark.store.cell import Cell, canonical_json
+from benchmark.store.locks import CellBusy
+from benchmark.store.provenance import provenance, timestamp
+from benchmark.store.record import RECORD_FIELDS, STATUSES, Record
+from benchmark.store.store import CellFinished, Store
+from benchmark.store.tables import table
+from benchmark.store.work import Work
+
+__all__ = [
+    "RECORD_FIELDS",
+    "STATUSES",
+    "Cell",
+    "CellBusy",
+    "CellFinished",
+    "Record",
+    "Store",
+    "Work",
+    "canonical_json",
+    "provenance",
+    "table",
+    "timestamp",
+]

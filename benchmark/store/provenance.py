@@ -1,0 +1,100 @@
+"""What a result was made with: versions, commit, machine, dates.
+
+It knows nothing about stores, so that timings and reports carry the same fields as records.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib
+import importlib.metadata
+import platform
+import subprocess
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+__all__ = ["checkout", "provenance", "timestamp"]
+
+_THIS_FILE = "benchmark/store/provenance.py"
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=20, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
+
+
+@functools.cache
+def checkout() -> tuple[str | None, bool | None]:
+    """Return commit and dirtiness of the checkout that the code came from; None, None if installed.
+
+    An installed copy may lie inside a checkout of something else (a virtual environment in a project's
+    folder), so a checkout counts only when it tracks this very file, byte for byte.
+    """
+    here = Path(__file__).resolve()
+    for root in dict.fromkeys([here.parents[2], Path.cwd()]):
+        source = root / _THIS_FILE
+        try:
+            same = source.read_bytes() == here.read_bytes()
+        except OSError:
+            continue
+        if not same or _git(root, "ls-files", "--error-unmatch", _THIS_FILE) is None:
+            continue
+        sha = _git(root, "rev-parse", "HEAD")
+        if sha:
+            code = [name for name in ("benchmark", "methods", "baselines") if (root / name).is_dir()]
+            return sha, bool(_git(root, "status", "--porcelain", "--", *code))
+    return None, None
+
+
+@functools.cache
+def _cpu() -> str:
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def _version() -> str:
+    try:
+        return importlib.metadata.version("saibench")
+    except importlib.metadata.PackageNotFoundError:  # run from a checkout
+        return importlib.import_module("benchmark").__version__
+
+
+def timestamp() -> str:
+    """Now, in UTC, to the second: ``2026-01-31T12:00:00Z``."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def provenance(started: str | None = None) -> dict[str, Any]:
+    """Return what a result was made with: the record's fields from ``git_sha`` to ``finished``.
+
+    Parameters
+    ----------
+    started
+        The `timestamp` at which the work began; now, if not given. ``finished`` is always now.
+    """
+    import torch  # here, because reading a store needs no torch and its import takes seconds
+
+    sha, dirty = checkout()
+    now = timestamp()
+    return {
+        "git_sha": sha,
+        "git_dirty": dirty,
+        "saibench": _version(),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "cpu": _cpu(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "threads": torch.get_num_threads(),
+        "started": started or now,
+        "finished": now,
+    }

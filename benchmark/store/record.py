@@ -1,0 +1,154 @@
+"""A record: the flat fields that a cell left in the store, and the files beside them.
+
+It reads one folder. Which folders there are is the store's business, and writing them is `benchmark.store.work`'s.
+"""
+
+from __future__ import annotations
+
+import enum
+import json
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from benchmark.errors import StoreError
+
+if TYPE_CHECKING:  # reading records needs no pandas, and its import takes most of a second
+    import pandas as pd
+
+__all__ = ["RECORD_FIELDS", "STATUSES", "Record", "as_json"]
+
+STATUSES = ("finished", "failed", "diverged")
+
+#: The fields of every record, in the order in which they are written; ``p_*`` follow ``method``, ``metric_*``
+#: follow ``status``, and fields of the caller's own come last.
+RECORD_FIELDS = (
+    "cell_id", "task", "scale", "dataset", "dataset_fingerprint", "method", "seed", "status",
+    "gmacs_measured_mean", "gmacs_measured_std", "gmacs_paper", "density_mean",
+    "seconds_train", "seconds_eval", "git_sha", "git_dirty", "saibench", "torch", "python",
+    "cpu", "gpu", "threads", "started", "finished", "error",
+)  # fmt: skip
+
+
+def as_json(value: object, name: str) -> Any:
+    """Convert a record's value to JSON: NaN and infinities (which JSON lacks) as null."""
+    if isinstance(value, enum.Enum):
+        value = value.value
+    if hasattr(value, "tolist"):  # of numpy or torch, which are not imported for this
+        value = value.tolist()
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if isinstance(value, list | tuple):
+        return [as_json(item, name) for item in value]
+    raise TypeError(f"record field {name}: a record is flat and holds no {type(value).__name__}")
+
+
+@dataclass(frozen=True)
+class Record:
+    """What a finished, failed or diverged cell left in the store.
+
+    Attributes
+    ----------
+    folder
+        Where it lies.
+    fields
+        The flat record: see `RECORD_FIELDS`.
+    """
+
+    folder: Path
+    fields: Mapping[str, Any]
+
+    @classmethod
+    def load(cls, folder: Path) -> Record:
+        """Read a folder's ``record.json``.
+
+        Raises
+        ------
+        StoreError
+            If the folder holds no readable record, or one that is not its own; the message names the folder.
+        """
+        path = folder / "record.json"
+        try:
+            fields = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise StoreError(f"{folder}: not a record (no record.json); move it out of the store") from None
+        except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+            raise StoreError(f"{path}: cannot be read ({error}); delete the folder to run it again") from error
+        if not isinstance(fields, dict):
+            raise StoreError(f"{path}: holds no JSON object; delete the folder to run the cell again")
+        place = dict(zip(("task", "scale", "method", "cell_id"), folder.parts[-4:], strict=True))
+        for name, here in place.items():
+            if fields.get(name) != here:
+                raise StoreError(
+                    f"{path}: {name} is {fields.get(name)!r} but the folder says {here!r}; "
+                    "move the folder back or delete it"
+                )
+        if fields.get("status") not in STATUSES:
+            raise StoreError(f"{path}: status is {fields.get('status')!r}, not one of {', '.join(STATUSES)}")
+        return cls(folder, fields)
+
+    def __getitem__(self, name: str) -> Any:
+        """Return a field of the record."""
+        return self.fields[name]
+
+    @property
+    def cell_id(self) -> str:
+        """The cell's id."""
+        return str(self.fields["cell_id"])
+
+    @property
+    def status(self) -> str:
+        """One of `STATUSES`."""
+        return str(self.fields["status"])
+
+    @property
+    def finished(self) -> bool:
+        """Whether the cell has a result and need not run again."""
+        return self.status == "finished"
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """The method's parameters, by their own names."""
+        return {name[2:]: value for name, value in self.fields.items() if name.startswith("p_")}
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """The metrics, by their own names."""
+        return {name[7:]: value for name, value in self.fields.items() if name.startswith("metric_")}
+
+    def path(self, name: str) -> Path:
+        """Path of one of the record's files.
+
+        Raises
+        ------
+        StoreError
+            If the record has no such file.
+        """
+        path = self.folder / name
+        if not path.exists():
+            raise StoreError(f"{self.folder}: the record has no {name}; run the cell again with --force")
+        return path
+
+    def layers(self) -> pd.DataFrame:
+        """``layers.parquet``, one row a layer."""
+        return self._table("layers.parquet")
+
+    def images(self) -> pd.DataFrame:
+        """``images.parquet``, one row an image."""
+        return self._table("images.parquet")
+
+    def _table(self, name: str) -> pd.DataFrame:
+        import pandas as pd
+
+        path = self.path(name)
+        try:
+            return pd.read_parquet(path)
+        except (OSError, ValueError) as error:
+            raise StoreError(f"{path}: cannot be read ({error}); run the cell again with --force") from error

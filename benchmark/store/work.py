@@ -1,0 +1,123 @@
+"""A cell in progress: the folder that a run fills, and the commit that makes it a record."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from benchmark.errors import StoreError
+from benchmark.store.cell import Cell, canonical_json
+from benchmark.store.provenance import checkout, provenance, timestamp
+from benchmark.store.record import RECORD_FIELDS, STATUSES, Record, as_json
+from benchmark.store.replacing import promote
+from benchmark.store.writing import explain, sync, write_json
+
+if TYPE_CHECKING:  # the tables come ready from the caller
+    import pandas as pd
+
+__all__ = ["Work"]
+
+
+class Work:
+    """A cell under way: a folder to write into, and `commit`. Made by `Store.begin`.
+
+    Attributes
+    ----------
+    folder
+        Where to leave predictions and ``model.safetensors``; all of it becomes the record's folder.
+    scratch
+        Where to leave training checkpoints: found again by a restarted run, removed by `commit`.
+    resumed
+        Whether an interrupted run left something in `scratch`.
+    record
+        The record, once committed.
+    """
+
+    def __init__(self, cell: Cell, folder: Path, final: Path) -> None:
+        self.cell = cell
+        self.folder = folder
+        self.scratch = folder / "scratch"
+        self.record: Record | None = None
+        self._final = final
+        self._started = timestamp()
+        checkout()  # now: the code that runs is the code as it was loaded, whatever is committed meanwhile
+        self.scratch.mkdir(parents=True, exist_ok=True)
+        self.resumed = any(self.scratch.iterdir())
+
+    def commit(
+        self,
+        fields: Mapping[str, Any],
+        layers: pd.DataFrame | None = None,
+        images: pd.DataFrame | None = None,
+    ) -> Record:
+        """Turn the folder into the cell's record, atomically; an older record of the cell is replaced.
+
+        Parameters
+        ----------
+        fields
+            ``metric_*``, ``gmacs_*``, ``density_mean``, ``seconds_*``, ``status`` (finished, if not given),
+            ``error`` and fields of the caller's own. The cell's fields and the provenance are added here.
+        layers, images
+            One row a layer, one row an image.
+
+        Returns
+        -------
+        Record
+            As a reader finds it. A failed or diverged run does not replace a finished record: it is returned,
+            and the finished one stays.
+
+        Raises
+        ------
+        StoreError
+            If the store cannot be written; what was written stays in `folder`.
+        """
+        cell = self.cell
+        own = {name: as_json(value, name) for name, value in fields.items()}
+        status = own.setdefault("status", "finished")
+        if status not in STATUSES:
+            raise ValueError(f"status {status!r} is not one of {', '.join(STATUSES)}")
+        known: dict[str, Any] = {
+            **provenance(self._started),
+            **own,
+            "cell_id": cell.id,
+            "task": cell.task,
+            "scale": cell.scale,
+            "dataset": cell.dataset,
+            "dataset_fingerprint": cell.dataset_fingerprint,
+            "method": cell.method,
+            "seed": cell.seed,
+        }
+        record: dict[str, Any] = {}
+        for name in RECORD_FIELDS:
+            record[name] = known.pop(name, None)
+            if name == "method":
+                record |= {f"p_{key}": as_json(value, key) for key, value in sorted(cell.parameters.items())}
+            if name == "status":
+                record |= {key: known.pop(key) for key in sorted(known) if key.startswith("metric_")}
+        record |= {key: value for key, value in known.items() if key not in record}
+        if status != "finished" and self._final.exists() and Record.load(self._final).finished:
+            shutil.rmtree(self.folder, ignore_errors=True)
+            self.record = Record(self._final, record)
+            return self.record
+        try:
+            for name, table in (("layers.parquet", layers), ("images.parquet", images)):
+                if table is not None:
+                    table.to_parquet(self.folder / name, index=False)
+            (self.folder / "cell.json").write_text(canonical_json(cell.identity) + "\n", encoding="utf-8")
+            shutil.rmtree(self.scratch, ignore_errors=True)
+            for path in self.folder.rglob("*"):
+                sync(path)
+            write_json(self.folder / "record.json", record)
+            sync(self.folder)
+            promote(self.folder, self._final)
+        except OSError as error:
+            raise explain(error, self.folder) or StoreError(f"{self.folder}: {error}") from error
+        self.record = Record.load(self._final)
+        return self.record
+
+    def fail(self, error: object, status: str = "failed", **fields: Any) -> Record:
+        """Record that the cell failed or diverged, and why: reports show it, the next call runs it again."""
+        (self.folder / "record.json").unlink(missing_ok=True)
+        return self.commit({**fields, "status": status, "error": " ".join(str(error).split()) or repr(error)})
