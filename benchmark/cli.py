@@ -147,15 +147,15 @@ def methods(
 
 @app.command()
 def check(method: Annotated[str, typer.Argument(help="a method's name or file")], json_: JsonOption = False) -> None:
-    """Run the contract tests on a method."""
-    from benchmark.contract import check_method
+    """Check a method against the contract."""
+    from benchmark.checks import check_method
     from benchmark.method import resolve
 
     results = check_method(resolve([method])[0])
     if json_:
         emit([vars(result) for result in results])
     else:
-        table = Table("task", "contract", "result")
+        table = Table("task", "check", "result")
         for result in results:
             colour = {"passed": "green", "failed": "red"}.get(result.status, "yellow")
             table.add_row(result.task, result.name, f"[{colour}]{result.status}[/{colour}] {escape(result.detail)}")

@@ -1,0 +1,28 @@
+"""Cells: from a user's request to a plan, from a plan to its record, and from a record back.
+
+`request` says what is asked for, `planning` resolves it without training anything, `running` trains, evaluates, counts
+and keeps, `loading` reads a record again. Many cells at once are `benchmark.sweep`'s business, one training run is
+`benchmark.train`'s.
+"""
+
+from benchmark.cells.loading import backbone_inputs, load_model, plan_of
+from benchmark.cells.planning import HARNESS_VERSION, Plan, plan
+from benchmark.cells.request import Request, cache_folder, data_folder, override, reader
+from benchmark.cells.running import DENSITY_MAPS, MODEL, execute
+
+__all__ = [
+    "DENSITY_MAPS",
+    "HARNESS_VERSION",
+    "MODEL",
+    "Plan",
+    "Request",
+    "backbone_inputs",
+    "cache_folder",
+    "data_folder",
+    "execute",
+    "load_model",
+    "override",
+    "plan",
+    "plan_of",
+    "reader",
+]

@@ -1,0 +1,85 @@
+"""From a record back to what made it: its plan, its trained model, and what the model's backbone reads."""
+
+import json
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from benchmark.cells.planning import Plan, plan
+from benchmark.cells.request import Request, reader
+from benchmark.cells.running import MODEL
+from benchmark.errors import SaibenchError
+from benchmark.nn import identify_images
+from benchmark.store import Record
+from benchmark.tasks import Batch
+
+
+def load_model(record: Record, planned: Plan) -> nn.Module:
+    """Return a finished cell's trained model, in inference mode."""
+    classes = len(reader(planned.task.name, planned.folder, "train").classes)
+    model = planned.build(classes)
+    planned.method.restore(planned.task.backbone(model))
+    model.load_state_dict(load_file(record.path(MODEL)))
+    return model.eval()
+
+
+def plan_of(record: Record, data: Path | None = None) -> Plan:
+    """Return the plan that a record was made by.
+
+    Parameters
+    ----------
+    data
+        The data set's folder, where it was not the embedded one.
+
+    Raises
+    ------
+    SaibenchError
+        When data, recipe or code are not those of the record any more.
+    """
+    words = (word.partition("=") for word in (record.fields.get("overrides") or "").split())
+    overrides = {name: json.loads(text) if _is_json(text) else text for name, _, text in words}
+    fields = record.fields
+    planned = plan(
+        Request(fields["task"], fields["method"], fields["scale"], record.parameters, fields["seed"], data, overrides)
+    )
+    if planned.cell.id != record.cell_id:
+        raise SaibenchError(
+            f"cell {record.cell_id} was made with other data, recipe or code (now {planned.cell.id}): "
+            f"give the data set {fields['dataset']} with --data, or run the cell again"
+        )
+    return planned
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except json.JSONDecodeError:
+        return False
+    return True
+
+
+def backbone_inputs(model: nn.Module, planned: Plan, count: int) -> list[tuple[str | int, np.ndarray]]:
+    """Return what the backbone of a trained model reads for the first validation images.
+
+    Returns
+    -------
+    list of (identifier, array)
+        Arrays ``(3, H, W)``, float32: resized, normalised and padded as the task does.
+    """
+    val, body = reader(planned.task.name, planned.folder, "val"), planned.task.backbone(model)
+    inputs: list[tuple[str | int, np.ndarray]] = []
+    stem = cast(nn.Module, body.conv1)
+    for index in range(min(count, len(val))):
+        batch = Batch.collate([(*val[index], val.image_id(index))])
+        hook = stem.register_forward_pre_hook(
+            lambda module, given, name=batch.identifiers[0]: inputs.append((name, given[0][0].contiguous().numpy()))
+        )
+        identify_images(model, batch.identifiers, planned.request.seed)
+        with torch.inference_mode():
+            planned.task.predict(model, batch)
+        hook.remove()
+    return inputs

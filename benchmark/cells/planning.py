@@ -1,0 +1,128 @@
+"""From a request to a plan: names, parameters, recipe and data resolved, the cell's identity, nothing trained."""
+
+import dataclasses
+import functools
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import torch
+from torch import nn
+
+from benchmark.cells.request import Request, data_folder, override, reader
+from benchmark.errors import UsageError
+from benchmark.method import Method, resolve
+from benchmark.recipe import Recipe, Schedule
+from benchmark.store import Cell
+from benchmark.tasks import Task, find_task
+from benchmark.train import derive_seed
+
+HARNESS_VERSION = 1  # part of every cell's identity; raise it when a change of the harness changes results
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A request resolved: everything that `execute` needs."""
+
+    request: Request
+    task: Task
+    recipe: Recipe
+    method: Method
+    folder: Path
+    cell: Cell
+
+    @property
+    def is_start(self) -> bool:
+        """Whether the other methods start from this cell's weights."""
+        return bool(self.recipe.start) and self.method.name == self.recipe.start
+
+    @property
+    def own_backbone(self) -> bool:
+        """Whether the method's backbone is not the recipe's, so that no starting weights fit it."""
+        return _own_backbone(self.recipe, self.method)
+
+    @property
+    def start(self) -> "Plan | None":
+        """The plan of the cell whose weights this one starts from."""
+        request = _start_request(self.request, self.recipe, self.method)
+        return None if request is None else plan(request)
+
+    @property
+    def schedules(self) -> list[Schedule]:
+        """The training runs, one after the other."""
+        return _schedules(self.recipe, self.method)
+
+    def build(self, classes: int) -> nn.Module:
+        """Return the untrained model with the method's masks in place, on the CPU."""
+        torch.manual_seed(derive_seed(self.request.seed, "weights"))
+        shorter_side = self.method.image_size(self.recipe.shorter_side)
+        model = self.task.build(self.recipe, self.method.backbone(self.recipe.backbone), classes, shorter_side)
+        body = self.task.backbone(model)
+        self.method.adapt(body)
+        for name in self.recipe.frozen:
+            for parameter in cast(nn.Module, getattr(body, name)).parameters():
+                parameter.requires_grad_(False)
+        return model
+
+
+def plan(request: Request) -> Plan:
+    """Resolve a request.
+
+    Raises
+    ------
+    UsageError
+        For names or values that do not exist.
+    DataError
+        For a data folder that cannot be read.
+    """
+    task = find_task(request.task)
+    recipe = override(task.recipe(request.scale), request.overrides)
+    kind = resolve([request.method])[0]
+    reason = kind.make({}).skip(task.name)
+    if reason:
+        raise UsageError(f"method {kind.name!r} does not run on {task.name}: {reason}")
+    defaults = {name: value for name, value in recipe.parameters.items() if name in kind.model_fields}
+    method = kind.make({**defaults, **request.parameters})
+    folder = data_folder(request)
+    start = _start_request(request, recipe, method)
+    cell = Cell(
+        task=task.name,
+        scale=request.scale,
+        dataset=folder.name,
+        dataset_fingerprint=_fingerprint(task.name, folder),
+        method=kind.name,
+        parameters=method.model_dump(),
+        seed=request.seed,
+        determinants={
+            "recipe": recipe.determinants(),
+            "schedules": [dataclasses.asdict(schedule) for schedule in _schedules(recipe, method)],
+            "method": kind.code_fingerprint(),
+            "start": None if start is None else plan(start).cell.id,
+            "harness": HARNESS_VERSION,
+        },
+    )
+    return Plan(request, task, recipe, method, folder, cell)
+
+
+def _own_backbone(recipe: Recipe, method: Method) -> bool:
+    return method.backbone(recipe.backbone) != recipe.backbone
+
+
+def _start_request(request: Request, recipe: Recipe, method: Method) -> Request | None:
+    """Return the request of the cell that a method starts from, if it starts from one."""
+    if not recipe.start or method.name == recipe.start or _own_backbone(recipe, method):
+        return None
+    return dataclasses.replace(request, method=recipe.start, parameters={})
+
+
+def _schedules(recipe: Recipe, method: Method) -> list[Schedule]:
+    if recipe.pretrain is None:
+        return [recipe.train]
+    if method.name == recipe.start:
+        return [recipe.pretrain]
+    return [recipe.pretrain, recipe.train] if _own_backbone(recipe, method) else [recipe.train]
+
+
+@functools.cache
+def _fingerprint(task: str, folder: Path) -> str:
+    return "-".join(reader(task, folder, split).fingerprint()[:12] for split in ("train", "val"))

@@ -1,0 +1,91 @@
+"""A request: what a user asks for, and the recipe and data that it leads to."""
+
+import dataclasses
+import functools
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+from benchmark.data import embedded
+from benchmark.errors import DataError, UsageError
+from benchmark.recipe import Recipe
+from benchmark.tasks import find_task
+
+
+def cache_folder() -> Path:
+    """Return where embedded sets and weights are kept: ``$SAIBENCH_CACHE``, else ``~/.cache/saibench``."""
+    return Path(os.environ.get("SAIBENCH_CACHE") or Path.home() / ".cache" / "saibench").expanduser()
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a user asks for; plain values, so that it can be sent to another process.
+
+    Attributes
+    ----------
+    method
+        Name, or a plug-in's path.
+    parameters
+        What the user set; the recipe's and the method's own values stand for the rest.
+    data
+        Folder of the data set; None for the embedded one.
+    overrides
+        Recipe fields by dotted name, such as ``train.steps``.
+    """
+
+    task: str
+    method: str
+    scale: str = "mini"
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    seed: int = 0
+    data: Path | None = None
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+
+
+def override(recipe: Recipe, values: Mapping[str, Any]) -> Recipe:
+    """Return a recipe with some fields changed, by dotted name.
+
+    Raises
+    ------
+    UsageError
+        For a field that is not there or a value of another type.
+    """
+    for path, value in values.items():
+        head, _, rest = path.partition(".")
+        known = {entry.name: getattr(recipe, entry.name) for entry in dataclasses.fields(recipe)}
+        if head not in known or (rest and not dataclasses.is_dataclass(known[head])):
+            raise UsageError(f"the recipe has no field {path!r}; it has {', '.join(known)}")
+        current = known[head]
+        if rest:
+            value = override(cast(Any, current), {rest: value})
+        elif current is not None and not isinstance(
+            value, (int, float) if isinstance(current, float) else type(current)
+        ):
+            raise UsageError(f"recipe field {path!r} takes {type(current).__name__}, got {value!r}")
+        recipe = dataclasses.replace(recipe, **{head: value})
+    return recipe
+
+
+def data_folder(request: Request) -> Path:
+    """Return the data set's folder; the embedded one is rendered on first use.
+
+    Raises
+    ------
+    DataError
+        When the folder is not there, or the scale has no embedded set and none was given.
+    """
+    if request.data is not None:
+        if not request.data.is_dir():
+            raise DataError(f"no data folder {request.data}: give --data the folder of a {request.task} data set")
+        return request.data.resolve()
+    if (request.task, request.scale) not in embedded.SIZES:
+        raise DataError(f"{request.task} at scale {request.scale!r} has no embedded set: give the real one with --data")
+    return embedded.make(request.task, request.scale, cache_folder() / "data")
+
+
+@functools.cache
+def reader(task: str, folder: Path, split: str) -> Any:
+    """Return a split's reader, opened once in a process: decoded images stay in memory where they fit."""
+    return find_task(task).open(folder, split)

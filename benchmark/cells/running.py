@@ -1,0 +1,154 @@
+"""Running a plan: build, train, evaluate, count and keep, or find the record that is there."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from benchmark import __version__
+from benchmark.cells.planning import Plan
+from benchmark.cells.request import cache_folder, reader
+from benchmark.errors import SaibenchError
+from benchmark.flops import paper
+from benchmark.flops.measured import MeasuredCounter
+from benchmark.nn import residual_blocks
+from benchmark.store import Record, Store, Work
+from benchmark.train import CellModule, DivergedError, Loop, fit, predict, quiet
+
+MODEL = "model.safetensors"
+DENSITY_MAPS = "density_maps.safetensors"  # by layer, averaged over the images
+QUANTILES = (0.05, 0.5, 0.95)
+
+
+def execute(planned: Plan, store: Store, force: bool = False, callbacks: Sequence[Any] = ()) -> Record:
+    """Run a cell, or return its finished record; the cell that it starts from is run first where need be.
+
+    Parameters
+    ----------
+    force
+        Run it even where it is finished. The cell that it starts from is not run again.
+    callbacks
+        Lightning callbacks, such as a progress bar.
+
+    Raises
+    ------
+    DivergedError, SaibenchError
+        After the cell's record says so.
+    """
+    record = store.find(planned.cell)
+    if record is not None and record.finished and not force:
+        return record
+    start = planned.start
+    started_from = None if start is None else execute(start, store, callbacks=callbacks)
+    quiet()
+    if planned.recipe.threads is not None:
+        torch.set_num_threads(planned.recipe.threads)
+    with store.begin(planned.cell, force=force) as work:
+        try:
+            return _run(planned, work, started_from, callbacks)
+        except DivergedError as error:
+            work.fail(error, status="diverged")
+            raise SaibenchError(f"{planned.cell}: diverged: {error}") from error
+        except SaibenchError as error:
+            work.fail(error)
+            raise
+        except Exception as error:
+            work.fail(f"{type(error).__name__}: {error}")
+            raise SaibenchError(f"{planned.cell}: failed: {type(error).__name__}: {error}") from error
+
+
+def _run(planned: Plan, work: Work, start: Record | None, callbacks: Sequence[Any]) -> Record:
+    task, recipe, seed = planned.task, planned.recipe, planned.request.seed
+    train, val = (reader(task.name, planned.folder, split) for split in ("train", "val"))
+    model = planned.build(len(train.classes))
+    _load_start(planned, model, start)
+    planned.method.prepare(task.backbone(model))
+    seconds = _train(planned, model, train, work, callbacks)
+    planned.method.finish(task.backbone(model))
+    module = CellModule(task, planned.method, model, recipe.train, 1, seed)
+    counter = MeasuredCounter(model.eval())
+    elapsed = predict(module, val, Loop(work.scratch, list(callbacks), recipe.workers), counter)
+    layers = _layers(model, counter)
+    task.save(module.predictions, val, work.folder)
+    save_file(_shareable(model), work.folder / MODEL, {"saibench": __version__, "cell": planned.cell.id})
+    maps = {layer: torch.from_numpy(values.astype(np.float32)) for layer, values in counter.density_maps().items()}
+    save_file(maps, work.folder / DENSITY_MAPS)
+    images = counter.images()
+    fields = {
+        **{f"metric_{name}": value for name, value in task.evaluate(module.predictions, val).items()},
+        # The paper's curves have the backbone's computation, averaged over the images (§4); the rest stands beside it.
+        "gmacs_measured_mean": float(images["gmacs_backbone"].mean()),
+        "gmacs_measured_std": float(images["gmacs_backbone"].std(ddof=0)),
+        **{f"gmacs_measured_q{100 * q:02.0f}": float(images["gmacs_backbone"].quantile(q)) for q in QUANTILES},
+        "gmacs_paper": _paper_gmacs(planned, model, layers),
+        "density_mean": float(images["density"].mean()),
+        "seconds_train": seconds,
+        "seconds_eval": elapsed,
+        "gmacs_whole_mean": float(images["gmacs"].mean()),
+        "uncounted": counter.uncounted,
+        "start": None if start is None else start.cell_id,
+        "overrides": " ".join(f"{name}={value}" for name, value in planned.request.overrides.items()) or None,
+    }
+    return work.commit(fields, layers, images)
+
+
+def _load_start(planned: Plan, model: nn.Module, start: Record | None) -> None:
+    """Fill a model with the weights that it starts from."""
+    if start is not None:
+        stored = load_file(start.path(MODEL))
+        model.load_state_dict({key: stored[key] for key in model.state_dict() if key in stored}, strict=False)
+    elif not planned.recipe.start:
+        name = planned.method.backbone(planned.recipe.backbone)
+        planned.task.load_weights(model, cache_folder() / "weights" / f"{name}.safetensors")
+
+
+def _train(planned: Plan, model: nn.Module, train: Any, work: Work, callbacks: Sequence[Any]) -> float:
+    """Run the plan's schedules, going on where an interrupted run stopped; return the seconds that they took."""
+    seconds = 0.0
+    for phase, schedule in enumerate(planned.schedules):
+        kept = work.scratch / f"phase{phase}.safetensors"
+        if kept.is_file():
+            model.load_state_dict(load_file(kept))
+            continue
+        folder = work.scratch / f"phase{phase}"
+        folder.mkdir(exist_ok=True)
+        steps = schedule.length(len(train))
+        module = CellModule(planned.task, planned.method, model, schedule, steps, planned.request.seed)
+        seconds += fit(module, train, Loop(folder, list(callbacks), planned.recipe.workers))
+        model.cpu()
+        partial = kept.with_suffix(".tmp")
+        save_file(_shareable(model), partial)
+        partial.rename(kept)
+    return seconds
+
+
+def _shareable(model: nn.Module) -> dict[str, torch.Tensor]:
+    """Return the state dict in the form that safetensors writes."""
+    return {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
+
+
+def _layers(model: nn.Module, counter: MeasuredCounter) -> pd.DataFrame:
+    """Return the counter's rows with each interpolation's lambda."""
+    lambdas = {
+        f"{block.name}.{name}": child.lam.item()
+        for block in residual_blocks(model)
+        for name, child in block.named_children()
+        if hasattr(child, "lam")
+    }
+    table = counter.layers()
+    table["lambda"] = [
+        next((lam for key, lam in lambdas.items() if layer.endswith(key)), None) for layer in table["layer"]
+    ]
+    return table
+
+
+def _paper_gmacs(planned: Plan, model: nn.Module, layers: pd.DataFrame) -> float:
+    """Return the cell's GMACs by the released code's closed form, from the mean densities over the images."""
+    shorter_side = planned.method.image_size(planned.recipe.shorter_side)
+    height, width = paper.nominal_size(planned.task.name, shorter_side)
+    rows = paper.count(planned.task.backbone(model), height, width, layers)
+    return float(rows["macs"].sum() / 1e9)

@@ -1,0 +1,39 @@
+"""The promise about the engine: it computes the PyTorch maps and executes what is counted."""
+
+import numpy as np
+import torch
+
+from benchmark.checks.subject import Skipped, Subject, mask_values, outputs
+from benchmark.engine.compiler import Engine
+from benchmark.engine.kernels import EngineUnavailable
+from benchmark.flops.measured import MeasuredCounter
+from benchmark.nn import identify_images
+
+ENGINE_TOLERANCE = 1e-4
+
+
+def engine_agrees(subject: Subject) -> str:
+    """With the same masks, the CPU engine gives the PyTorch maps and executes the counted MACs, layer by layer."""
+    body = subject.plan.task.backbone(subject.trained()).eval()
+    try:
+        engine = Engine(body, threads=1)
+    except EngineUnavailable as reason:
+        raise Skipped(str(reason)) from None
+    image = torch.from_numpy(np.random.default_rng(0).normal(size=(1, 3, 72, 104)).astype(np.float32))
+    identify_images(body, [0], seed=0)
+    counter = MeasuredCounter(body)
+    stages = [name for name, _ in body.named_children() if name.startswith("layer")]
+    with counter.recording(), torch.inference_mode(), outputs(body, stages) as maps, mask_values(body) as masks:
+        body(image)
+    result = engine(image[0].numpy(), masks={name: value[0, 0].numpy().copy() for name, value in masks.items()})
+    for name in stages:
+        expected = maps[name][0].permute(1, 2, 0).numpy()
+        difference = float(np.linalg.norm(result.stages[name] - expected) / np.linalg.norm(expected))
+        assert difference <= ENGINE_TOLERANCE, f"{name}: the engine's map differs by {difference:.1e} (relative)"
+    table = counter.image_layers().query("scope == 'backbone'")
+    counted = {str(layer): int(macs) for layer, macs in zip(table["layer"], table["macs"], strict=True) if macs}
+    executed = {layer: row.macs for layer, row in result.tally.items() if row.macs}
+    for layer in sorted(counted.keys() | executed.keys()):
+        run, count = executed.get(layer, 0), counted.get(layer, 0)
+        assert run == count, f"{layer}: the engine executes {run:,} MACs, {count:,} are counted"
+    return f"{result.macs:,} MACs in {len(executed)} layers"
