@@ -59,16 +59,13 @@ def plugin():
 @pytest.fixture
 def run_cli(capsys, monkeypatch):
     """Return a function that runs the command in this process: arguments to (exit code, stdout, stderr)."""
-    from rich.console import Console
-
-    import benchmark.cli as cli
+    from benchmark.cli import main
 
     def run(*arguments):
         monkeypatch.setattr("sys.argv", ["saibench", *map(str, arguments)])
-        monkeypatch.setattr(cli, "console", Console(width=240))
-        monkeypatch.setattr(cli, "errors", Console(stderr=True, width=240))
+        monkeypatch.setenv("COLUMNS", "240")
         with pytest.raises(SystemExit) as stop:
-            cli.main()
+            main()
         out, err = capsys.readouterr()
         return stop.value.code or 0, out, err
 

@@ -1,0 +1,5 @@
+"""``python -m benchmark.cli``, the same as ``saibench``."""
+
+from benchmark.cli.app import main
+
+main()

@@ -1,0 +1,30 @@
+"""``saibench check``: one method against the contract."""
+
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from benchmark.cli.app import app
+from benchmark.cli.options import JsonOption
+from benchmark.cli.output import console, emit
+
+
+@app.command()
+def check(method: Annotated[str, typer.Argument(help="a method's name or file")], json_: JsonOption = False) -> None:
+    """Check a method against the contract."""
+    from benchmark.checks import check_method
+    from benchmark.method import resolve
+
+    results = check_method(resolve([method])[0])
+    if json_:
+        emit([vars(result) for result in results])
+    else:
+        table = Table("task", "check", "result")
+        for result in results:
+            colour = {"passed": "green", "failed": "red"}.get(result.status, "yellow")
+            table.add_row(result.task, result.name, f"[{colour}]{result.status}[/{colour}] {escape(result.detail)}")
+        console.print(table)
+    if any(result.status == "failed" for result in results):
+        raise typer.Exit(1)

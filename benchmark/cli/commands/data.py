@@ -1,0 +1,51 @@
+"""``saibench data make`` and ``saibench data verify``: embedded sets, and checking a folder."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from benchmark.cli.app import app
+from benchmark.cli.options import DataOption, JsonOption, ScaleOption, TaskName
+from benchmark.cli.output import emit, print_line
+from benchmark.cli.progress import progress_bar
+
+data_app = typer.Typer(no_args_is_help=True, help="Embedded sets, and checking a folder.")
+app.add_typer(data_app, name="data")
+
+
+@data_app.command()
+def make(
+    task: TaskName,
+    scale: ScaleOption = "mini",
+    out: Annotated[Path | None, typer.Option("--out", help="folder to write to; the cache without it")] = None,
+    json_: JsonOption = False,
+) -> None:
+    """Render a task's embedded set, in the real format."""
+    from benchmark.cells import cache_folder
+    from benchmark.data import embedded
+
+    with progress_bar(json_) as bar:
+        line = bar.add_task(f"render {task} {scale}", total=None)
+        folder = embedded.make(
+            task,
+            scale,
+            out or cache_folder() / "data",
+            progress=lambda done, total: bar.update(line, completed=done, total=total),
+        )
+    found = {"folder": str(folder), "fingerprint": embedded.fingerprint(folder)}
+    emit(found) if json_ else print_line(f"{folder}\nfingerprint {found['fingerprint']}")
+
+
+@data_app.command()
+def verify(task: TaskName, data: DataOption = None, scale: ScaleOption = "mini", json_: JsonOption = False) -> None:
+    """Check a data folder and say what is wrong, file by file."""
+    from benchmark.cells import Request, data_folder
+    from benchmark.data.verify import verify as verify_folder
+    from benchmark.tasks import find_task
+
+    find_task(task)
+    report = verify_folder(task, data_folder(Request(task, "", scale, data=data)))
+    emit(report.to_dict()) if json_ else print_line("\n".join(report.lines()))
+    if not report.ok:
+        raise typer.Exit(1)

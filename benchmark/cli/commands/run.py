@@ -1,0 +1,60 @@
+"""``saibench run``: one cell."""
+
+from typing import Annotated
+
+import typer
+
+from benchmark.cli.app import app
+from benchmark.cli.options import (
+    DEFAULT_STORE,
+    DataOption,
+    ForceOption,
+    JsonOption,
+    RecipeOption,
+    ScaleOption,
+    SeedOption,
+    SetOption,
+    StoreOption,
+    TaskName,
+    parse_settings,
+)
+from benchmark.cli.output import emit, print_line, print_table
+
+
+@app.command()
+def run(
+    task: TaskName,
+    method: Annotated[str, typer.Option("--method", help="a method's name or file")],
+    set_: SetOption = None,
+    scale: ScaleOption = "mini",
+    seed: SeedOption = 0,
+    data: DataOption = None,
+    store: StoreOption = DEFAULT_STORE,
+    recipe: RecipeOption = None,
+    force: ForceOption = False,
+    json_: JsonOption = False,
+) -> None:
+    """Train, evaluate and count one cell, or show its record."""
+    from lightning.pytorch.callbacks import RichProgressBar
+
+    from benchmark.cells import Request, execute, plan
+    from benchmark.store import Store
+
+    request = Request(
+        task, method, scale, parse_settings(set_, "--set"), seed, data, parse_settings(recipe, "--recipe")
+    )
+    destination = Store(store)
+    destination.check_writable()
+    planned = plan(request)
+    record = execute(planned, destination, force, [] if json_ else [RichProgressBar()])
+    if json_:
+        return emit(dict(record.fields))
+    print_table(
+        [
+            {"field": name, "value": f"{value:.4f}" if isinstance(value, float) else value}
+            for name, value in record.fields.items()
+            if value is not None and not isinstance(value, list | dict)
+        ],
+        title=str(planned.cell),
+    )
+    print_line(str(record.folder))

@@ -1,0 +1,112 @@
+"""``saibench sweep``: every cell of a task's curves."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, cast
+
+import typer
+
+from benchmark.cli.app import app
+from benchmark.cli.options import (
+    DEFAULT_STORE,
+    DataOption,
+    ForceOption,
+    JsonOption,
+    RecipeOption,
+    ScaleOption,
+    SetOption,
+    StoreOption,
+    TaskName,
+    parse_settings,
+    split_list,
+)
+from benchmark.cli.output import emit, print_error, print_line, print_note, print_table
+from benchmark.cli.progress import SweepDisplay, describe, progress_bar
+from benchmark.errors import UsageError
+
+
+@app.command()
+def sweep(
+    task: TaskName,
+    methods: Annotated[str, typer.Option("--methods", help="names or files, comma-separated; all without it")] = "",
+    seeds: Annotated[str, typer.Option("--seeds", help="comma-separated")] = "0",
+    scale: ScaleOption = "mini",
+    data: DataOption = None,
+    store: StoreOption = DEFAULT_STORE,
+    set_: SetOption = None,
+    recipe: RecipeOption = None,
+    jobs: Annotated[int, typer.Option("--jobs", min=0, help="cells at a time; 0: one a core, or one on a GPU")] = 0,
+    executor: Annotated[str, typer.Option("--executor", help="local")] = "local",
+    out: Annotated[Path | None, typer.Option("--out", help="also write the reports there as cells finish")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="print the cells, run none")] = False,
+    force: ForceOption = False,
+    json_: JsonOption = False,
+) -> None:
+    """Run every point of every method's curve; finished cells are not run again."""
+    from benchmark.store import Store
+    from benchmark.sweep import default_jobs, make_sweep, run_sweep
+    from benchmark.tasks import find_task
+
+    if executor != "local":
+        raise UsageError(f"executor {executor!r} is not there yet; there is local")
+    if not all(seed.isdigit() for seed in split_list(seeds)):
+        raise UsageError(f"--seeds {seeds!r}: give whole numbers, comma-separated")
+    destination = Store(store)
+    if not dry_run:
+        destination.check_writable()
+    cells = make_sweep(
+        task,
+        split_list(methods),
+        [int(seed) for seed in split_list(seeds)],
+        scale,
+        data,
+        parse_settings(recipe, "--recipe"),
+        parse_settings(set_, "--set"),
+    )
+    for name, reason in cells.skipped.items():
+        print_note(f"skipped {name}: {reason}")
+    if dry_run:
+        return _print_plan(cells, destination, json_)
+    refresh = _refresher(store, out)
+    with progress_bar(json_) as bar:
+        display = SweepDisplay(bar, cells, len(cells.plans) if force else len(cells.pending(destination)), refresh)
+        outcomes = run_sweep(
+            cells,
+            destination,
+            jobs or default_jobs(find_task(task).recipe(scale)),
+            force,
+            display.report,
+            display.finished,
+        )
+    failed = [outcome for outcome in outcomes if outcome.status != "finished"]
+    if json_:
+        emit([dict(record.fields) for each in cells.plans if (record := destination.find(each.cell)) is not None])
+    else:
+        kept = len(cells.plans) - len(outcomes)
+        print_line(f"{len(outcomes) - len(failed)} cells run, {kept} were finished before, {len(failed)} failed")
+    for outcome in failed:
+        print_error(outcome.error, "failed")
+    if failed:
+        raise typer.Exit(1)
+
+
+def _refresher(store: Path, out: Path | None) -> Callable[[], None]:
+    """Return what rewrites the reports, or nothing to do."""
+    if out is None:
+        return lambda: None
+    import reports
+
+    return lambda: cast(None, reports.build([store], out))
+
+
+def _print_plan(cells: Any, store: Any, json_: bool) -> None:
+    pending = {each.cell.id for each in cells.pending(store)}
+    rows = [
+        {
+            "cell_id": each.cell.id,
+            "cell": describe(each),
+            "state": "to run" if each.cell.id in pending else "finished",
+        }
+        for each in cells.plans
+    ]
+    emit(rows) if json_ else print_table(rows)

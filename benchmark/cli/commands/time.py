@@ -1,0 +1,84 @@
+"""``saibench time``: real time of the CPU engine beside other runtimes."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+
+from benchmark.cli.app import app
+from benchmark.cli.options import DEFAULT_STORE, DataOption, JsonOption, StoreOption, split_list
+from benchmark.cli.output import console, emit, plain, print_line, print_table
+from benchmark.cli.progress import progress_bar
+from benchmark.errors import UsageError
+
+_SHOWN = {
+    "backbone": ("deformable", "density", "gmacs", "seconds", "speedup", "speedup_theoretical", "share"),
+    "peers": ("peer", "version", "seconds", "engine_dense_speedup", "skipped"),
+}
+"""What of a timing's rows fits a terminal; the file has all of it."""
+
+
+@app.command("time")
+def time_(
+    backbone: Annotated[str, typer.Option("--backbone", help="a backbone's name")] = "resnet101",
+    size: Annotated[str, typer.Option("--size", help="HxW in pixels; small: 256x416, full: 992x1664")] = "full",
+    density: Annotated[list[float] | None, typer.Option("--density", help="share sampled; repeatable")] = None,
+    threads: Annotated[int | None, typer.Option("--threads", min=1, help="of every runtime; all without it")] = None,
+    peers: Annotated[str, typer.Option("--peers", help="torch,torch-frozen,onnxruntime,openvino; or all")] = "",
+    rounds: Annotated[int, typer.Option("--rounds", min=1, help="timed rounds, after one that is not")] = 5,
+    checkpoint: Annotated[str | None, typer.Option("--checkpoint", help="a trained cell's id: its own masks")] = None,
+    images: Annotated[int, typer.Option("--images", min=1, help="validation images of the cell to time")] = 10,
+    data: DataOption = None,
+    store: StoreOption = DEFAULT_STORE,
+    json_: JsonOption = False,
+) -> None:
+    """Time the CPU engine, dense and sparse, beside other runtimes; Table 5's densities included."""
+    from benchmark.engine import timer
+
+    cell = None if checkpoint is None else _trained(checkpoint, store, data, images)
+    with progress_bar(json_) as bar:
+        line = bar.add_task("compile", total=None)
+        measured = timer.run(
+            backbone,
+            _size(size, timer.SIZES),
+            density or timer.DENSITIES,
+            peers=timer.PEERS if peers == "all" else split_list(peers),
+            threads=threads,
+            rounds=rounds,
+            cell=cell,
+            progress=lambda done, total, what: bar.update(line, completed=done, total=total, description=escape(what)),
+        )
+    path = timer.save(measured, store)
+    if json_:
+        return emit(measured)
+    for name, fields in _SHOWN.items():
+        rows = measured.get(name) or []
+        if rows:
+            print_table([{field: row[field] for field in fields} for row in rows], title=name)
+    if measured.get("cell"):
+        console.print_json(json.dumps(plain(measured["cell"]), default=str))
+    print_line(f"break-even density: {measured['break_even']}")
+    print_line(str(path))
+
+
+def _size(text: str, known: Mapping[str, tuple[int, int]]) -> tuple[int, int]:
+    if text in known:
+        return known[text]
+    height, _, width = text.partition("x")
+    if not (height.isdigit() and width.isdigit() and int(height) >= 32 and int(width) >= 32):
+        raise UsageError(f"--size {text!r}: write it as HxW in pixels, at least 32x32, or {', '.join(known)}")
+    return int(height), int(width)
+
+
+def _trained(cell: str, store: Path, data: Path | None, images: int) -> tuple[Any, Any, int]:
+    """Return a trained cell's backbone, what it reads for some validation images, and its seed."""
+    from benchmark.cells import backbone_inputs, load_model, plan_of
+    from benchmark.store import Store
+
+    record = Store(store).get(cell)
+    planned = plan_of(record, data)
+    model = load_model(record, planned)
+    return planned.task.backbone(model), backbone_inputs(model, planned, images), planned.request.seed
