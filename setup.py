@@ -14,6 +14,7 @@ from setuptools.command.build_ext import build_ext
 from setuptools.errors import CompileError, LinkError
 
 OPENMP = {"msvc": (["/openmp"], []), "unix": (["-fopenmp"], ["-fopenmp"])}
+KERNELS = Path("benchmark", "engines", "cpu", "kernels")
 OPTIMISE = {"msvc": ["/O2"], "unix": ["-O3"]}
 
 
@@ -44,11 +45,12 @@ class BuildKernels(build_ext):
 
 def extensions() -> list[Extension]:
     """Return the engine's one extension module."""
+    headers = [str(path) for path in sorted(KERNELS.rglob("*.h"))]
     kernels = Extension(
-        "benchmark.engine._kernels",
-        sources=["benchmark/engine/_kernels.pyx", "benchmark/engine/kernels.c"],
-        include_dirs=["benchmark/engine"],
-        depends=["benchmark/engine/kernels.h", "benchmark/engine/kernels_isa.h"],
+        "benchmark.engines.cpu.kernels._kernels",
+        sources=[str(KERNELS / "_kernels.pyx"), *(str(path) for path in sorted(KERNELS.rglob("*.c")))],
+        include_dirs=[str(KERNELS / "c")],
+        depends=headers,
         optional=True,
     )
     return cythonize([kernels], build_dir="build/cython")

@@ -4,8 +4,7 @@ import numpy as np
 import torch
 
 from benchmark.checks.subject import Skipped, Subject, mask_values, outputs
-from benchmark.engine.compiler import Engine
-from benchmark.engine.kernels import EngineUnavailable
+from benchmark.engines import EngineRefusal, EngineUnavailable, find
 from benchmark.flops.measured import MeasuredCounter
 from benchmark.nn import identify_images
 
@@ -16,8 +15,8 @@ def engine_agrees(subject: Subject) -> str:
     """With the same masks, the CPU engine gives the PyTorch maps and executes the counted MACs, layer by layer."""
     body = subject.plan.task.backbone(subject.trained()).eval()
     try:
-        engine = Engine(body, threads=1)
-    except EngineUnavailable as reason:
+        engine = find()(body, threads=1)
+    except (EngineUnavailable, EngineRefusal) as reason:
         raise Skipped(str(reason)) from None
     image = torch.from_numpy(np.random.default_rng(0).normal(size=(1, 3, 72, 104)).astype(np.float32))
     identify_images(body, [0], seed=0)

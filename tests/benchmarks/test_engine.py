@@ -3,12 +3,13 @@
 import numpy as np
 import pytest
 
-from benchmark.engine import kernels, timer
-from benchmark.engine.compiler import Engine
+from benchmark.engines import EngineUnavailable
+from benchmark.engines.cpu import CPUEngine, kernels
+from benchmark.timing.networks import network
 
 try:
     kernels.require()
-except kernels.EngineUnavailable as reason:
+except EngineUnavailable as reason:
     pytest.skip(str(reason), allow_module_level=True)
 
 SIZE = (256, 416)
@@ -18,7 +19,7 @@ SIZE = (256, 416)
 @pytest.mark.benchmark(group="ResNet-50 at 256x416, seconds by density", min_rounds=5, warmup=True)
 def test_backbone(benchmark, density):
     image = np.random.default_rng(0).standard_normal((3, *SIZE)).astype(np.float32)
-    engine = Engine(timer._network("resnet50", False, density is not None, 0))
+    engine = CPUEngine(network("resnet50", False, density is not None, 0))
     masks = {}
     if density is not None:
         rng = np.random.default_rng(0)

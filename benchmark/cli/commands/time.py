@@ -36,22 +36,22 @@ def time_(
     json_: JsonOption = False,
 ) -> None:
     """Time the CPU engine, dense and sparse, beside other runtimes; Table 5's densities included."""
-    from benchmark.engine import timer
+    from benchmark import timing
 
     cell = None if checkpoint is None else _trained(checkpoint, store, data, images)
     with progress_bar(json_) as bar:
         line = bar.add_task("compile", total=None)
-        measured = timer.run(
+        measured = timing.run(
             backbone,
-            _size(size, timer.SIZES),
-            density or timer.DENSITIES,
-            peers=timer.PEERS if peers == "all" else split_list(peers),
+            _size(size, timing.SIZES),
+            density or timing.DENSITIES,
+            peers=timing.PEERS if peers == "all" else split_list(peers),
             threads=threads,
             rounds=rounds,
             cell=cell,
             progress=lambda done, total, what: bar.update(line, completed=done, total=total, description=escape(what)),
         )
-    path = timer.save(measured, store)
+    path = timing.save(measured, store)
     if json_:
         return emit(measured)
     for name, fields in _SHOWN.items():

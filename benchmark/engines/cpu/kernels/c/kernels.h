@@ -1,6 +1,6 @@
 /* The engine's kernels: what `_kernels.pyx` calls. float32, channels last: a map of height H and width W with C
- * channels is H*W rows of C floats. Nothing here allocates the caller's memory, validates its arguments (that is
- * `kernels.py`) or knows about networks (that is `compiler.py`).
+ * channels is H*W rows of C floats. Nothing here allocates the caller's memory, validates its arguments (that are the
+ * Python functions of this package) or knows about networks.
  *
  * Every function with a `threads` argument runs on that many OpenMP threads; without OpenMP it runs on one. */
 #ifndef SAIBENCH_KERNELS_H

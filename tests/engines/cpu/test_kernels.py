@@ -8,12 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchvision.ops import deform_conv2d
 
+from benchmark.engines import EngineUnavailable
 from benchmark.nn import sparsity
 
-kernels = pytest.importorskip("benchmark.engine.kernels")
+kernels = pytest.importorskip("benchmark.engines.cpu.kernels")
 try:
     kernels.require()
-except kernels.EngineUnavailable as reason:
+except EngineUnavailable as reason:
     pytest.skip(str(reason), allow_module_level=True)
 
 rng = np.random.default_rng
@@ -446,6 +447,6 @@ class TestBadInput:
 
 
 def test_without_the_compiled_kernels_the_message_says_what_to_install(monkeypatch):
-    monkeypatch.setattr(kernels, "_kernels", None)
-    with pytest.raises(kernels.EngineUnavailable, match="install a C compiler"):
+    monkeypatch.setattr("benchmark.engines.cpu.kernels.library.compiled", None)
+    with pytest.raises(EngineUnavailable, match="install a C compiler"):
         kernels.Convolution(np.ones((2, 4, 3, 3), np.float32), None, kernels.Geometry(4, 3, 1, 1))

@@ -8,15 +8,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmark.engine import kernels
-from benchmark.engine.compiler import Engine
+from benchmark.engines import EngineUnavailable
+from benchmark.engines.cpu import CPUEngine, kernels
 from benchmark.errors import SaibenchError
 from benchmark.flops.measured import MeasuredCounter
 from benchmark.nn import Mask, Masks, build_backbone, identify_images, interpolation, pruning, residual_blocks
 
 try:
     kernels.require()
-except kernels.EngineUnavailable as reason:
+except EngineUnavailable as reason:
     pytest.skip(str(reason), allow_module_level=True)
 
 MASKS = {
@@ -82,7 +82,7 @@ def agree(model, size, threads=1, seed=0):
     """Check maps and tally of one image; return the masks and the engine's result."""
     image = torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(seed))
     identify_images(model, ["image"], 5)
-    engine = Engine(model, threads=threads)
+    engine = CPUEngine(model, threads=threads)
     masks = record_masks(model)
     counter = MeasuredCounter(model)
     with torch.no_grad(), counter.recording():
@@ -149,7 +149,7 @@ def test_given_masks_of_any_density_at_any_size(size, density, name, threads, se
     model = network(name, MASKS["stochastic"], FILLS["rbf"], deformable=name == "mini" and seed % 2 == 1, seed=seed)
     rng = np.random.default_rng(seed)
     image = rng.standard_normal((3, *size)).astype(np.float32)
-    engine = Engine(model, threads=threads)
+    engine = CPUEngine(model, threads=threads)
     masks = {}
     for layer, mask in engine(image).masks.items():
         if density == "one position":
@@ -185,9 +185,9 @@ def test_own_masks_are_the_networks_own():
 def test_training_goes_on_beside_the_engine():
     model = network("mini", MASKS["stochastic"], FILLS["rbf"])
     image = np.random.default_rng(0).standard_normal((3, 64, 64)).astype(np.float32)
-    before = Engine(model)(image).stages["layer4"].copy()
+    before = CPUEngine(model)(image).stages["layer4"].copy()
     model.train()
-    after = Engine(model)(image).stages["layer4"]
+    after = CPUEngine(model)(image).stages["layer4"]
     assert model.training
     np.testing.assert_array_equal(before, after)
 
@@ -208,19 +208,19 @@ def test_pruned_backbones(inner):
 def test_threads_do_not_change_the_result():
     model = network("mini", MASKS["stochastic"], FILLS["rbf"], deformable=True)
     image = np.random.default_rng(0).standard_normal((3, 96, 128)).astype(np.float32)
-    one, two = Engine(model, threads=1)(image), Engine(model, threads=2)(image)
+    one, two = CPUEngine(model, threads=1)(image), CPUEngine(model, threads=2)(image)
     for stage in one.stages:
         np.testing.assert_array_equal(one.stages[stage], two.stages[stage])
 
 
 def test_a_sparse_run_needs_no_more_memory_than_the_dense_one():
     image = np.zeros((3, 256, 416), np.float32)
-    dense = Engine(network("resnet50"))
+    dense = CPUEngine(network("resnet50"))
     dense(image)
     model = network("resnet50", MASKS["stochastic"], FILLS["rbf"])
-    shapes = {layer: mask.shape for layer, mask in Engine(model)(image).masks.items()}
+    shapes = {layer: mask.shape for layer, mask in CPUEngine(model)(image).masks.items()}
     for density in (0.182, 0.493):
-        sparse = Engine(model)
+        sparse = CPUEngine(model)
         rng = np.random.default_rng(0)
         sparse(image, masks={k: (rng.random(shape) < density).astype(np.float32) for k, shape in shapes.items()})
         assert sparse.memory_bytes <= 1.02 * dense.memory_bytes
@@ -231,7 +231,7 @@ class TestBadInput:
     image = np.zeros((3, 64, 64), np.float32)
 
     def test_images(self):
-        engine = Engine(self.model)
+        engine = CPUEngine(self.model)
         with pytest.raises(TypeError, match="float64"):
             engine(self.image.astype(np.float64))
         with pytest.raises(ValueError, match=r"\(4, 64, 64\)"):
@@ -244,7 +244,7 @@ class TestBadInput:
             engine(torch.zeros(3, 64, 64))
 
     def test_masks(self):
-        engine = Engine(self.model)
+        engine = CPUEngine(self.model)
         layer, mask = next(iter(engine(self.image).masks.items()))
         with pytest.raises(ValueError, match=r"has shape \(3, 3\), the map is"):
             engine(self.image, masks={layer: np.ones((3, 3), np.float32)})
@@ -259,7 +259,7 @@ class TestBadInput:
 
     def test_other_models(self):
         with pytest.raises(SaibenchError, match="not Linear"):
-            Engine(torch.nn.Linear(2, 2))
+            CPUEngine(torch.nn.Linear(2, 2))
 
     def test_unknown_masks(self):
         model = copy.deepcopy(self.model)
@@ -271,4 +271,4 @@ class TestBadInput:
 
         block.mask1 = Odd(block.sites("two")[0])
         with pytest.raises(SaibenchError, match="Odd"):
-            Engine(model)(self.image)
+            CPUEngine(model)(self.image)

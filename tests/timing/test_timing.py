@@ -5,15 +5,17 @@ import json
 import numpy as np
 import pytest
 
-from benchmark.engine import kernels, timer
+from benchmark import timing
+from benchmark.engines import EngineUnavailable, find
 from benchmark.errors import UsageError
 from benchmark.nn import Masks, build_backbone, interpolation, residual_blocks
+from benchmark.timing.networks import break_even
 from reports import table5
 from reports.base import Results
 
 try:
-    kernels.require()
-except kernels.EngineUnavailable as reason:
+    find().max_threads()
+except EngineUnavailable as reason:
     pytest.skip(str(reason), allow_module_level=True)
 
 
@@ -24,7 +26,7 @@ def report():
     for block in residual_blocks(model):
         block.adapt(Masks.gumbel(), interpolation.rbf())
     images = [(name, np.zeros((3, 64, 64), np.float32)) for name in ("a", "b")]
-    report = timer.run(
+    report = timing.run(
         "mini_small",
         (64, 96),
         [0.25, 1.0],
@@ -64,7 +66,7 @@ def test_a_cell_is_timed_on_its_own_masks(report):
 
 
 def test_a_report_is_kept_and_becomes_table_5(report, tmp_path):
-    path = timer.save(report, tmp_path)
+    path = timing.save(report, tmp_path)
     assert json.loads(path.read_text()) == json.loads(json.dumps(report))
     (path.parent / "broken.json").write_text("{}")
     out = tmp_path / "out"
@@ -84,7 +86,7 @@ def test_no_timings_say_what_makes_them(tmp_path):
 )
 def test_what_cannot_be_timed_is_refused(wrong):
     with pytest.raises(UsageError):
-        timer.run("mini_small", **wrong)
+        timing.run("mini_small", **wrong)
 
 
 @pytest.mark.parametrize(
@@ -96,4 +98,4 @@ def test_what_cannot_be_timed_is_refused(wrong):
     ],
 )
 def test_break_even_lies_where_the_ratio_crosses_one(ratios, density):
-    assert timer._break_even(ratios) == density
+    assert break_even(ratios) == density

@@ -1,5 +1,5 @@
 # cython: language_level=3, boundscheck=False, wraparound=False
-"""The C kernels for Python. Nothing is validated here: call ``benchmark.engine.kernels``, which does."""
+"""The C kernels for Python. Nothing is validated here: call ``benchmark.engines.cpu.kernels``, which does."""
 
 from libc.stdint cimport int32_t, int64_t, uint8_t
 

@@ -1,0 +1,133 @@
+"""What every engine is: it runs a backbone for one image, with real sparsity, and says what it executed.
+
+Timing and checks use an engine through `Engine` alone. Not here: how any engine computes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
+from benchmark.errors import SaibenchError
+
+Floats = NDArray[np.float32]
+
+
+class EngineUnavailable(SaibenchError):
+    """The engine cannot run on this machine; the message says what to install."""
+
+
+class EngineRefusal(SaibenchError):
+    """The engine has no way to run a part of the network: nothing is broken, and PyTorch still runs it.
+
+    Attributes
+    ----------
+    layer
+        The part's qualified name within the backbone, such as ``layer1.0.mask1``.
+    reason
+        What the engine cannot do.
+    """
+
+    def __init__(self, layer: str, reason: str) -> None:
+        super().__init__(f"{layer}: {reason}")
+        self.layer = layer
+        self.reason = reason
+
+
+@dataclass
+class Row:
+    """What one layer executed: its kind, multiply-accumulates and seconds."""
+
+    kind: str
+    macs: int = 0
+    seconds: float = 0.0
+
+
+@dataclass
+class Result:
+    """What an engine computed for one image.
+
+    Attributes
+    ----------
+    stages
+        Stage maps by name, ``(H, W, C)`` float32: views of the engine's buffers, valid until its next call.
+    tally
+        By layer, in the counter's names: kind, multiply-accumulates, seconds.
+    masks
+        By mask layer (``layer1.0.mask1``): M, ``(H, W)`` float32.
+    """
+
+    stages: dict[str, Floats]
+    tally: dict[str, Row]
+    masks: dict[str, Floats]
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates executed."""
+        return sum(row.macs for row in self.tally.values())
+
+
+class Engine(Protocol):
+    """A backbone, compiled for one kind of processor.
+
+    Parameters
+    ----------
+    model
+        The backbone, on any device, in evaluation or training mode; the engine computes what it computes in evaluation
+        mode. Later changes of its weights are not seen.
+    threads
+        Threads to run on; by default all that there are.
+
+    Raises
+    ------
+    EngineUnavailable
+        If the engine cannot run on this machine.
+    EngineRefusal
+        If it cannot run a part of this backbone.
+    """
+
+    threads: int
+
+    def __init__(self, model: nn.Module, *, threads: int | None = None) -> None: ...
+
+    @staticmethod
+    def max_threads() -> int:
+        """Return the threads that there are; raise `EngineUnavailable` where the engine cannot run."""
+        ...
+
+    @staticmethod
+    def hardware() -> dict[str, str]:
+        """Return what a record of times says about the processor, by name."""
+        ...
+
+    @property
+    def memory_bytes(self) -> int:
+        """Bytes of feature maps and scratch held after the calls so far (weights not included)."""
+        ...
+
+    def __call__(
+        self, image: Floats, *, identifier: str | int = 0, seed: int = 0, masks: Mapping[str, Floats] | None = None
+    ) -> Result:
+        """Compute the stage maps of one image.
+
+        Parameters
+        ----------
+        image
+            Normalised image, ``(3, H, W)`` float32, C-contiguous.
+        identifier, seed
+            What keys the inference noise of stochastic masks (`benchmark.nn.noise`).
+        masks
+            Masks by layer to use instead of the block's own, ``(H, W)`` float32 at the governed map's size. The
+            masks are still decided, so that time and tally stay those of a sparse network.
+
+        Raises
+        ------
+        TypeError, ValueError
+            For an image or a mask of the wrong type, shape or layout, or with NaN.
+        """
+        ...

@@ -1,0 +1,157 @@
+"""From a trained backbone to one that runs on the CPU with real sparsity, image by image."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import cast
+
+import numpy as np
+from torch import nn
+
+from benchmark.engines.base import EngineRefusal, Floats, Result
+from benchmark.engines.cpu import kernels
+from benchmark.engines.cpu.basic import CompiledBasicBlock
+from benchmark.engines.cpu.bottleneck import CompiledBottleneck
+from benchmark.engines.cpu.calls import Call
+from benchmark.engines.cpu.memory import Memory, Size
+from benchmark.engines.cpu.stem import Stem
+from benchmark.nn.blocks import BasicBlock, Bottleneck, ResidualBlock
+from benchmark.nn.noise import logistic_threshold
+from benchmark.nn.resnet import ResNet
+
+
+class CPUEngine:
+    """A backbone of `benchmark.nn`, compiled for the CPU.
+
+    Parameters
+    ----------
+    model
+        The backbone, on any device, in evaluation or training mode; the engine always computes what it computes in
+        evaluation mode. Later changes of its weights are not seen.
+    threads
+        OpenMP threads; by default as many as OpenMP offers.
+
+    Raises
+    ------
+    EngineUnavailable
+        If the kernels were not compiled.
+    EngineRefusal
+        If the model is no backbone of `benchmark.nn`.
+    """
+
+    def __init__(self, model: nn.Module, *, threads: int | None = None) -> None:
+        kernels.require()
+        if not isinstance(model, ResNet):
+            raise EngineRefusal("backbone", f"the CPU engine runs those of benchmark.nn, not {type(model).__name__}")
+        self.threads = threads or kernels.max_threads()
+        self._memory = Memory()
+        self._stem = Stem(model)
+        self._stages: list[tuple[str, list[CompiledBottleneck | CompiledBasicBlock]]] = []
+        for name, child in model.named_children():
+            if name.startswith("layer"):
+                blocks = cast(nn.Sequential, child)
+                self._stages.append((name, [_compile_block(cast(ResidualBlock, block)) for block in blocks]))
+        self._masks = [m for _, blocks in self._stages for b in blocks for _, m in b.masks.modules]
+
+    @staticmethod
+    def max_threads() -> int:
+        """Return the threads that OpenMP offers; 1 where the kernels were built without it."""
+        return kernels.max_threads()
+
+    @staticmethod
+    def hardware() -> dict[str, str]:
+        """Return the instruction set in use."""
+        return {"instruction_set": kernels.instruction_set()}
+
+    @property
+    def memory_bytes(self) -> int:
+        """Bytes of feature maps and scratch held after the calls so far (weights not included)."""
+        return self._memory.bytes
+
+    @property
+    def mask_layers(self) -> list[str]:
+        """Names of the masks, in the order in which they run."""
+        return [mask.layer for mask in self._masks]
+
+    def __call__(
+        self, image: Floats, *, identifier: str | int = 0, seed: int = 0, masks: Mapping[str, Floats] | None = None
+    ) -> Result:
+        """Compute the stage maps of one image.
+
+        Parameters
+        ----------
+        image
+            Normalised image, ``(3, H, W)`` float32, C-contiguous.
+        identifier, seed
+            What keys the inference noise of stochastic masks (`benchmark.nn.noise`).
+        masks
+            Masks by layer to use instead of the block's own, ``(H, W)`` float32 at the governed map's size. The
+            mask convolutions still run, so that time and tally stay those of a sparse network.
+
+        Raises
+        ------
+        TypeError, ValueError
+            For an image or a mask of the wrong type, shape or layout, or with NaN.
+        """
+        call = Call(identifier, seed, masks or {}, self.threads)
+        unknown = set(call.given) - set(self.mask_layers)
+        if unknown:
+            raise ValueError(f"no mask layers {sorted(unknown)}; there are {self.mask_layers}")
+        image = _checked(image)
+        with self._drawing(call, (image.shape[1], image.shape[2])):
+            return self._run(call, image)
+
+    @contextmanager
+    def _drawing(self, call: Call, size: Size) -> Iterator[None]:
+        """Draw all masks' noise beside the first kernels: NumPy draws on one thread and lets others go on."""
+        fields = []
+        size = self._stem.out_size(size)
+        for block in (b for _, blocks in self._stages for b in blocks):
+            fields += list(block.masks.noisy(size))
+            size = block.out_size(size)
+        with ThreadPoolExecutor(1) as pool:
+            call.noise = {
+                layer: pool.submit(logistic_threshold, call.seed, call.image, layer, shape) for layer, shape in fields
+            }
+            yield
+
+    def _run(self, call: Call, image: Floats) -> Result:
+        x, size = self._stem(call, self._memory, image)
+        self._memory.release()
+        stages = {}
+        followers = iter([b.masks for _, blocks in self._stages for b in blocks][1:])
+        for name, blocks in self._stages:
+            for index, block in enumerate(blocks):
+                if index == 0 and block.downsample is None:
+                    x = self._own_memory(x, name)
+                x, size = block(call, self._memory, x, size, name, next(followers, None))
+                self._memory.release()
+            stages[name] = x.reshape(*size, -1)
+        return Result(stages, call.tally, call.masks)
+
+    def _own_memory(self, x: Floats, stage: str) -> Floats:
+        """Copy a stage's input: its blocks write into it, and it is the result of the stage before."""
+        copied = self._memory.named(stage, *x.shape)
+        copied[:] = x
+        return copied
+
+
+def _compile_block(block: ResidualBlock) -> CompiledBottleneck | CompiledBasicBlock:
+    if isinstance(block, Bottleneck):
+        return CompiledBottleneck(block)
+    if isinstance(block, BasicBlock):
+        return CompiledBasicBlock(block)
+    raise EngineRefusal(block.name, f"the CPU engine does not know blocks of class {type(block).__name__}")
+
+
+def _checked(image: object) -> Floats:
+    if not isinstance(image, np.ndarray) or image.dtype != np.float32:
+        kind = image.dtype if isinstance(image, np.ndarray) else type(image).__name__
+        raise TypeError(f"image must be a float32 array, not {kind}")
+    if image.ndim != 3 or image.shape[0] != 3 or image.size == 0:
+        raise ValueError(f"image has shape {image.shape}, expected (3, height, width)")
+    if not image.flags.c_contiguous:
+        raise ValueError(f"image with shape {image.shape} is not C-contiguous (strides {image.strides})")
+    return image

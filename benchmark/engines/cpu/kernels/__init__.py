@@ -1,0 +1,51 @@
+"""The engine's kernels as NumPy functions: convolution, deformable convolution, masks and interpolation at positions.
+
+Maps are float32, channels last, one row per position: ``(H * W, C)``. A position is ``y * W + x``. Every function
+checks what it is given and raises ``TypeError`` (dtype) or ``ValueError`` (shape, contiguity, range) with the shapes
+in the message; the compiled kernels below them check nothing. Not here: networks (the package above) and clocks
+(`benchmark.timing`).
+"""
+
+from benchmark.engines.cpu.kernels.blending import EPSILON, blend, row_distance
+from benchmark.engines.cpu.kernels.checks import Positions
+from benchmark.engines.cpu.kernels.convolution import Convolution
+from benchmark.engines.cpu.kernels.geometry import Geometry
+from benchmark.engines.cpu.kernels.library import (
+    INSTRUCTION_SETS,
+    available_instruction_sets,
+    empty,
+    instruction_set,
+    max_threads,
+    require,
+    use_instruction_set,
+)
+from benchmark.engines.cpu.kernels.maps import channels_last, max_pool
+from benchmark.engines.cpu.kernels.masks import MaskConvolution
+from benchmark.engines.cpu.kernels.narrow import NARROW_LIMIT, Follow, NarrowConvolution
+from benchmark.engines.cpu.kernels.samples import WINDOW_LIMIT, SampleIndex, Samples, missing_read
+
+__all__ = [
+    "EPSILON",
+    "INSTRUCTION_SETS",
+    "NARROW_LIMIT",
+    "WINDOW_LIMIT",
+    "Convolution",
+    "Follow",
+    "Geometry",
+    "MaskConvolution",
+    "NarrowConvolution",
+    "Positions",
+    "SampleIndex",
+    "Samples",
+    "available_instruction_sets",
+    "blend",
+    "channels_last",
+    "empty",
+    "instruction_set",
+    "max_pool",
+    "max_threads",
+    "missing_read",
+    "require",
+    "row_distance",
+    "use_instruction_set",
+]

@@ -1,0 +1,228 @@
+/* Convolutions at listed positions: wide, narrow (few outputs) and deformable. They share how positions become row
+ * pointers, how work is shared out and what is checked; the arithmetic is the instruction set's. */
+#include "follow.h"
+#include "instruction_set.h"
+#include "threads.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Positions of one job: their input rows and output columns share L2 with one panel of weights. */
+#define BLOCK 168
+/* Floats of one job's bilinear samples: they stay in L2 beside a panel of weights. */
+#define SAMPLES 114688
+
+int saibench_taps(const saibench_geometry *g) { return g->row_taps ? g->kernel_h : g->kernel_h * g->kernel_w; }
+
+int saibench_tap_length(const saibench_geometry *g)
+{
+    return g->row_taps ? g->kernel_w * g->channels : g->channels;
+}
+
+static int out_rows(const saibench_geometry *g)
+{
+    return (g->height + 2 * (g->row_taps ? 0 : g->padding) - g->dilation * (g->kernel_h - 1) - 1) / g->stride + 1;
+}
+
+/* Row pointers of `n` positions, taps innermost. */
+static void point(const saibench_geometry *g, const float *input, const float *zeros, const int32_t *positions,
+                  int first, int n, const float **rows)
+{
+    for (int i = 0; i < n; i++) {
+        const int p = positions ? positions[first + i] : first + i;
+        const int y0 = p / g->out_width * g->stride - g->padding, x0 = p % g->out_width * g->stride - g->padding;
+        if (g->row_taps) {
+            for (int u = 0; u < g->kernel_h; u++)
+                *rows++ = input + ((size_t)(y0 + g->padding + u) * g->width + x0 + g->padding) * g->channels;
+            continue;
+        }
+        for (int u = 0; u < g->kernel_h; u++) {
+            const int y = y0 + u * g->dilation;
+            const int inside = y >= 0 && y < g->height;
+            const float *line = input + (ptrdiff_t)y * g->width * g->channels;
+            for (int v = 0; v < g->kernel_w; v++) {
+                const int x = x0 + v * g->dilation;
+                *rows++ = inside && x >= 0 && x < g->width ? line + (size_t)x * g->channels : zeros;
+            }
+        }
+    }
+}
+
+typedef struct {
+    const saibench_geometry *g;
+    const float *input, *packed, *bias;
+    int outputs;
+    const int32_t *positions;
+    int n;
+    const float *offsets;
+    float *out;
+    int out_stride, scatter;
+    const float *residual, *scale;
+    int relu, narrow;
+    const saibench_follow *follow;
+} conv_call;
+
+/* Bilinear corners of one position's taps; a corner outside the map has weight 0 and reads the zero row. */
+static void find_corners(const conv_call *c, const float *zeros, int first, int n, corner *corners)
+{
+    const saibench_geometry *g = c->g;
+    const int taps = g->kernel_h * g->kernel_w;
+    for (int i = first; i < first + n; i++) {
+        const int p = c->positions ? c->positions[i] : i;
+        const int y0 = p / g->out_width * g->stride - g->padding, x0 = p % g->out_width * g->stride - g->padding;
+        const float *offset = c->offsets + (size_t)i * 2 * taps;
+        for (int t = 0; t < taps; t++, offset += 2, corners++) {
+            const float y = y0 + t / g->kernel_w * g->dilation + offset[0];
+            const float x = x0 + t % g->kernel_w * g->dilation + offset[1];
+            const int inside = y > -1.0f && x > -1.0f && y < (float)g->height && x < (float)g->width;
+            const int top = inside ? (int)floorf(y) : 0, left = inside ? (int)floorf(x) : 0;
+            const float dy = inside ? y - top : 0.0f, dx = inside ? x - left : 0.0f;
+            for (int k = 0; k < 4; k++) {
+                const int v = top + k / 2, u = left + k % 2;
+                const int valid = inside && v >= 0 && u >= 0 && v < g->height && u < g->width;
+                corners->row[k] = valid ? c->input + ((size_t)v * g->width + u) * g->channels : zeros;
+                corners->weight[k] = valid ? (k / 2 ? dy : 1.0f - dy) * (k % 2 ? dx : 1.0f - dx) : 0.0f;
+            }
+        }
+    }
+}
+
+/* Memory of one thread: row pointers, zeros, and for deformable convolution the samples of a block. */
+typedef struct {
+    const float **rows, **residual;
+    float **out;
+    float *zeros, *samples;
+    corner *corners;
+} scratch;
+
+static void scratch_free(scratch *s)
+{
+    free((void *)s->rows);
+    free((void *)s->residual);
+    free((void *)s->out);
+    free(s->zeros);
+    free(s->samples);
+    free(s->corners);
+}
+
+static int scratch_make(scratch *s, int block, int taps, int length, int deform)
+{
+    memset(s, 0, sizeof *s);
+    s->rows = malloc(sizeof(float *) * (size_t)block * taps);
+    s->residual = malloc(sizeof(float *) * (size_t)block);
+    s->out = malloc(sizeof(float *) * (size_t)block);
+    s->zeros = calloc((size_t)length, sizeof(float));
+    if (deform) {
+        s->samples = malloc(sizeof(float) * (size_t)block * taps * length);
+        s->corners = malloc(sizeof(corner) * (size_t)block * taps);
+    }
+    return s->rows && s->residual && s->out && s->zeros && (!deform || (s->samples && s->corners));
+}
+
+/* Whether listed positions lie in the output map. */
+static int inside(const int32_t *positions, int n, int map)
+{
+    int out = 0;
+    for (int i = 0; i < n; i++)
+        out |= (positions[i] < 0) | (positions[i] >= map);
+    return !out;
+}
+
+static void run_block(const conv_call *c, const scratch *s, int first, int n)
+{
+    const int taps = saibench_taps(c->g), length = saibench_tap_length(c->g);
+    conv_job job;
+    if (c->offsets) {
+        find_corners(c, s->zeros, first, n, s->corners);
+        saibench_isa()->bilinear(s->corners, n * taps, length, s->samples);
+        for (int i = 0; i < n * taps; i++)
+            s->rows[i] = s->samples + (size_t)i * length;
+    } else {
+        point(c->g, c->input, s->zeros, c->positions, first, n, s->rows);
+    }
+    for (int i = 0; i < n; i++) {
+        const size_t row = c->scatter && c->positions ? (size_t)c->positions[first + i] : (size_t)(first + i);
+        s->out[i] = c->out + row * c->out_stride;
+        if (c->residual)
+            s->residual[i] = c->residual + row * c->outputs;
+    }
+    job.taps = taps;
+    job.length = length;
+    job.outputs = c->outputs;
+    job.relu = c->relu;
+    job.packed = c->packed;
+    job.bias = c->bias;
+    job.rows = s->rows;
+    job.residual = c->residual ? s->residual : NULL;
+    job.scale = c->scale ? c->scale + first : NULL;
+    job.out = s->out;
+    if (c->narrow)
+        saibench_isa()->narrow(&job, n);
+    else
+        saibench_isa()->conv(&job, n);
+    if (c->follow) {
+        for (int i = 0; i < n; i++) {
+            s->rows[i] = s->out[i];
+            s->out[i] = c->follow->out + (s->rows[i] - c->out) / c->out_stride * c->follow->outputs;
+        }
+        saibench_run_follow(c->follow, s->rows, s->out, c->outputs, n);
+    }
+}
+
+static int run_conv(const conv_call *c, int threads)
+{
+    const int taps = saibench_taps(c->g), length = saibench_tap_length(c->g);
+    int limit = BLOCK, failed = 0;
+    share shares[MAX_SHARES];
+    if (c->offsets) {
+        limit = SAMPLES / (taps * length) / 7 * 7;
+        limit = limit < 14 ? 14 : limit > BLOCK ? BLOCK : limit;
+    }
+    saibench_isa();
+    threads = threads > MAX_SHARES ? MAX_SHARES : threads;
+    saibench_share_out(shares, threads, c->n);
+#ifdef _OPENMP
+#pragma omp parallel num_threads(threads) reduction(| : failed)
+#endif
+    {
+        const unsigned arithmetic = saibench_flush_subnormals();
+        scratch s;
+        int first, n;
+        failed = scratch_make(&s, limit, taps, length, c->offsets != NULL) ? 0 : SAIBENCH_NO_MEMORY;
+        while (!failed && (n = saibench_take(shares, threads, saibench_this_thread(), 7, limit, &first)) > 0) {
+            if (c->positions && !inside(c->positions + first, n, out_rows(c->g) * c->g->out_width))
+                failed = SAIBENCH_OUTSIDE;
+            else
+                run_block(c, &s, first, n);
+        }
+        scratch_free(&s);
+        saibench_restore_arithmetic(arithmetic);
+    }
+    return failed;
+}
+
+int saibench_conv(const saibench_geometry *g, const float *input, const float *packed, const float *bias, int outputs,
+                  const int32_t *positions, int n, float *out, int out_stride, int scatter, const float *residual,
+                  const float *scale, int relu, const saibench_follow *follow, int threads)
+{
+    const conv_call c = {g,   input,      packed,  bias,     outputs, positions, n, NULL,
+                         out, out_stride, scatter, residual, scale,   relu,      0, follow};
+    return run_conv(&c, threads);
+}
+
+int saibench_narrow(const saibench_geometry *g, const float *input, const float *packed, const float *bias,
+                    int outputs, const int32_t *positions, int n, float *out, int scatter, int threads)
+{
+    const conv_call c = {g, input, packed, bias, outputs, positions, n, NULL, out, outputs, scatter, NULL, NULL, 0, 1, NULL};
+    return run_conv(&c, threads);
+}
+
+int saibench_deform(const saibench_geometry *g, const float *input, const float *packed, const float *bias,
+                    int outputs, const int32_t *positions, int n, const float *offsets, float *out, int scatter,
+                    const float *scale, int relu, int threads)
+{
+    const conv_call c = {g,   input,   packed,  bias, outputs, positions, n, offsets,
+                         out, outputs, scatter, NULL, scale,   relu,      0, NULL};
+    return run_conv(&c, threads);
+}

@@ -1,0 +1,12 @@
+/* The inner kernels, written once over a small set of vector operations; each file of isa/ includes this one. The
+ * includer defines ISA(name), ISA_NAME, V, VW, TILE, PANEL_VECTORS, NARROW_TILE, NARROW_VECTORS, BLEND_VECTORS, and
+ * VZERO, VLOAD, VSTORE, VLOAD_PART, VSTORE_PART, VSET, VFMA, VADD, VMUL, VMAX, VSUM, VPREFETCH; also ISA(collect). */
+#include "isa/template/convolution.h"
+#include "isa/template/narrow.h"
+#include "isa/template/bilinear.h"
+#include "isa/template/blend.h"
+#include "isa/template/max_row.h"
+
+const isa_table ISA(saibench_table) = {
+    ISA_NAME, VW, PANEL, ISA(conv), ISA(narrow), ISA(narrow_shape), ISA(bilinear), ISA(blend), ISA(max_row),
+};

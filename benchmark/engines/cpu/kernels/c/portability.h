@@ -1,0 +1,27 @@
+/* What differs between compilers: forced inlining, unrolling, prefetching, and whether x86 code can be built. */
+#ifndef SAIBENCH_PORTABILITY_H
+#define SAIBENCH_PORTABILITY_H
+
+#if defined(__GNUC__) || defined(__clang__)
+#define ALWAYS_INLINE static inline __attribute__((always_inline))
+#define PRAGMA(text) _Pragma(#text)
+#if defined(__clang__)
+#define UNROLL(n) PRAGMA(unroll n)
+#else
+#define UNROLL(n) PRAGMA(GCC unroll n)
+#endif
+#define PREFETCH(p) __builtin_prefetch(p)
+#else
+#define ALWAYS_INLINE static inline
+#define UNROLL(n)
+#define PREFETCH(p) ((void)0)
+#endif
+
+#if (defined(__GNUC__) || defined(__clang__)) && (defined(__x86_64__) || defined(__amd64__))
+#define HAVE_X86 1
+#include <immintrin.h>
+#else
+#define HAVE_X86 0
+#endif
+
+#endif

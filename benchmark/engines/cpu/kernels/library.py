@@ -1,0 +1,66 @@
+"""The compiled library: whether it is there, which instruction set it uses, and memory that suits it."""
+
+from __future__ import annotations
+
+import importlib
+import math
+from typing import Any
+
+import numpy as np
+
+from benchmark.engines.base import EngineUnavailable, Floats
+
+try:
+    compiled: Any = importlib.import_module("benchmark.engines.cpu.kernels._kernels")
+except ImportError:  # installed without a C compiler
+    compiled = None
+
+INSTRUCTION_SETS = ("portable", "avx2", "avx512")
+
+
+def require() -> None:
+    """Raise `EngineUnavailable`, which says what to install, if the kernels were not compiled."""
+    if compiled is None:
+        raise EngineUnavailable(
+            "the CPU engine was not compiled: install a C compiler (Debian: `apt install gcc python3-dev`), then run "
+            "`pip install --force-reinstall --no-deps saibench`, or `pip install -e .` in a checkout"
+        )
+
+
+def instruction_set() -> str:
+    """Return the instruction set in use: ``avx512``, ``avx2`` or ``portable``."""
+    require()
+    return str(compiled.isa_name())
+
+
+def max_threads() -> int:
+    """Return the threads that OpenMP offers; 1 where the kernels were built without it."""
+    require()
+    return int(compiled.max_threads())
+
+
+def available_instruction_sets() -> list[str]:
+    """Return the instruction sets that this CPU and this build can run, slowest first."""
+    require()
+    return list(INSTRUCTION_SETS[: compiled.best_isa() + 1])
+
+
+def use_instruction_set(name: str) -> None:
+    """Select the instruction set; weights packed before are not valid after.
+
+    Raises
+    ------
+    ValueError
+        If the name is unknown or this CPU does not have it.
+    """
+    require()
+    if name not in INSTRUCTION_SETS or not compiled.use_isa(INSTRUCTION_SETS.index(name)):
+        raise ValueError(f"instruction set {name!r} is not available here: {available_instruction_sets()}")
+
+
+def empty(*shape: int) -> Floats:
+    """Return an uninitialised float32 array whose data begins on a cache line."""
+    size = math.prod(shape)
+    raw = np.empty(size * 4 + 64, dtype=np.uint8)
+    start = -raw.ctypes.data % 64
+    return raw[start : start + size * 4].view(np.float32).reshape(shape)

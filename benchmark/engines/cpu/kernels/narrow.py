@@ -1,0 +1,74 @@
+"""Convolutions with few outputs (masks, offsets), and those that follow another kernel on the rows it finishes."""
+
+from __future__ import annotations
+
+from benchmark.engines.base import Floats
+from benchmark.engines.cpu.kernels import checks, library
+from benchmark.engines.cpu.kernels.checks import Positions
+from benchmark.engines.cpu.kernels.geometry import Geometry, bound, listed, tap_order
+
+NARROW_LIMIT = 20
+"""Outputs of a narrow convolution at most: the portable kernel's five vectors."""
+
+
+class NarrowConvolution:
+    """A convolution with few outputs (offsets): at most `NARROW_LIMIT`, no epilogue, nothing padded to a wide tile."""
+
+    def __init__(self, weight: Floats, bias: Floats | None, geometry: Geometry) -> None:
+        library.require()
+        rows = tap_order(weight, geometry)
+        if rows.shape[0] > NARROW_LIMIT:
+            raise ValueError(f"a narrow convolution has at most {NARROW_LIMIT} outputs, not {rows.shape[0]}")
+        self.geometry = geometry
+        self.outputs = rows.shape[0]
+        self.macs_per_position = rows.size
+        self.packed = library.empty(library.compiled.narrow_size(*rows.shape))
+        library.compiled.narrow_pack(rows, self.packed)
+        self._bias = None if bias is None else checks.floats("bias", bias, (self.outputs,)).copy()
+
+    def __call__(
+        self,
+        x: Floats,
+        size: tuple[int, int],
+        out: Floats,
+        *,
+        positions: Positions | None = None,
+        scatter: bool = False,
+        threads: int = 1,
+    ) -> int:
+        """Compute ``conv(x) + bias`` at the listed positions; arguments as for `Convolution`."""
+        n, rows = listed(self.geometry, size, positions, scatter)
+        x = checks.floats("x", x, (self.geometry.in_rows(*size), self.geometry.channels))
+        out = checks.floats("out", out, (rows, self.outputs))
+        library.compiled.narrow(
+            bound(self.geometry, *size),
+            x.reshape(-1),
+            self.packed,
+            self._bias,
+            self.outputs,
+            positions,
+            n,
+            out.reshape(-1),
+            scatter,
+            checks.threads(threads),
+        )
+        return n * self.macs_per_position
+
+
+class Follow:
+    """Mask products that another kernel computes of the rows that it has just finished, while they are in cache."""
+
+    def __init__(self, convolution: NarrowConvolution, out: Floats) -> None:
+        self._convolution = convolution
+        self.out = out
+
+    def rows(self, which: slice) -> Follow:
+        """Return the same for a part of the map's rows."""
+        return Follow(self._convolution, self.out[which])
+
+    def bound(self, finished: Floats) -> object:
+        """Check against the map that is finished, ``(rows, C)``, and return what the compiled kernels take."""
+        checks.floats(
+            "the map that mask products follow", finished, (len(self.out), self._convolution.geometry.channels)
+        )
+        return library.compiled.Follow(self._convolution.packed, self._convolution.outputs, self.out.reshape(-1))
