@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from benchmark.data import embedded
+from benchmark.data.embedded import Size
+from benchmark.tasks import find_task
 
 # No deadline: machines are shared, and a test says what is right, not how fast. Derandomised: CI is repeatable.
 settings.register_profile("saibench", deadline=None, derandomize=True)
@@ -16,6 +17,11 @@ settings.load_profile("saibench")
 
 FIXTURES = Path(__file__).parent / "fixtures"
 TINY = {"train.steps": 2, "train.batch": 2, "pretrain.steps": 2, "pretrain.batch": 2}
+SMALL_SIZES = {
+    "coco": Size(128, 128, {"train": 40, "val": 16}),
+    "cityscapes": Size(64, 128, {"train": 4, "val": 3}),
+    "imagenet": Size(48, 48, {"train": 2, "val": 1}),
+}
 
 
 @pytest.fixture(scope="session")
@@ -24,8 +30,10 @@ def tiny_set(tmp_path_factory):
     root = tmp_path_factory.mktemp("data")
 
     def make(task):
-        size = dataclasses.replace(embedded.SIZES[task, "mini"], images={"train": 6, "val": 3})
-        return embedded.make(task, "mini", root, size=size)
+        embedded = find_task(task).embedded
+        return embedded.make(
+            "mini", root, size=dataclasses.replace(embedded.sizes["mini"], images={"train": 6, "val": 3})
+        )
 
     return make
 
@@ -34,6 +42,25 @@ def tiny_set(tmp_path_factory):
 def copied_set(tiny_set, tmp_path):
     """Give a copy of a tiny embedded set by task, to be changed."""
     return lambda task: Path(shutil.copytree(tiny_set(task), tmp_path / task))
+
+
+@pytest.fixture(scope="session")
+def sizes():
+    """Extent of the small embedded sets by task."""
+    return SMALL_SIZES
+
+
+@pytest.fixture(scope="session")
+def embedded(tmp_path_factory):
+    """Folder of a small embedded set by task; not to be changed."""
+    root = tmp_path_factory.mktemp("embedded")
+    return {task: find_task(task).embedded.make("mini", root, size=size) for task, size in SMALL_SIZES.items()}
+
+
+@pytest.fixture
+def copied(embedded, tmp_path):
+    """Give a copy of an embedded set, to be spoilt."""
+    return lambda task: Path(shutil.copytree(embedded[task], tmp_path / task))
 
 
 @pytest.fixture(scope="session")

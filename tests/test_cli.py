@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from benchmark.data.embedded import Size
+from benchmark.tasks import find_task
 from tests.conftest import TINY
 
 RECIPE = [word for name, value in TINY.items() for word in ("--recipe", f"{name}={value}")]
@@ -36,10 +38,8 @@ def test_info_names_versions_and_hardware(run_cli):
 
 
 def test_data_make_writes_the_same_bytes_twice(run_cli, tmp_path, monkeypatch):
-    from benchmark.data import embedded
-
-    small = embedded.Size(64, 64, {"train": 2, "val": 1})
-    monkeypatch.setitem(embedded.SIZES, ("coco", "mini"), small)
+    small = Size(64, 64, {"train": 2, "val": 1})
+    monkeypatch.setitem(find_task("coco").embedded.sizes, "mini", small)
     prints = []
     for name in ("a", "b"):
         code, out, _ = run_cli("data", "make", "coco", "--out", tmp_path / name, "--json")

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-from benchmark.data import embedded
 from benchmark.errors import DataError, UsageError
 from benchmark.recipe import Recipe
 from benchmark.tasks import find_task
@@ -80,9 +79,10 @@ def data_folder(request: Request) -> Path:
         if not request.data.is_dir():
             raise DataError(f"no data folder {request.data}: give --data the folder of a {request.task} data set")
         return request.data.resolve()
-    if (request.task, request.scale) not in embedded.SIZES:
+    embedded = find_task(request.task).embedded
+    if request.scale not in embedded.sizes:
         raise DataError(f"{request.task} at scale {request.scale!r} has no embedded set: give the real one with --data")
-    return embedded.make(request.task, request.scale, cache_folder() / "data")
+    return embedded.make(request.scale, cache_folder() / "data")
 
 
 @functools.cache

@@ -16,8 +16,8 @@ from benchmark.checks.masks import same_masks
 from benchmark.checks.saving import saves
 from benchmark.checks.subject import IMAGES, Skipped, Subject
 from benchmark.checks.training import builds, gradients, repeatable, trains
-from benchmark.data import embedded
 from benchmark.method import Method
+from benchmark.tasks import find_task
 from benchmark.tasks.base import task_names
 
 CHECKS: dict[str, Callable[[Subject], str]] = {
@@ -56,8 +56,8 @@ def check_method(method: type[Method]) -> list[Result]:
 
 
 def _check_task(method: type[Method], task: str, root: Path) -> Iterator[Result]:
-    size = replace(embedded.SIZES[task, "mini"], images=IMAGES)
-    folder = embedded.make(task, "mini", root, size=size)
+    embedded = find_task(task).embedded
+    folder = embedded.make("mini", root, size=replace(embedded.sizes["mini"], images=IMAGES))
     source = inspect.getsourcefile(method) or method.name
     try:
         subject = Subject(plan(Request(task, source, data=folder)))

@@ -9,7 +9,7 @@ import contextlib
 import io
 import os
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from PIL import Image, UnidentifiedImageError
 from benchmark.errors import DataError
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+CACHE_BYTES = 1 << 30  # of decoded images that a reader keeps in memory
 
 
 def decode(content: bytes | Path, name: str) -> torch.Tensor:
@@ -177,6 +178,12 @@ class ImageStore:
             return self._open().read(self._members[name])
         except (zipfile.BadZipFile, OSError, EOFError, RuntimeError) as error:
             raise DataError(f"cannot read {name} in {self.place}: {error}; fetch the archive again") from error
+
+
+def extent(size: Sequence[Any]) -> str:
+    """Return a size (height, width) as people write it: ``width x height``, without the spaces."""
+    height, width = size
+    return f"{width}x{height}"
 
 
 def _size(path: str) -> int:

@@ -15,6 +15,8 @@ from typing import Any, ClassVar
 import numpy as np
 from torch import Tensor, nn
 
+from benchmark.data.embedded import EmbeddedSet
+from benchmark.data.verification import Progress, Report
 from benchmark.errors import UsageError
 from benchmark.nn import load_weights
 from benchmark.recipe import Recipe
@@ -56,15 +58,26 @@ class Task(ABC):
         The main metric's name; higher is better.
     recipes : mapping
         Recipe by scale.
+    embedded : EmbeddedSet
+        How the task's rendered set is made.
     """
 
     name: ClassVar[str]
     metric: ClassVar[str]
     recipes: ClassVar[Mapping[str, Recipe]]
+    embedded: ClassVar[EmbeddedSet]
 
     @abstractmethod
     def open(self, root: Path, split: str) -> Any:
         """Return the reader of a split, ``train`` or ``val``: ``reader[i]`` is an (image, target) pair."""
+
+    @abstractmethod
+    def verify_split(self, report: Report, root: Path, split: str, progress: Progress) -> None:
+        """Note in a report what a split of a data folder holds and what is wrong with it."""
+
+    def compare_splits(self, report: Report, root: Path, splits: Sequence[str]) -> None:
+        """Note in a report what is wrong between the splits of a data folder; nothing, unless overridden."""
+        del report, root, splits
 
     @abstractmethod
     def build(self, recipe: Recipe, backbone: str, classes: int, shorter_side: int) -> nn.Module:
@@ -125,7 +138,7 @@ def task_names() -> list[str]:
     """Return the tasks' names."""
     import benchmark.tasks as package
 
-    return [module.name for module in pkgutil.iter_modules(package.__path__) if module.name != "base"]
+    return [module.name for module in pkgutil.iter_modules(package.__path__) if module.ispkg]
 
 
 def find_task(name: str) -> Task:

@@ -14,8 +14,8 @@ from benchmark.errors import UsageError
 from benchmark.flops.measured import MeasuredCounter
 from benchmark.method import discover
 from benchmark.nn import build_backbone, pruning
-from benchmark.nn.classifier import Classifier
 from benchmark.store import Store
+from benchmark.tasks.imagenet.classifier import Classifier
 from tests.conftest import TINY
 
 METHODS = discover()

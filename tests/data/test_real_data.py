@@ -10,10 +10,11 @@ import torch
 from pycocotools.coco import COCO
 from torchvision.datasets import ImageFolder
 
-from benchmark.data.cityscapes import CityscapesSegmentation
-from benchmark.data.coco import CocoDetection
-from benchmark.data.imagenet import ImageNet
-from benchmark.data.verify import verify
+from benchmark.data.verification import verify
+from benchmark.tasks import find_task
+from benchmark.tasks.cityscapes.reader import CityscapesSegmentation
+from benchmark.tasks.coco.reader import CocoDetection
+from benchmark.tasks.imagenet.reader import ImageFolders
 
 
 def test_coco_reads_all_classes_and_crowds(real):
@@ -62,7 +63,7 @@ def test_camvid_has_its_eleven_classes(real):
 
 def test_imagenette_is_numbered_as_torchvision_numbers_it(real):
     root = real("imagenette-160")
-    reader = ImageNet(root, "val")
+    reader = ImageFolders(root, "val")
     assert len(reader) == 3925 and len(reader.classes) == 10
     theirs = ImageFolder(root / "val")
     assert dict(zip(reader.names, reader.labels, strict=True)) == {
@@ -75,5 +76,5 @@ def test_imagenette_is_numbered_as_torchvision_numbers_it(real):
     "task, name", [("coco", "coco-subset"), ("coco", "bccd-coco"), ("cityscapes", "camvid-cityscapes")]
 )
 def test_real_sets_are_well(real, task, name):
-    report = verify(task, real(name))
+    report = verify(find_task(task), real(name))
     assert report.ok, "\n".join(report.lines())

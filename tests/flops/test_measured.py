@@ -13,9 +13,9 @@ from benchmark.flops import recorder
 from benchmark.flops.measured import MeasuredCounter
 from benchmark.nn import interpolation
 from benchmark.nn.blocks import BasicBlock, Bottleneck
-from benchmark.nn.detector import DetectorSize, build_detector
 from benchmark.nn.masks import LearnedMask, Masks, identify_images
 from benchmark.nn.resnet import build_backbone, residual_blocks
+from benchmark.tasks.coco.detector import DetectorSize, build_detector
 
 FILLS = {
     "rbf": interpolation.rbf,

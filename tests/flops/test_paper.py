@@ -8,9 +8,9 @@ from torch import nn
 from benchmark.errors import SaibenchError, UsageError
 from benchmark.flops import paper
 from benchmark.nn import interpolation
-from benchmark.nn.classifier import Classifier
 from benchmark.nn.masks import Masks
 from benchmark.nn.resnet import build_backbone, residual_blocks
+from benchmark.tasks.imagenet.classifier import Classifier
 
 
 def backbone(name, mask=None, fill=None, placement="two", **options):

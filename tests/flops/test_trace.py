@@ -15,9 +15,9 @@ from benchmark.errors import SaibenchError
 from benchmark.flops.adapter import DetectorAdapter, PlainAdapter
 from benchmark.flops.trace import Skeleton, skeleton, structure, structure_of, trace
 from benchmark.nn import interpolation
-from benchmark.nn.detector import DetectorSize, build_detector
 from benchmark.nn.masks import Masks
 from benchmark.nn.resnet import build_backbone, residual_blocks
+from benchmark.tasks.coco.detector import DetectorSize, build_detector
 
 COUNTED = ("conv", "linear", "addmm")
 

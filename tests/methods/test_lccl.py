@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from benchmark.flops.measured import MeasuredCounter
 from benchmark.method import discover
 from benchmark.nn import residual_blocks
-from benchmark.nn.classifier import Classifier
+from benchmark.tasks.imagenet.classifier import Classifier
 
 LCCL = discover()["lccl"]
 

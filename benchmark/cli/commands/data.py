@@ -23,17 +23,17 @@ def make(
 ) -> None:
     """Render a task's embedded set, in the real format."""
     from benchmark.cells import cache_folder
-    from benchmark.data import embedded
+    from benchmark.data.embedded import fingerprint
+    from benchmark.tasks import find_task
 
     with progress_bar(json_) as bar:
         line = bar.add_task(f"render {task} {scale}", total=None)
-        folder = embedded.make(
-            task,
+        folder = find_task(task).embedded.make(
             scale,
             out or cache_folder() / "data",
             progress=lambda done, total: bar.update(line, completed=done, total=total),
         )
-    found = {"folder": str(folder), "fingerprint": embedded.fingerprint(folder)}
+    found = {"folder": str(folder), "fingerprint": fingerprint(folder)}
     emit(found) if json_ else print_line(f"{folder}\nfingerprint {found['fingerprint']}")
 
 
@@ -41,11 +41,10 @@ def make(
 def verify(task: TaskName, data: DataOption = None, scale: ScaleOption = "mini", json_: JsonOption = False) -> None:
     """Check a data folder and say what is wrong, file by file."""
     from benchmark.cells import Request, data_folder
-    from benchmark.data.verify import verify as verify_folder
+    from benchmark.data.verification import verify as verify_folder
     from benchmark.tasks import find_task
 
-    find_task(task)
-    report = verify_folder(task, data_folder(Request(task, "", scale, data=data)))
+    report = verify_folder(find_task(task), data_folder(Request(task, "", scale, data=data)))
     emit(report.to_dict()) if json_ else print_line("\n".join(report.lines()))
     if not report.ok:
         raise typer.Exit(1)

@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 from scipy.io import savemat
 
-from benchmark.data.imagenet import ImageNet
 from benchmark.errors import DataError
+from benchmark.tasks.imagenet.reader import ImageFolders
 
 # In ImageNet's own order, which is not the alphabetical one.
 ORDER = ["n02119789", "n02100735", "n01440764"]
@@ -54,7 +54,7 @@ def expected_labels():
 
 
 def test_items_are_images_with_labels_in_the_folders_order(embedded):
-    reader = ImageNet(embedded["imagenet"], "train")
+    reader = ImageFolders(embedded["imagenet"], "train")
     assert len(reader) == 20 and len(reader.classes) == 10
     assert reader.classes == sorted(reader.classes)
     for index in range(len(reader)):
@@ -66,10 +66,10 @@ def test_items_are_images_with_labels_in_the_folders_order(embedded):
 
 def test_validation_has_the_labels_of_the_training_folders_even_if_it_lacks_classes(copied):
     root = copied("imagenet")
-    first, second = ImageNet(root, "val").classes[:2]
+    first, second = ImageFolders(root, "val").classes[:2]
     shutil.rmtree(root / "val" / first)
-    reader = ImageNet(root, "val")
-    assert reader.classes == ImageNet(root, "train").classes
+    reader = ImageFolders(root, "val")
+    assert reader.classes == ImageFolders(root, "train").classes
     assert reader.image_id(0).startswith(second) and reader[0][1] == 1
 
 
@@ -79,13 +79,13 @@ def test_other_formats_are_read(copied, form):
     path = next((root / "val").rglob("*.JPEG"))
     Image.open(path).save(path.with_suffix(f".{form}"))
     path.unlink()
-    reader = ImageNet(root, "val")
+    reader = ImageFolders(root, "val")
     assert len(reader) == 10 and reader[0][0].shape == (3, 48, 48)
 
 
 def test_flat_validation_by_the_solution_file(flat):
     put_solution(flat)
-    reader = ImageNet(flat, "val")
+    reader = ImageFolders(flat, "val")
     assert reader.labels == expected_labels()
     assert reader.image_id(2) == "ILSVRC2012_val_00000003.JPEG"
 
@@ -95,20 +95,20 @@ def test_flat_validation_by_the_solution_file(flat):
 def test_flat_validation_by_the_ground_truth_in_imagenets_own_order(flat, order, place):
     put_truth(flat / place)
     order(flat / place)
-    assert ImageNet(flat, "val").labels == expected_labels()
+    assert ImageFolders(flat, "val").labels == expected_labels()
 
 
 def test_ground_truth_goes_by_the_images_number_not_by_its_rank(flat):
     put_truth(flat)
     put_map(flat)
     (flat / "val" / "ILSVRC2012_val_00000002.JPEG").unlink()
-    assert ImageNet(flat, "val").labels == [label for i, label in enumerate(expected_labels()) if i != 1]
+    assert ImageFolders(flat, "val").labels == [label for i, label in enumerate(expected_labels()) if i != 1]
 
 
 def test_solution_alone_gives_the_classes_if_there_is_no_training_set(flat):
     put_solution(flat)
     shutil.rmtree(flat / "train")
-    assert ImageNet(flat, "val").classes == sorted(ORDER)
+    assert ImageFolders(flat, "val").classes == sorted(ORDER)
 
 
 def test_kaggles_solution_lies_above_the_images(flat):
@@ -116,59 +116,59 @@ def test_kaggles_solution_lies_above_the_images(flat):
     for split in ("train", "val"):
         (flat / split).rename(flat / "ILSVRC" / "Data" / "CLS-LOC" / split)
     put_solution(flat)
-    assert ImageNet(flat / "ILSVRC" / "Data" / "CLS-LOC", "val").labels == expected_labels()
+    assert ImageFolders(flat / "ILSVRC" / "Data" / "CLS-LOC", "val").labels == expected_labels()
 
 
 def test_missing_labels_and_orders_say_what_to_put_where(flat):
     with pytest.raises(DataError, match=r"val is flat .* put LOC_val_solution.csv or ILSVRC2012_validation"):
-        ImageNet(flat, "val")
+        ImageFolders(flat, "val")
     put_truth(flat)
     with pytest.raises(DataError, match=r"own order; put the development kit's meta.mat or map_clsloc.txt"):
-        ImageNet(flat, "val")
+        ImageFolders(flat, "val")
     (flat / "meta.mat").write_bytes(b"no matrix")
     with pytest.raises(DataError, match=r"is not ImageNet's meta.mat"):
-        ImageNet(flat, "val")
+        ImageFolders(flat, "val")
     (flat / "map_clsloc.txt").write_text("one two three\n")
     with pytest.raises(DataError, match=r"map_clsloc.txt is not of the form"):
-        ImageNet(flat, "val")
+        ImageFolders(flat, "val")
 
 
 def test_labels_that_do_not_fit_are_named(flat):
     put_solution(flat)
     Image.new("RGB", (9, 7)).save(flat / "val" / "ILSVRC2012_val_00000009.JPEG")
     with pytest.raises(DataError, match=r"gives no label for .*00000009.JPEG"):
-        ImageNet(flat, "val")
+        ImageFolders(flat, "val")
     (flat / "LOC_val_solution.csv").unlink()
     put_truth(flat)
     put_map(flat)
     with pytest.raises(DataError, match=r"has 4 lines, none of them for .*00000009.JPEG"):
-        ImageNet(flat, "val")
+        ImageFolders(flat, "val")
     (flat / "val" / "ILSVRC2012_val_00000009.JPEG").unlink()
     shutil.rmtree(flat / "train" / ORDER[1])
     with pytest.raises(DataError, match=rf"class {ORDER[1]}, which .*train does not have"):
-        ImageNet(flat, "val")
+        ImageFolders(flat, "val")
     (flat / "LOC_val_solution.csv").write_text("ImageId,PredictionString\nILSVRC2012_val_00000001,17\n")
     with pytest.raises(DataError, match=r"LOC_val_solution.csv, line 2"):
-        ImageNet(flat, "val")
+        ImageFolders(flat, "val")
 
 
 def test_missing_and_strange_folders_are_named(copied, tmp_path):
     with pytest.raises(DataError, match=r"no such folder: .*nowhere/val; expected train/<WordNet id>"):
-        ImageNet(tmp_path / "nowhere", "val")
+        ImageFolders(tmp_path / "nowhere", "val")
     root = copied("imagenet")
     (root / "val" / "n12345678").mkdir()
     with pytest.raises(DataError, match=r"n12345678 is a class that .*train does not have"):
-        ImageNet(root, "val")
+        ImageFolders(root, "val")
     (tmp_path / "empty" / "val").mkdir(parents=True)
     with pytest.raises(DataError, match=r"no images in "):
-        ImageNet(tmp_path / "empty", "val")
+        ImageFolders(tmp_path / "empty", "val")
     (tmp_path / "empty" / "val" / "n12345678").mkdir()
     with pytest.raises(DataError, match=r"no images in the folders"):
-        ImageNet(tmp_path / "empty", "val")
+        ImageFolders(tmp_path / "empty", "val")
 
 
 def test_truncated_image_is_named_when_read(copied):
-    reader = ImageNet(copied("imagenet"), "val")
+    reader = ImageFolders(copied("imagenet"), "val")
     path = reader.root / "val" / reader.image_id(4)
     path.write_bytes(path.read_bytes()[:-200])
     assert reader[3][1] == 3
@@ -178,7 +178,9 @@ def test_truncated_image_is_named_when_read(copied):
 
 def test_fingerprint_follows_names_and_sizes(copied, embedded):
     root = copied("imagenet")
-    assert ImageNet(root, "val").fingerprint() == ImageNet(embedded["imagenet"], "val", cache=True).fingerprint()
-    assert ImageNet(root, "val").fingerprint() != ImageNet(root, "train").fingerprint()
-    next((root / "val").rglob("*.JPEG")).rename(root / "val" / ImageNet(root, "val").classes[0] / "other.JPEG")
-    assert ImageNet(root, "val").fingerprint() != ImageNet(embedded["imagenet"], "val").fingerprint()
+    assert (
+        ImageFolders(root, "val").fingerprint() == ImageFolders(embedded["imagenet"], "val", cache=True).fingerprint()
+    )
+    assert ImageFolders(root, "val").fingerprint() != ImageFolders(root, "train").fingerprint()
+    next((root / "val").rglob("*.JPEG")).rename(root / "val" / ImageFolders(root, "val").classes[0] / "other.JPEG")
+    assert ImageFolders(root, "val").fingerprint() != ImageFolders(embedded["imagenet"], "val").fingerprint()

@@ -8,8 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from benchmark.data.coco import CocoDetection
 from benchmark.errors import DataError
+from benchmark.tasks.coco.reader import CocoDetection
 
 
 @pytest.fixture

@@ -18,18 +18,17 @@ from scipy.io.matlab import MatReadError
 from torch.utils.data import Dataset
 from torchvision.datasets.folder import find_classes, make_dataset
 
-from benchmark.data.images import EXTENSIONS, ImageStore
+from benchmark.data.images import CACHE_BYTES, EXTENSIONS, ImageStore
 from benchmark.errors import DataError
 
 LAYOUT = "expected train/<WordNet id>/*.JPEG, and val/ in the same form or flat with a file of its labels"
 GROUND_TRUTH = "ILSVRC2012_validation_ground_truth.txt"
 SOLUTION = "LOC_val_solution.csv"
 ORDERS = ("map_clsloc.txt", "meta.mat")
-CACHE_BYTES = 1 << 30
 _WORDNET_ID = re.compile(r"n\d{8}")
 
 
-class ImageNet(Dataset[tuple[torch.Tensor, int]]):
+class ImageFolders(Dataset[tuple[torch.Tensor, int]]):
     """One split of a classification set.
 
     An item is ``(image, label)``: the image uint8 RGB (3, H, W), the label in 0..K-1, by the ascending order

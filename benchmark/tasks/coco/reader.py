@@ -19,11 +19,10 @@ import torch
 from pycocotools.coco import COCO
 from torch.utils.data import Dataset
 
-from benchmark.data.images import ImageStore
+from benchmark.data.images import CACHE_BYTES, ImageStore
 from benchmark.errors import DataError
 
 LAYOUT = "expected {split}2017/ (or {split}2017.zip) beside annotations/instances_{split}2017.json"
-CACHE_BYTES = 1 << 30
 #: The lists of an annotation file and the fields that their entries need.
 FIELDS = {
     "images": ("id", "file_name"),

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 from torch.utils.data import Dataset
 
-from benchmark.data.images import EXTENSIONS, ImageStore
+from benchmark.data.images import CACHE_BYTES, EXTENSIONS, ImageStore, extent
 from benchmark.errors import DataError
 
 LAYOUT = (
@@ -26,7 +26,6 @@ LAYOUT = (
     "(or *_gtFine_polygons.json)"
 )
 IGNORED = 255
-CACHE_BYTES = 1 << 30
 #: Names of the classes that are evaluated, by train id.
 CLASSES = [label.name for label in sorted(labels, key=lambda label: label.trainId) if 0 <= label.trainId < IGNORED]
 #: Label ids by train id, (19,); the inverse of `TRAIN_IDS` on the evaluated classes.
@@ -169,8 +168,8 @@ class CityscapesSegmentation(Dataset[tuple[torch.Tensor, torch.Tensor]]):
         label_ids = self.label_ids(index)
         if label_ids.shape != tuple(image.shape[1:]):
             raise DataError(
-                f"{self.label_paths[index]} is {_extent(label_ids.shape)} pixels, but its image is "
-                f"{_extent(image.shape[1:])}; fetch both again"
+                f"{self.label_paths[index]} is {extent(label_ids.shape)} pixels, but its image is "
+                f"{extent(image.shape[1:])}; fetch both again"
             )
         return image, torch.from_numpy(TRAIN_IDS[label_ids])
 
@@ -192,7 +191,3 @@ def find_pictures(place: Path) -> dict[str, str]:
             if key not in pictures or path.suffix.lower() == ".png":
                 pictures[key] = f"{path.parent.name}/{path.name}"
     return pictures
-
-
-def _extent(shape: tuple[int, ...] | torch.Size) -> str:
-    return f"{shape[1]}x{shape[0]}"

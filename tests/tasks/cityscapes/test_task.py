@@ -12,13 +12,13 @@ from cityscapesscripts.helpers.labels import id2label
 from PIL import Image
 
 from benchmark.cells import Request, execute, plan
-from benchmark.data.cityscapes import CLASSES, IGNORED, LABEL_IDS, CityscapesSegmentation
+from benchmark.data.normalisation import normalise
 from benchmark.method import discover
 from benchmark.nn import build_backbone, residual_blocks
-from benchmark.nn.segmenter import Segmenter, SegmenterSize, Upsample
 from benchmark.store import Store
 from benchmark.tasks import Batch, find_task
-from benchmark.tasks.imagenet import normalise
+from benchmark.tasks.cityscapes.reader import CLASSES, IGNORED, LABEL_IDS, CityscapesSegmentation
+from benchmark.tasks.cityscapes.segmenter import Segmenter, SegmenterSize, Upsample
 from tests.conftest import TINY
 
 TASK = find_task("cityscapes")

@@ -10,13 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmark.cells import Request, execute, load_model, plan
+from benchmark.data.normalisation import DEVIATION, MEAN, normalise
 from benchmark.errors import UsageError
 from benchmark.method import discover
 from benchmark.nn import residual_blocks
-from benchmark.nn.classifier import Classifier
 from benchmark.store import Store
 from benchmark.tasks import Batch, find_task
-from benchmark.tasks.imagenet import DEVIATION, MEAN, _crop, normalise
+from benchmark.tasks.imagenet.classifier import Classifier
+from benchmark.tasks.imagenet.task import _crop
 from tests.conftest import TINY
 
 TASK = find_task("imagenet")

@@ -2,7 +2,6 @@
 
 import csv
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
@@ -12,71 +11,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.transforms.v2 import functional as transforms
 
-from benchmark.data.imagenet import ImageNet as ImageFolders
+from benchmark.data.normalisation import normalise
+from benchmark.data.verification import Progress, Report
 from benchmark.nn import load_weights
-from benchmark.nn.classifier import Classifier
-from benchmark.recipe import FINE_TUNING, FROM_NOTHING, Recipe, Schedule
+from benchmark.recipe import Recipe
 from benchmark.tasks.base import Batch, Task
+from benchmark.tasks.imagenet import verification
+from benchmark.tasks.imagenet.classifier import Classifier
+from benchmark.tasks.imagenet.embedded import EMBEDDED
+from benchmark.tasks.imagenet.reader import ImageFolders
+from benchmark.tasks.imagenet.recipe import MINI, PAPER, SMALL, ClassificationRecipe
 
 KEPT = 5  # classes kept of a prediction, best first
-# The colours' mean and deviation that torchvision's weights expect.
-MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-
-
-@dataclass(frozen=True)
-class ClassificationRecipe(Recipe):
-    """A recipe with the classifier's crops.
-
-    `shorter_side` is the side of the square that the network sees; an inference image is resized to 8/7 of it first and
-    cropped in the middle (224 of 256, as the standard evaluation has it). `longer_side` is the same square's.
-
-    Attributes
-    ----------
-    smallest_crop : float
-        Smallest share of an image's area that a training crop shows.
-    """
-
-    smallest_crop: float = 0.08
-
-
-MINI = ClassificationRecipe(
-    backbone="mini_basic",
-    shorter_side=64,
-    longer_side=64,
-    start="dense",
-    pretrain=replace(FROM_NOTHING, batch=32, steps=900),
-    # Batch norm goes on measuring: gates bring their own, and pruning changes what the others see.
-    train=replace(FINE_TUNING, batch=32, steps=150, freeze_statistics=False),
-    parameters={"window": 5, "grid_stride": 2, "initial_lambda": 1.0},
-    curves={"gamma": (0.05, 0.3, 1.5, 6.0), "shorter_side": (64, 56, 48, 40), "structure": ("grid",)},
-    threads=1,
-    smallest_crop=0.5,
-)
-SMALL = replace(
-    MINI,
-    backbone="resnet34",
-    shorter_side=128,
-    longer_side=128,
-    pretrain=replace(FROM_NOTHING, batch=64, steps=4000, learning_rate=1e-3),
-    train=replace(MINI.train, batch=64, steps=1500, learning_rate=3e-4),
-    parameters={"window": 5, "grid_stride": 2},
-    curves={"gamma": (0.05, 0.1, 0.2, 0.4), "shorter_side": (128, 112, 96, 64), "structure": ("grid",)},
-    threads=None,
-    workers=8,
-)
-# The standard 90 epochs of SGD with a tenth of the learning rate after 30, 60 and 80, our choice: the paper follows
-# LCCL's training, which is not released.
-PAPER = ClassificationRecipe(
-    backbone="resnet34",
-    shorter_side=224,
-    longer_side=224,
-    train=Schedule(
-        batch=256, epochs=90, learning_rate=0.1, weight_decay=1e-4, milestones=(30 / 90, 60 / 90, 80 / 90), clip=0.0,
-    ),
-    parameters={"window": 5, "grid_stride": 2},
-    curves={"gamma": (0.01, 0.015), "shorter_side": (224, 192, 160, 128), "structure": ("grid",)},
-    workers=8,
-)  # fmt: skip
 
 
 class ImageNet(Task):
@@ -85,10 +31,15 @@ class ImageNet(Task):
     name = "imagenet"
     metric = "top1"
     recipes: ClassVar[Mapping[str, Recipe]] = {"mini": MINI, "small": SMALL, "paper": PAPER}
+    embedded = EMBEDDED
 
     def open(self, root: Path, split: str) -> ImageFolders:
         """Return the reader of an image folder."""
         return ImageFolders(root, split, cache=True)
+
+    def verify_split(self, report: Report, root: Path, split: str, progress: Progress) -> None:
+        """Check a split in image folders."""
+        verification.verify_split(report, root, split, progress)
 
     def build(self, recipe: Recipe, backbone: str, classes: int, shorter_side: int) -> Classifier:
         """Return a classifier."""
@@ -155,11 +106,6 @@ class ImageNet(Task):
         """Mirror images."""
         images = [image.flip(-1) if flip else image for image, flip in zip(batch.images, chosen.tolist(), strict=True)]
         return Batch(images, batch.targets, batch.identifiers)
-
-
-def normalise(images: Tensor) -> Tensor:
-    """Return uint8 images ``(N, 3, H, W)`` as float32 in the scale of torchvision's weights."""
-    return transforms.normalize(transforms.to_dtype(images, torch.float32, scale=True), list(MEAN), list(DEVIATION))
 
 
 def _crop(size: Sequence[int], smallest: float, rng: np.random.Generator) -> tuple[int, int, int, int]:

@@ -3,8 +3,7 @@
 import contextlib
 import io
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
@@ -14,75 +13,17 @@ from pycocotools.cocoeval import COCOeval
 from torch import Tensor, nn
 from torchvision.models.detection import FasterRCNN
 
-from benchmark.data.coco import CocoDetection
+from benchmark.data.verification import Progress, Report
 from benchmark.nn import build_backbone
-from benchmark.nn.detector import DetectorSize, build_detector
-from benchmark.recipe import FINE_TUNING, FROM_NOTHING, Recipe, Schedule
+from benchmark.recipe import Recipe
 from benchmark.tasks.base import Batch, Task
+from benchmark.tasks.coco import verification
+from benchmark.tasks.coco.detector import build_detector
+from benchmark.tasks.coco.embedded import EMBEDDED
+from benchmark.tasks.coco.reader import CocoDetection
+from benchmark.tasks.coco.recipe import MINI, PAPER, SMALL, DetectionRecipe
 
 METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
-
-
-@dataclass(frozen=True)
-class DetectionRecipe(Recipe):
-    """A recipe with the detector's widths and budgets."""
-
-    detector: DetectorSize = field(default_factory=DetectorSize)
-
-
-MINI_DETECTOR = DetectorSize(
-    pyramid_channels=48,
-    representation=128,
-    smallest_anchor=8,
-    proposals_before=(100, 100),
-    proposals_after=(64, 40),
-    anchors_per_image=64,
-    boxes_per_image=32,
-    positive_share=0.5,
-    detections=30,
-)
-MINI = DetectionRecipe(
-    backbone="mini",
-    shorter_side=128,
-    longer_side=224,
-    start="dense",
-    pretrain=replace(FROM_NOTHING, steps=1000),
-    train=replace(FINE_TUNING, steps=120),
-    parameters={"window": 5, "grid_stride": 5, "initial_lambda": 1.0},
-    curves={
-        "gamma": (0.05, 0.3, 1.0, 3.0),
-        "shorter_side": (128, 96, 64),
-        "rate": (0.5, 0.75),
-    },
-    threads=1,
-    detector=MINI_DETECTOR,
-)
-SMALL = replace(
-    MINI,
-    shorter_side=256,
-    longer_side=448,
-    deformable=True,
-    pretrain=replace(FROM_NOTHING, batch=16, steps=8000),
-    train=replace(FINE_TUNING, batch=16, steps=1500),
-    parameters={"window": 7, "grid_stride": 11},
-    curves={"gamma": (0.05, 0.1, 0.2, 0.4), "shorter_side": (256, 192, 160, 128)},
-    threads=None,
-    workers=8,
-    detector=DetectorSize(
-        pyramid_channels=128, representation=512, smallest_anchor=16, proposals_before=(1000, 500),
-        proposals_after=(500, 300), anchors_per_image=256, boxes_per_image=128,
-    ),
-)  # fmt: skip
-PAPER = DetectionRecipe(
-    backbone="resnet101",
-    shorter_side=1000,
-    longer_side=1667,
-    deformable=True,
-    train=Schedule(batch=8, epochs=12, learning_rate=0.01, warmup_steps=500, freeze_statistics=True),
-    curves={"gamma": (0.02, 0.05, 0.1, 0.2), "shorter_side": (1000, 800, 600, 500)},
-    frozen=("conv1", "bn1"),
-    workers=8,
-)
 
 
 class Coco(Task):
@@ -91,10 +32,19 @@ class Coco(Task):
     name = "coco"
     metric = "AP"
     recipes: ClassVar[Mapping[str, Recipe]] = {"mini": MINI, "small": SMALL, "paper": PAPER}
+    embedded = EMBEDDED
 
     def open(self, root: Path, split: str) -> CocoDetection:
         """Return the reader of a COCO folder."""
         return CocoDetection(root, split, training=split == "train", cache=True)
+
+    def verify_split(self, report: Report, root: Path, split: str, progress: Progress) -> None:
+        """Check a split in COCO's format."""
+        verification.verify_split(report, root, split, progress)
+
+    def compare_splits(self, report: Report, root: Path, splits: Sequence[str]) -> None:
+        """Make sure that the splits have the same categories."""
+        verification.compare_splits(report, root, splits)
 
     def build(self, recipe: Recipe, backbone: str, classes: int, shorter_side: int) -> FasterRCNN:
         """Return a Faster R-CNN."""

@@ -9,8 +9,8 @@ import torch
 from cityscapesscripts.helpers.labels import id2label
 from PIL import Image
 
-from benchmark.data.cityscapes import LABEL_IDS, TRAIN_IDS, CityscapesSegmentation
 from benchmark.errors import DataError
+from benchmark.tasks.cityscapes.reader import LABEL_IDS, TRAIN_IDS, CityscapesSegmentation
 
 STEM = "scenes_000001_000000"
 

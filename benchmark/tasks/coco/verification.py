@@ -1,0 +1,91 @@
+"""What can be wrong with a folder in COCO's format."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmark.data.images import ImageStore, extent
+from benchmark.data.verification import Progress, Report, inspect_images
+from benchmark.errors import DataError
+from benchmark.tasks.coco.reader import faults, find_split, is_box, read_annotations
+
+_SLACK = 1.0  # pixels by which rounded boxes may leave their image
+
+
+def verify_split(report: Report, root: Path, split: str, progress: Progress) -> None:
+    """Note what is wrong with a split: annotations, and images missing, surplus, broken or of another size."""
+    try:
+        place, path = find_split(root, split)
+        content = read_annotations(path)
+        images = ImageStore(place)
+    except DataError as error:
+        report.add(split, "unusable split", str(error), "without this nothing can be read")
+        return
+    listed = {image["id"]: image for image in content["images"]}
+    report.counts[split] = {
+        "images": len(content["images"]),
+        "annotations": len(content["annotations"]),
+        "crowds": sum(bool(annotation.get("iscrowd")) for annotation in content["annotations"]),
+        "categories": len(content["categories"]),
+        "images without annotations": len(set(listed) - {a["image_id"] for a in content["annotations"]}),
+    }
+    for fault in faults(content):
+        report.add(split, fault.kind, f"{path}: {fault.where}", fault.remedy)
+    names = [image["file_name"] for image in content["images"]]
+    missing = set(images.missing(names))
+    for name in sorted(missing):
+        report.add(split, "missing image", images.where(name), "copy it there or take it off the list")
+    for name in sorted(images.listing() - set(names)):
+        report.add(split, "surplus image", images.where(name), "it is in no annotation: not used", serious=False)
+    sizes = inspect_images(report, split, images, [name for name in names if name not in missing], progress)
+    for image in content["images"]:
+        size = sizes.get(image["file_name"])
+        said = (image.get("height"), image.get("width"))
+        if size is not None and None not in said and said != size:
+            where = f"{images.where(image['file_name'])}: {extent(size)}, listed as {extent(said)}"
+            report.add(split, "other size than listed", where, "fetch the image or the annotations again")
+    for annotation in content["annotations"]:
+        image = listed.get(annotation["image_id"])
+        if image is None or not is_box(annotation["bbox"]):
+            continue
+        size = sizes.get(image["file_name"], (image.get("height"), image.get("width")))
+        _verify_annotation(report, split, f"{path}: annotation {annotation.get('id')}", annotation, size)
+
+
+def _verify_annotation(
+    report: Report, split: str, name: str, annotation: dict[str, Any], size: tuple[Any, Any]
+) -> None:
+    left, top, width, height = annotation["bbox"]
+    box = f"{name} of image {annotation['image_id']}, bbox {annotation['bbox']}"
+    if width <= 0 or height <= 0:
+        report.add(split, "empty box", box, "ignored in training; remove it or mend it", serious=False)
+    if None in size:
+        return
+    rows, columns = size
+    if left >= columns or top >= rows or left + width < 0 or top + height < 0:
+        report.add(split, "annotation outside its image", f"{box}, {extent(size)}", "remove it or mend it")
+    elif min(left, top) < -_SLACK or left + width > columns + _SLACK or top + height > rows + _SLACK:
+        remedy = "clipped by the reader; mend it if that is not meant"
+        report.add(split, "box that leaves its image", f"{box}, {extent(size)}", remedy, serious=False)
+    shape = annotation.get("segmentation")
+    if isinstance(shape, dict) and list(shape.get("size", ())) != [rows, columns]:
+        where = f"{name}: RLE of size {shape.get('size')} on an image of {[rows, columns]}"
+        report.add(split, "mask of another size", where, "fetch the annotations again", serious=False)
+
+
+def compare_splits(report: Report, root: Path, splits: Sequence[str]) -> None:
+    """Note splits whose categories are not those of the first."""
+    found = {}
+    for split in splits:
+        try:
+            content = read_annotations(find_split(root, split)[1])
+        except DataError:  # noted already
+            continue
+        found[split] = sorted((category["id"], category["name"]) for category in content["categories"])
+    first = next(iter(found), None)
+    for split, categories in found.items():
+        if first is not None and categories != found[first]:
+            where = f"{len(categories)} categories, {len(found[first])} in {first}, or other ids or names"
+            report.add(split, "other categories", where, f"use the categories of {first} in both files")
