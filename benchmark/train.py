@@ -26,7 +26,7 @@ from torch.utils.data import BatchSampler, DataLoader, Dataset, SequentialSample
 from benchmark.errors import SaibenchError
 from benchmark.flops.measured import MeasuredCounter
 from benchmark.method import Method
-from benchmark.nn import identify_images
+from benchmark.nn import inference
 from benchmark.recipe import Schedule
 from benchmark.tasks import Batch, Reader, Sample, Task
 
@@ -116,10 +116,9 @@ class CellModule(lightning.LightningModule):
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         """Keep the predictions, and count."""
-        identify_images(self.model, batch.identifiers, self.seed)
-        if self.counter is not None:
-            self.counter.identify(batch.identifiers)
-        self.predictions.update(zip(batch.identifiers, self.task.predict(self.model, batch), strict=True))
+        with inference(batch.identifiers, self.seed):
+            predictions = self.task.predict(self.model, batch)
+        self.predictions.update(zip(batch.identifiers, predictions, strict=True))
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
         """Move images and tensor targets."""

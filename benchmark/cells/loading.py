@@ -13,7 +13,7 @@ from benchmark.cells.planning import Plan, plan
 from benchmark.cells.request import Request, reader
 from benchmark.cells.running import MODEL
 from benchmark.errors import SaibenchError
-from benchmark.nn import identify_images
+from benchmark.nn import inference
 from benchmark.store import Record
 from benchmark.tasks import Batch
 
@@ -78,8 +78,7 @@ def backbone_inputs(model: nn.Module, planned: Plan, count: int) -> list[tuple[s
         hook = stem.register_forward_pre_hook(
             lambda module, given, name=batch.identifiers[0]: inputs.append((name, given[0][0].contiguous().numpy()))
         )
-        identify_images(model, batch.identifiers, planned.request.seed)
-        with torch.inference_mode():
+        with inference(batch.identifiers, planned.request.seed), torch.inference_mode():
             planned.task.predict(model, batch)
         hook.remove()
     return inputs

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmark.cells import Plan, reader
-from benchmark.nn import Mask, identify_images
+from benchmark.nn import Mask, inference
 from benchmark.tasks import Batch
 from benchmark.train import CellModule, Loop, fit
 
@@ -54,9 +54,8 @@ class Subject:
     def predictions(self, model: nn.Module, indices: list[int]) -> list[Any]:
         """Return inference predictions."""
         batch = self.batch(self.val, indices)
-        identify_images(model.eval(), batch.identifiers, seed=0)
-        with torch.inference_mode():
-            return self.plan.task.predict(model, batch)
+        with inference(batch.identifiers, seed=0), torch.inference_mode():
+            return self.plan.task.predict(model.eval(), batch)
 
 
 @contextmanager

@@ -3,8 +3,8 @@
     counter = MeasuredCounter(model)
     with counter.recording():
         for batch in loader:
-            counter.identify(batch.identifiers)
-            model(batch.images)
+            with inference(batch.identifiers):
+                model(batch.images)
     counter.images(), counter.layers(), counter.density_maps(), counter.uncounted
 
 Dense layers come from fvcore (`benchmark.flops.trace`), masks from the evaluation itself (`benchmark.flops.recorder`)
@@ -89,10 +89,6 @@ class MeasuredCounter:
         self.recorder.reset()
         self._forget()
         return self.recorder.recording()
-
-    def identify(self, identifiers: Sequence[str | int]) -> None:
-        """Name the next images, in the order in which they run; without it, they have running numbers."""
-        self.recorder.identify(identifiers)
 
     def record(self, size: Size, masks: Mapping[str, torch.Tensor], regions: int = 0) -> None:
         """Count one image without running the model: its padded size, masks ``(1, 1, H, W)`` by name, and RoIs."""

@@ -22,6 +22,7 @@ from benchmark.flops.adapter import Adapter
 from benchmark.flops.trace import Size
 from benchmark.nn import sparsity
 from benchmark.nn.blocks import Bottleneck, ResidualBlock
+from benchmark.nn.context import at_hand
 from benchmark.nn.masks import FixedMask
 
 #: Mask values that are kept before they are reduced; 4 bytes each.
@@ -168,15 +169,7 @@ class Recorder:
         self.groups: dict[Size, SizeGroup] = {}
         self.identifiers: list[str | int] = []
         self.regions: list[int] = []
-        self._next: Sequence[str | int] | None = None
         self._current: list[Any] = []
-
-    def identify(self, identifiers: Sequence[str | int]) -> None:
-        """Name the next images, in the order in which they run; without it, they have running numbers.
-
-        The model may run them in one call or in several.
-        """
-        self._next = list(identifiers)
 
     @contextmanager
     def recording(self) -> Iterator[None]:
@@ -247,12 +240,10 @@ class Recorder:
     def _add(self, size: Size, count: int) -> None:
         """Add images of a size whose masks are the current ones."""
         first = len(self.identifiers)
-        names: Sequence[str | int] = range(first, first + count)
-        if self._next is not None:
-            names, self._next = self._next[:count], self._next[count:]
-        if len(names) != count:
-            raise SaibenchError(f"{len(names)} identifiers were given for a batch of {count} images")
-        self.identifiers.extend(names)
+        named = at_hand().images
+        if named and len(named) != count:
+            raise SaibenchError(f"{len(named)} identifiers were given for a batch of {count} images")
+        self.identifiers.extend(named or range(first, first + count))
         self.regions.extend([0] * count)
         group = self.groups.get(size) or self._new_group(size)
         group.numbers.extend(range(first, first + count))

@@ -268,12 +268,16 @@ class _ShapesAlone(TorchFunctionMode):
 class _Unfilled(nn.Module):
     """Stands for an interpolation: returns the map as it is."""
 
+    window, linear = 0, True
+
     def forward(self, features: Tensor, mask: Tensor, source: Tensor) -> Tensor:
         return features
 
 
 class _AnyMask(nn.Module):
     """Stands for a mask without convolution; its size and values are not looked at."""
+
+    confidence = None
 
     def forward(self, x: Tensor) -> Tensor:
         return x[:, :1]
@@ -284,6 +288,8 @@ class _MaskConvolution(nn.Module):
 
     The last output is kept: nothing else reads it, and the tracer drops what is not part of the result.
     """
+
+    confidence = None
 
     def __init__(self, conv: nn.Module) -> None:
         super().__init__()

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor, nn
 
 from benchmark.errors import UsageError
-from benchmark.nn import Mask, Placement, ResidualBlock, Site, residual_blocks
+from benchmark.nn import ChannelGate, GateSite, Mask, Placement, ResidualBlock, Site, residual_blocks
 from benchmark.nn import interpolation as fills
 from benchmark.nn.interpolation import Interpolation
 
@@ -50,20 +50,29 @@ class Method(BaseModel, ABC):
         """Choose which positions of a block's convolutions to compute; None leaves the block dense."""
         return None
 
+    def gate(self, block: ResidualBlock) -> Callable[[GateSite], ChannelGate] | None:
+        """Choose which channels of a block's inner convolutions to compute; None computes all."""
+        return None
+
     def interpolation(self, block: ResidualBlock) -> Callable[[], Interpolation]:
         """Choose how the other positions are filled; the paper's learnable RBF kernel unless overridden."""
         return fills.rbf()
 
     def placement(self, block: ResidualBlock) -> Placement:
-        """Choose among Figure 3's (a) ``one``, (b) ``two`` and (c) ``three`` masks in a block."""
+        """Choose among Figure 3's (a) ``one``, (b) ``two`` and (c) ``three`` masks in a block, and ``output``.
+
+        ``output`` is one mask for the block's output: convolutions before the last run where the next one reads.
+        """
         return "two"
 
     def adapt(self, model: nn.Module) -> None:
         """Change a freshly built model: by default, put the chosen masks and fills in its residual blocks."""
         for block in residual_blocks(model):
-            build_mask = self.mask(block) if block.adaptable else None
-            if build_mask is not None:
-                block.adapt(build_mask, self.interpolation(block), self.placement(block))
+            placement = self.placement(block)
+            build_mask = self.mask(block) if block.adaptable(placement) else None
+            build_gate = self.gate(block)
+            if build_mask is not None or build_gate is not None:
+                block.adapt(build_mask, self.interpolation(block), placement, build_gate)
 
     def loss(self, model: nn.Module) -> Tensor:
         """Return what is added to the task's loss after a training forward, a scalar."""

@@ -1,20 +1,28 @@
-"""Building blocks: masks, interpolation, residual blocks, backbones, detector.
+"""Building blocks: masks, gates, interpolation, residual blocks and what they compute, backbones.
 
 Methods choose among these; tasks assemble models from them.
 """
 
 from benchmark.nn import interpolation
-from benchmark.nn.blocks import BasicBlock, Bottleneck, Placement, ResidualBlock
+from benchmark.nn.blocks import BasicBlock, Bottleneck, Decided, Placement, ResidualBlock
+from benchmark.nn.budget import Computation, computations, density, sparse_loss
+from benchmark.nn.context import at_hand, inference, observing
+from benchmark.nn.gates import ChannelGate, GateSite
 from benchmark.nn.masks import (
+    CarriedMask,
     FixedMask,
     GumbelMask,
+    LearnedMask,
     Mask,
     Masks,
+    RandomMask,
     ReLUMask,
     Site,
-    identify_images,
+    Stage,
+    logistic_noise,
     set_temperature,
-    sparse_loss,
+    straight_through,
+    upsample_tiles,
 )
 from benchmark.nn.resnet import BACKBONES, ResNet, build_backbone, load_weights, residual_blocks
 
@@ -22,20 +30,35 @@ __all__ = [
     "BACKBONES",
     "BasicBlock",
     "Bottleneck",
+    "CarriedMask",
+    "ChannelGate",
+    "Computation",
+    "Decided",
     "FixedMask",
+    "GateSite",
     "GumbelMask",
+    "LearnedMask",
     "Mask",
     "Masks",
     "Placement",
+    "RandomMask",
     "ReLUMask",
     "ResNet",
     "ResidualBlock",
     "Site",
+    "Stage",
+    "at_hand",
     "build_backbone",
-    "identify_images",
+    "computations",
+    "density",
+    "inference",
     "interpolation",
     "load_weights",
+    "logistic_noise",
+    "observing",
     "residual_blocks",
     "set_temperature",
     "sparse_loss",
+    "straight_through",
+    "upsample_tiles",
 ]

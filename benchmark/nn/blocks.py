@@ -1,21 +1,49 @@
-"""Residual blocks whose convolutions can be masked and interpolated (paper §3.5, Figure 3).
+"""Residual blocks whose convolutions can be masked, interpolated and gated (paper §3.5, Figure 3).
 
 A block without masks is torchvision's own, key for key, so that ImageNet weights load. `ResidualBlock.adapt` puts masks
-and fills in place. All masks are decided from the block's input, before the convolutions that they govern.
+and fills in place. All masks are decided from the block's input, before the convolutions that they govern. What follows
+from them, which convolution computes, reads and fills what, is `benchmark.nn.work`'s to say: the forward below walks
+through that description, as the counters and the engines do.
 """
 
 from collections.abc import Callable
-from typing import Literal, cast
+from dataclasses import dataclass, field
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
 from torchvision.ops import DeformConv2d
 
+from benchmark.nn import context, work
+from benchmark.nn.gates import ChannelGate, GateSite
 from benchmark.nn.interpolation import Interpolation
-from benchmark.nn.masks import Mask, Site
+from benchmark.nn.masks import Mask, Site, Stage
+from benchmark.nn.work import BlockWork, Link, Region, Sampled, Size, Subsampled, Walk
 
-Placement = Literal["one", "two", "three"]
+Placement = Literal["one", "two", "three", "output"]
 OFFSET_CHANNELS = 18  # a row and a column for each of the 3x3 taps: unmodulated, one group
+
+
+@dataclass
+class Decided:
+    """What a block decided from its input.
+
+    Attributes
+    ----------
+    size : (int, int)
+        Height and width of the block's input.
+    masks : dict
+        Values ``(N, 1, H, W)`` by number of the mask.
+    gates : dict
+        Values ``(N, C)`` by number of the gate over channels.
+    confidences : dict
+        What a sparse loss averages, ``(N, 1, H, W)`` by number of the mask; in training, of learned masks alone.
+    """
+
+    size: Size
+    masks: dict[int, Tensor] = field(default_factory=dict)
+    gates: dict[int, Tensor] = field(default_factory=dict)
+    confidences: dict[int, Tensor] = field(default_factory=dict)
 
 
 class ResidualBlock(nn.Module):
@@ -25,13 +53,22 @@ class ResidualBlock(nn.Module):
     ----------
     name : str
         Qualified name within the backbone, such as ``layer1.0``.
+    stage : Stage
+        Shared by the blocks of a stage: what masks carry from block to block.
+    resolution : int
+        Pixels of the image to a position of the block's input, along an axis.
     mask1, mask2, mask3 : Mask or None
         Mask of the respective convolution, where it has one of its own.
     interpolation1, interpolation2, interpolation3 : Interpolation or None
         Fill after the respective convolution.
+    gate1, gate2 : ChannelGate or None
+        Gate over the output channels of the respective convolution.
+    decided : Decided or None
+        Of the last training forward; what losses read. Leaving training forgets it.
     """
 
     expansion: int
+    convolutions: tuple[int, ...]  # numbers of the branch's convolutions: conv1, conv2, …
 
     def __init__(self, in_channels: int, planes: int, stride: int, dilation: int, name: str, project: bool) -> None:
         super().__init__()
@@ -40,6 +77,10 @@ class ResidualBlock(nn.Module):
         self.planes = planes
         self.stride = stride
         self.dilation = dilation
+        self.stage = Stage(name.partition(".")[0])
+        self.resolution = 1
+        self.decided: Decided | None = None
+        self._work: BlockWork | None = None
         self.placement: Placement = "two"
         self.downsample = self._projection() if project else None
         self.mask1: Mask | None = None
@@ -48,35 +89,129 @@ class ResidualBlock(nn.Module):
         self.interpolation1: Interpolation | None = None
         self.interpolation2: Interpolation | None = None
         self.interpolation3: Interpolation | None = None
+        self.gate1: ChannelGate | None = None
+        self.gate2: ChannelGate | None = None
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set an attribute; a new mask, fill, gate or convolution changes what the block computes."""
+        if name.startswith(("mask", "interpolation", "gate", "conv")):
+            self.__dict__["_work"] = None
+        super().__setattr__(name, value)
+
+    def train(self, mode: bool = True) -> "ResidualBlock":
+        """Switch the mode; what was decided last would keep the autograd graph alive, and is forgotten."""
+        self.decided = None
+        return super().train(mode)
 
     @property
     def is_first(self) -> bool:
         """Whether this is its stage's first block."""
         return self.name.endswith(".0")
 
-    @property
-    def adaptable(self) -> bool:
-        """Whether the paper puts masks in this block."""
+    def adaptable(self, placement: Placement) -> bool:
+        """Whether the placement's publication puts masks in this block."""
         return True
 
     def sites(self, placement: Placement) -> list[Site]:
-        """Return the places for masks under a placement of Figure 3, in the order of the convolutions."""
+        """Return the places for masks under a placement, in the order of the convolutions."""
         raise NotImplementedError
 
     def adapt(
         self,
-        build_mask: Callable[[Site], Mask],
+        build_mask: Callable[[Site], Mask] | None,
         build_interpolation: Callable[[], Interpolation],
         placement: Placement = "two",
+        build_gate: Callable[[GateSite], ChannelGate] | None = None,
     ) -> None:
-        """Put masks and fills at the block's sites."""
+        """Put masks and fills at the block's sites, and gates over the channels of its inner convolutions."""
         self.placement = placement
-        for site in self.sites(placement):
+        for site in self.sites(placement) if build_mask is not None else ():
             index = site.layer[-1]
-            setattr(self, f"mask{index}", build_mask(site))
+            mask = cast(Callable[[Site], Mask], build_mask)(site)
+            setattr(self, f"mask{index}", mask)
             setattr(self, f"interpolation{index}", build_interpolation())
-        if placement == "one" and isinstance(self, Bottleneck):
+            self.stage.masks.append((site.resolution, mask))
+        if build_mask is not None and placement == "one" and isinstance(self, Bottleneck):
             self.interpolation2 = build_interpolation()
+        for index in self.convolutions[:-1] if build_gate is not None else ():
+            site_of_gate = GateSite(f"{self.name}.gate{index}", self.in_channels, self.planes)
+            setattr(self, f"gate{index}", cast(Callable[[GateSite], ChannelGate], build_gate)(site_of_gate))
+
+    @property
+    def work(self) -> BlockWork:
+        """What the block computes: the description that forward, counters and engines share."""
+        if self._work is None:
+            self._work = self._described()
+        return self._work
+
+    def decide(self, x: Tensor) -> Decided:
+        """Decide all masks and gates for block input ``x`` of shape ``(N, in_channels, H, W)``."""
+        decided = Decided((x.shape[-2], x.shape[-1]))
+        for index in self.work.masks:
+            mask = cast(Mask, getattr(self, f"mask{index}"))
+            decided.masks[index] = mask.decided = mask(x)
+            if mask.confidence is not None:
+                decided.confidences[index] = mask.confidence
+        for index in self.work.gates:
+            decided.gates[index] = getattr(self, f"gate{index}")(x)
+        if decided.masks or decided.gates:
+            if self.training:
+                self.decided = decided
+            else:
+                context.notify(self, decided)
+        return decided
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``(N, in_channels, H, W)`` to ``(N, planes * expansion, H / stride, W / stride)``.
+
+        Everything is computed densely, and what `work` says is left out is replaced by its fill: the definition that
+        counters and engines are held against.
+        """
+        decided = self.decide(x)
+        features = x
+        for index, step in zip(self.convolutions, self.work.convolutions, strict=True):
+            features = self._norm(index)(self._convolve(index, features, x))
+            if index != self.convolutions[-1]:
+                features = torch.relu(features)
+            if step.gate is not None:
+                features = features * decided.gates[step.gate][:, :, None, None]
+            if step.fill is not None:
+                fill = cast(Interpolation, getattr(self, step.fill.layer))
+                features = fill(features, work.values(step.fill.mask, decided.masks), x)
+        return torch.relu(features + self._shortcut(x))
+
+    def _described(self) -> BlockWork:
+        """Tell `benchmark.nn.work` the chain of convolutions, and return what it derives."""
+        links = []
+        for index in self.convolutions:
+            convolution = getattr(self, f"conv{index}")
+            walk = Walk.of(convolution, isinstance(convolution, DeformConv2d))
+            fill = getattr(self, f"interpolation{index}")
+            links.append(
+                Link(
+                    f"conv{index}",
+                    walk,
+                    self._governing(index, walk) if fill is not None else None,
+                    fill,
+                    f"interpolation{index}",
+                    "offset" if walk.anywhere else "",
+                    index if index < self.convolutions[-1] and getattr(self, f"gate{index}") is not None else None,
+                )
+            )
+        masks = [index for index in (1, 2, 3) if getattr(self, f"mask{index}") is not None]
+        return work.describe(links, masks, [index for index in (1, 2) if getattr(self, f"gate{index}") is not None])
+
+    def _governing(self, index: int, walk: Walk) -> Region:
+        """Return the mask under which a convolution's output is computed: its own, or the one before at its stride."""
+        if getattr(self, f"mask{index}") is not None:
+            return Sampled(index)
+        return Subsampled(Sampled(index - 1), walk.stride)
+
+    def _convolve(self, index: int, source: Tensor, x: Tensor) -> Tensor:
+        return cast(Tensor, getattr(self, f"conv{index}")(source))
+
+    def _norm(self, index: int) -> nn.Module:
+        return cast(nn.Module, getattr(self, f"bn{index}"))
 
     def _projection(self) -> nn.Sequential:
         out_channels = self.planes * self.expansion
@@ -85,26 +220,22 @@ class ResidualBlock(nn.Module):
         )
 
     def _site(self, index: int, stride: int, channels: int, share: float, reader: tuple[int, int]) -> Site:
-        return Site(f"{self.name}.mask{index}", self.in_channels, channels, stride, share, reader)
-
-    def _fill(self, index: int, features: Tensor, mask: Tensor | None, source: Tensor) -> Tensor:
-        interpolation = cast(Interpolation | None, getattr(self, f"interpolation{index}"))
-        if interpolation is None or mask is None:
-            return features
-        return interpolation(features, mask, source)
+        layer = f"{self.name}.mask{index}"
+        return Site(layer, self.in_channels, channels, stride, share, reader, self.stage, self.resolution * stride)
 
     def _shortcut(self, x: Tensor) -> Tensor:
-        return x if self.downsample is None else self.downsample(x)
+        return x if self.downsample is None else cast(Tensor, self.downsample(x))
 
 
 class Bottleneck(ResidualBlock):
     """1x1, 3x3, 1x1 with the stride in the 3x3; the 3x3 deformable on request.
 
     Placements: ``one`` mask for all three convolutions (Fig. 3a), ``two`` (Fig. 3b, the paper's default: one for conv1,
-    one shared by conv2 and conv3), ``three`` (Fig. 3c).
+    one shared by conv2 and conv3), ``three`` (Fig. 3c), and ``output``: one mask for the block's output.
     """
 
     expansion = 4
+    convolutions = (1, 2, 3)
 
     def __init__(
         self,
@@ -128,35 +259,20 @@ class Bottleneck(ResidualBlock):
 
     def sites(self, placement: Placement) -> list[Site]:
         """Return the places for masks; shares are the released code's 0.25 and 0.75, conv3's a part of the latter."""
-        first = self._site(1, 1, self.planes, 0.25, (3, self.stride))
+        if placement == "output":
+            return [self._site(3, self.stride, self.planes * self.expansion, 1.0, (1, 1))]
         if placement == "one":
             return [self._site(1, 1, self.planes, 1.0, (3, self.stride))]
+        first = self._site(1, 1, self.planes, 0.25, (3, self.stride))
         if placement == "two":
             return [first, self._site(2, self.stride, self.planes, 0.75, (1, 1))]
         last = self._site(3, self.stride, self.planes * self.expansion, 0.25, (1, 1))
         return [first, self._site(2, self.stride, self.planes, 0.5, (1, 1)), last]
 
-    def masks(self, x: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-        """Return the masks that govern conv1, conv2 and conv3 for block input ``x``; None where dense.
-
-        conv3's is None where it shares conv2's: it then reads the filled map.
-        """
-        if self.mask1 is None:
-            return None, None, None
-        mask1 = self.mask1(x)
-        if self.mask2 is None:
-            return mask1, mask1[..., :: self.stride, :: self.stride], None
-        return mask1, self.mask2(x), None if self.mask3 is None else self.mask3(x)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map ``(N, in_channels, H, W)`` to ``(N, 4 * planes, H / stride, W / stride)``."""
-        mask1, mask2, mask3 = self.masks(x)
-        features = torch.relu(self.bn1(self.conv1(x)))
-        features = self._fill(1, features, mask1, x)
-        features = self.conv2(features) if self.offset is None else self.conv2(features, self.offset(x))
-        features = self._fill(2, torch.relu(self.bn2(features)), mask2, x)
-        features = self._fill(3, self.bn3(self.conv3(features)), mask3, x)
-        return torch.relu(features + self._shortcut(x))
+    def _convolve(self, index: int, source: Tensor, x: Tensor) -> Tensor:
+        if index == 2 and self.offset is not None:
+            return cast(Tensor, self.conv2(source, self.offset(x)))
+        return super()._convolve(index, source, x)
 
     def _offset(self) -> nn.Conv2d:
         offset = nn.Conv2d(self.in_channels, OFFSET_CHANNELS, 3, self.stride, padding=1)
@@ -166,9 +282,14 @@ class Bottleneck(ResidualBlock):
 
 
 class BasicBlock(ResidualBlock):
-    """Two 3x3 convolutions with the stride in the first; a mask for each, none in a stage's first block (§4.1)."""
+    """Two 3x3 convolutions with the stride in the first.
+
+    Placements: ``two``, a mask for each, none in a stage's first block (§4.1), and ``output``: one for the block's
+    output.
+    """
 
     expansion = 1
+    convolutions = (1, 2)
 
     def __init__(
         self,
@@ -188,30 +309,17 @@ class BasicBlock(ResidualBlock):
         self.conv2 = nn.Conv2d(planes, planes, 3, padding=dilation, dilation=dilation, bias=False)
         self.bn2 = nn.BatchNorm2d(planes)
 
-    @property
-    def adaptable(self) -> bool:
-        """Not in a stage's first block (paper §4.1, after LCCL)."""
-        return not self.is_first
+    def adaptable(self, placement: Placement) -> bool:
+        """Not in a stage's first block under the paper's placement (§4.1, after LCCL)."""
+        return placement == "output" or not self.is_first
 
     def sites(self, placement: Placement) -> list[Site]:
-        """Return one place for each convolution; ``one`` and ``three`` have no meaning here."""
+        """Return one place for each convolution, or the output's; ``one`` and ``three`` have no meaning here."""
+        if placement == "output":
+            return [self._site(2, self.stride, self.planes, 1.0, (1, 1))]
         if placement != "two":
             raise ValueError(f"placement {placement!r} needs bottleneck blocks; {self.name} is a basic block")
         return [
             self._site(1, self.stride, self.planes, 0.5, (3, 1)),
             self._site(2, self.stride, self.planes, 0.5, (1, 1)),
         ]
-
-    def masks(self, x: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        """Return the masks that govern conv1 and conv2 for block input ``x``; None where dense."""
-        return (
-            None if self.mask1 is None else self.mask1(x),
-            None if self.mask2 is None else self.mask2(x),
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map ``(N, in_channels, H, W)`` to ``(N, planes, H / stride, W / stride)``."""
-        mask1, mask2 = self.masks(x)
-        features = self._fill(1, torch.relu(self.bn1(self.conv1(x))), mask1, x)
-        features = self._fill(2, self.bn2(self.conv2(features)), mask2, x)
-        return torch.relu(features + self._shortcut(x))

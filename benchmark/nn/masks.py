@@ -10,16 +10,34 @@ Nothing here fills the positions left out: see `benchmark.nn.interpolation`.
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
+from benchmark.nn.context import at_hand
 from benchmark.nn.noise import logistic_threshold, uniform_field
 
 FINAL_TEMPERATURE = 0.01  # paper §4.1: "tau = 0.01 at the end of training"
 PERFORATION_STRUCTURES = ("uniform", "grid", "pooling")
+
+
+class Stage:
+    """What the masks of one stage share: a place through which a mask is carried from block to block.
+
+    Attributes
+    ----------
+    name : str
+        Such as ``layer1``.
+    masks : list of (int, Mask)
+        The masks placed so far, with the resolution that they govern, in the order in which they run.
+    """
+
+    def __init__(self, name: str = "") -> None:
+        self.name = name
+        self.masks: list[tuple[int, Mask]] = []
 
 
 @dataclass(frozen=True)
@@ -40,6 +58,10 @@ class Site:
         This site's share in the block's sparse loss.
     reader
         Kernel size and stride of the convolution that reads the governed map; ``(1, 1)`` where none does.
+    stage
+        What the masks of the site's stage share.
+    resolution
+        Pixels of the image to a position of the governed map, along an axis.
     """
 
     layer: str
@@ -48,6 +70,8 @@ class Site:
     stride: int
     share: float
     reader: tuple[int, int] = (1, 1)
+    stage: Stage = field(default_factory=Stage, compare=False)
+    resolution: int = 1
 
 
 class Mask(nn.Module):
@@ -63,6 +87,8 @@ class Mask(nn.Module):
         Share in the block's sparse loss.
     confidence : Tensor or None
         Of the last training forward, ``(N, 1, H, W)``; what the sparse loss averages. None for fixed masks.
+    decided : Tensor or None
+        Values of the last forward, ``(N, 1, H, W)``, set by the block.
     """
 
     def __init__(self, site: Site) -> None:
@@ -71,10 +97,11 @@ class Mask(nn.Module):
         self.layer = site.layer
         self.share = site.share
         self.confidence: Tensor | None = None
+        self.decided: Tensor | None = None
 
     def train(self, mode: bool = True) -> "Mask":
-        """Switch the mode; leaving training forgets the last confidence, which hangs on its whole graph."""
-        self.confidence = None
+        """Switch the mode; what the last forward left would keep the autograd graph alive, and is forgotten."""
+        self.confidence = self.decided = None
         return super().train(mode)
 
     def size(self, x: Tensor) -> tuple[int, int]:
@@ -118,7 +145,8 @@ class GumbelMask(LearnedMask):
 
     With two classes, the softmax over ``(log pi + g1, log(1 - pi) + g0) / tau`` is
     ``sigmoid((logit + g1 - g0) / tau)``, which is how it is computed: no logarithm of a probability is taken.
-    Set `temperature` while training (`set_temperature`), `seed` and `images` before inference (`identify_images`).
+    Set `temperature` while training (`set_temperature`). At inference it does not depend on what was trained before: a
+    soft mask then has the final temperature, and the noise is that of the images at hand (`benchmark.nn.context`).
     """
 
     def __init__(
@@ -133,8 +161,6 @@ class GumbelMask(LearnedMask):
         self.stochastic = stochastic
         self.soft_inference = soft_inference
         self.temperature = 1.0
-        self.seed = 0
-        self.images: Sequence[str | int] = ()
 
     def values(self, logits: Tensor) -> Tensor:
         """Return soft values in training; at inference 0 or 1, or kept soft values with `soft_inference`."""
@@ -144,15 +170,13 @@ class GumbelMask(LearnedMask):
             return torch.sigmoid((logits + noise) / self.temperature)
         excess = logits - self.thresholds(logits) if self.stochastic else logits
         sampled = (excess > 0).to(logits.dtype)
-        return sampled * torch.sigmoid(excess / self.temperature) if self.soft_inference else sampled
+        return sampled * torch.sigmoid(excess / FINAL_TEMPERATURE) if self.soft_inference else sampled
 
     def thresholds(self, logits: Tensor) -> Tensor:
         """Return each image's seeded threshold field, ``(N, 1, H, W)``."""
-        images = self.images or range(len(logits))
-        if len(images) != len(logits):
-            raise ValueError(f"{self.layer}: {len(logits)} images in the batch but {len(images)} identifiers")
-        shape = (logits.shape[-2], logits.shape[-1])
-        fields = np.stack([logistic_threshold(self.seed, image, self.layer, shape) for image in images])
+        here, shape = at_hand(), (logits.shape[-2], logits.shape[-1])
+        images = here.identifiers(len(logits))
+        fields = np.stack([logistic_threshold(here.seed, image, self.layer, shape) for image in images])
         return torch.from_numpy(fields)[:, None].to(logits)
 
 
@@ -189,6 +213,56 @@ class FixedMask(Mask):
         return self._drawn[size].to(x.dtype).expand(len(x), -1, -1, -1)
 
 
+class RandomMask(Mask):
+    """Positions drawn for each image at a given density, whatever the image shows: the control of all learned masks.
+
+    Drawn without replacement, so that the density is met and not only expected; seeded per (seed, image, layer) at
+    inference, by PyTorch's generator in training.
+    """
+
+    def __init__(self, site: Site, density: float) -> None:
+        super().__init__(site)
+        self.density = density
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the mask ``(N, 1, H', W')``, 0 or 1."""
+        height, width = self.size(x)
+        if self.training:
+            draws = torch.rand(len(x), height * width, device=x.device)
+        else:
+            here = at_hand()
+            fields = [
+                uniform_field(here.seed, image, self.layer, (height, width)) for image in here.identifiers(len(x))
+            ]
+            draws = torch.from_numpy(np.stack(fields)).flatten(1).to(x.device)
+        kept = max(1, round(self.density * height * width))
+        chosen = draws.argsort(dim=1)[:, :kept]
+        mask = torch.zeros(len(x), height * width, device=x.device, dtype=x.dtype)
+        return mask.scatter_(1, chosen, 1).view(len(x), 1, height, width)
+
+
+class CarriedMask(Mask):
+    """The mask that an earlier block of the stage decided, carried on: one predictor for several blocks.
+
+    It has no predictor of its own, costs nothing and has no share in a sparse loss.
+    """
+
+    def __init__(self, site: Site, owner: Mask) -> None:
+        super().__init__(site)
+        # In a tuple, so that PyTorch does not take the owner for a part of this module; copies stay together.
+        self._owner = (owner,)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the owner's values ``(N, 1, H', W')`` of this forward."""
+        values, size = self._owner[0].decided, self.size(x)
+        if values is None or tuple(values.shape[-2:]) != size:
+            found = None if values is None else tuple(values.shape[-2:])
+            raise ValueError(
+                f"{self.layer}: the mask carried from {self._owner[0].layer} is {found}, the map is {size}"
+            )
+        return values
+
+
 class Masks:
     """The kinds of mask that a method chooses among; each call returns a builder ``site -> Mask``."""
 
@@ -216,6 +290,32 @@ class Masks:
     def perforated(structure: str, rate: float, seed: int = 0) -> Callable[[Site], Mask]:
         """PerforatedCNN's masks (Figurnov et al. 2016, §3.2) that leave out a share `rate` of the positions."""
         return lambda site: FixedMask(site, lambda size: perforation(structure, rate, size, site, seed))
+
+    @staticmethod
+    def random(density: float) -> Callable[[Site], Mask]:
+        """Positions drawn at random for each image; see `RandomMask`."""
+        return lambda site: RandomMask(site, density)
+
+    @staticmethod
+    def per_stage(build: Callable[[Site], Mask]) -> Callable[[Site], Mask]:
+        """One mask for each resolution of a stage: the first block there decides it, the others carry it on."""
+
+        def builder(site: Site) -> Mask:
+            owners = [mask for resolution, mask in site.stage.masks if resolution == site.resolution]
+            return CarriedMask(site, owners[0]) if owners else build(site)
+
+        return builder
+
+
+def straight_through(soft: Tensor, hard: Tensor) -> Tensor:
+    """Return the values of ``hard`` with the gradient of ``soft`` (Bengio et al. 2013), both of one shape."""
+    return hard.detach() + soft - soft.detach()
+
+
+def upsample_tiles(values: Tensor, side: int, size: Sequence[int]) -> Tensor:
+    """Repeat each value ``(N, C, h, w)`` over a tile of ``side x side`` positions, cut to ``size`` (height, width)."""
+    tiled = F.interpolate(values, scale_factor=side, mode="nearest") if side > 1 else values
+    return tiled[..., : size[0], : size[1]]
 
 
 def grid(size: Sequence[int], stride: int) -> Tensor:
@@ -294,29 +394,3 @@ def set_temperature(model: nn.Module, progress: float) -> None:
     for module in model.modules():
         if isinstance(module, GumbelMask):
             module.temperature = FINAL_TEMPERATURE**progress
-
-
-def identify_images(model: nn.Module, images: Sequence[str | int], seed: int) -> None:
-    """Tell every Gumbel mask which images the next inference batch holds, so that its noise is theirs."""
-    for module in model.modules():
-        if isinstance(module, GumbelMask):
-            module.images = tuple(images)
-            module.seed = seed
-
-
-def sparse_loss(model: nn.Module) -> Tensor:
-    """Return the sparse loss of the last training forward (paper eq. 7, normalised as in the released code).
-
-    The mean confidence of each mask, weighted by its share of the block's computation, averaged over the blocks that
-    have masks, so that a weight means the same on every depth.
-
-    Returns
-    -------
-    Tensor
-        A scalar; 0 for a model without learned masks.
-    """
-    masks = [module for module in model.modules() if isinstance(module, Mask) and module.confidence is not None]
-    if not masks:
-        return torch.zeros((), device=next(model.parameters()).device)
-    blocks = {mask.layer.rpartition(".")[0] for mask in masks}
-    return sum(mask.share * mask.confidence.mean() for mask in masks if mask.confidence is not None) / len(blocks)

@@ -50,9 +50,10 @@ class ResNet(nn.Sequential):
         self.spec = spec
         channels = self._stem(spec.width, deep_stem)
         strides, dilations = _strides(output_stride)
+        resolution = 4  # the stem halves twice
         for stage, depth in enumerate(spec.depths):
             planes = spec.width * 2**stage
-            blocks = []
+            blocks: list[ResidualBlock] = []
             for index in range(depth):
                 stride = strides[stage] if index == 0 else 1
                 # As torchvision and TorchCV do, a dilated stage's first block keeps the dilation of the stage before.
@@ -67,7 +68,10 @@ class ResNet(nn.Sequential):
                     project=project,
                     deformable=deformable and stage > 0,
                 )
+                block.resolution = resolution
+                block.stage = blocks[0].stage if blocks else block.stage
                 blocks.append(block)
+                resolution *= stride
                 channels = planes * spec.block.expansion
             self.add_module(f"layer{stage + 1}", nn.Sequential(*blocks))
         self.stage_channels = tuple(spec.width * 2**stage * spec.block.expansion for stage in range(4))

@@ -36,7 +36,7 @@ def network(backbone: str, deformable: bool, sparse: bool, seed: int) -> ResNet:
                 parameter.normal_(std=0.01 / parameter.shape[1] ** 0.5)  # offsets of a part of a pixel
     if sparse:
         for block in residual_blocks(model):
-            if block.adaptable:
+            if block.adaptable("two"):
                 block.adapt(Masks.gumbel(), interpolation.rbf())
     return model.eval()
 

@@ -135,7 +135,7 @@ def clock(monkeypatch):
     monkeypatch.setattr(MeasuredCounter, "recording", timed)
     for name in ("_keep", "_batch_ends", "_regions_begin"):
         monkeypatch.setattr(Recorder, name, clock.around(getattr(Recorder, name)))
-    for name in ("__init__", "identify", "image_columns", "layer_columns", "density_maps"):
+    for name in ("__init__", "image_columns", "layer_columns", "density_maps"):
         monkeypatch.setattr(MeasuredCounter, name, clock.around(getattr(MeasuredCounter, name)))
     monkeypatch.setattr(MeasuredCounter, "uncounted", property(clock.around(MeasuredCounter.uncounted.fget)))
     return clock

@@ -13,7 +13,8 @@ from benchmark.flops import recorder
 from benchmark.flops.measured import MeasuredCounter
 from benchmark.nn import interpolation
 from benchmark.nn.blocks import BasicBlock, Bottleneck
-from benchmark.nn.masks import LearnedMask, Masks, identify_images
+from benchmark.nn.context import inference
+from benchmark.nn.masks import LearnedMask, Masks
 from benchmark.nn.resnet import build_backbone, residual_blocks
 from benchmark.tasks.coco.detector import DetectorSize, build_detector
 
@@ -195,7 +196,7 @@ def test_apart_from_interpolation_more_samples_never_cost_less(network, which, r
 def adapted(mask, name="mini_small", **options):
     model = build_backbone(name, **options)
     for block in residual_blocks(model):
-        if mask is not None and block.adaptable:
+        if mask is not None and block.adaptable("two"):
             block.adapt(mask, interpolation.rbf(5))
     return model.eval()
 
@@ -234,9 +235,8 @@ def shuffled_counts(model, images, batches, seed=3):
     counter = MeasuredCounter(model)
     with counter.recording(), torch.no_grad():
         for batch in batches:
-            identify_images(model, [f"image{i}" for i in batch], seed)
-            counter.identify([f"image{i}" for i in batch])
-            model(images[batch])
+            with inference([f"image{i}" for i in batch], seed):
+                model(images[batch])
     return counter.images().sort_values("image_id", ignore_index=True)
 
 
@@ -277,10 +277,9 @@ def test_training_batches_are_not_counted():
 def test_identifiers_must_fit_the_batch():
     model = adapted(None)
     counter = MeasuredCounter(model)
-    with counter.recording(), torch.no_grad():
-        counter.identify(["a"])
-        with pytest.raises(SaibenchError, match="1 identifiers were given for a batch of 2 images"):
-            model(torch.zeros(2, 3, 64, 64))
+    expected = pytest.raises(SaibenchError, match="1 identifiers were given for a batch of 2 images")
+    with counter.recording(), torch.no_grad(), inference(["a"]), expected:
+        model(torch.zeros(2, 3, 64, 64))
 
 
 def test_identifiers_of_a_batch_that_runs_image_by_image():
@@ -288,9 +287,9 @@ def test_identifiers_of_a_batch_that_runs_image_by_image():
     counter = MeasuredCounter(model)
     with counter.recording(), torch.no_grad():
         for batch in (["a", "b"], ["c", "d"]):
-            counter.identify(batch)
-            for _ in batch:
-                model(torch.zeros(1, 3, 64, 64))
+            for image in batch:
+                with inference([image]):
+                    model(torch.zeros(1, 3, 64, 64))
     assert counter.images()["image_id"].tolist() == ["a", "b", "c", "d"]
 
 

@@ -17,7 +17,7 @@ def backbone(name, mask=None, fill=None, placement="two", **options):
     with torch.device("meta"):
         model = build_backbone(name, **options)
         for block in residual_blocks(model):
-            if mask is not None and block.adaptable:
+            if mask is not None and block.adaptable("two"):
                 block.adapt(mask, fill or interpolation.rbf(7), placement)
     return model
 

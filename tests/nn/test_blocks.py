@@ -6,7 +6,16 @@ import torchvision
 from torchvision.models.feature_extraction import create_feature_extractor
 
 from benchmark.errors import DataError, UsageError
-from benchmark.nn import BasicBlock, Bottleneck, Masks, build_backbone, interpolation, load_weights, residual_blocks
+from benchmark.nn import (
+    BasicBlock,
+    Bottleneck,
+    Masks,
+    build_backbone,
+    interpolation,
+    load_weights,
+    residual_blocks,
+    work,
+)
 
 
 def adapted(block, placement="two", fill=interpolation.zeros, logits=(0.0, 0.0, 0.0)):
@@ -62,8 +71,10 @@ def test_two_masks_govern_conv1_and_conv2_with_conv3(stride):
     torch.manual_seed(1)
     block = adapted(Bottleneck(8, 4, stride, name="layer1.0", project=True))
     x = torch.randn(1, 8, 10, 12)
-    mask1, mask2, mask3 = block.masks(x)
-    assert mask3 is None and mask1.shape[-2:] == (10, 12) and mask2.shape[-2:] == (10 // stride, 12 // stride)
+    mask1, mask2 = block.decide(x).masks.values()
+    assert (
+        block.work.masks == (1, 2) and mask1.shape[-2:] == (10, 12) and mask2.shape[-2:] == (10 // stride, 12 // stride)
+    )
     hidden = mask1 * torch.relu(block.bn1(block.conv1(x)))
     hidden = mask2 * torch.relu(block.bn2(block.conv2(hidden)))
     expected = torch.relu(block.bn3(block.conv3(hidden)) + block.downsample(x))
@@ -72,16 +83,17 @@ def test_two_masks_govern_conv1_and_conv2_with_conv3(stride):
 
 def test_one_mask_is_shared_and_follows_the_stride():
     block = adapted(Bottleneck(8, 4, 2, name="layer1.0", project=True), "one")
-    mask1, mask2, mask3 = block.masks(torch.randn(1, 8, 9, 9))
-    assert block.mask2 is None and mask3 is None
-    assert torch.equal(mask2, mask1[..., ::2, ::2]) and mask2.shape[-2:] == (5, 5)
+    decided = block.decide(torch.randn(1, 8, 9, 9))
+    assert block.work.masks == (1,)
+    mask2 = work.values(block.work.convolutions[1].computes, decided.masks)
+    assert torch.equal(mask2, decided.masks[1][..., ::2, ::2]) and mask2.shape[-2:] == (5, 5)
 
 
 def test_three_masks_give_conv3_its_own():
     torch.manual_seed(2)
     block = adapted(Bottleneck(8, 4, 1, name="layer1.0", project=True), "three")
     x = torch.randn(1, 8, 6, 6)
-    mask1, mask2, mask3 = block.masks(x)
+    mask1, mask2, mask3 = block.decide(x).masks.values()
     assert not torch.equal(mask2, mask3)
     hidden = mask1 * torch.relu(block.bn1(block.conv1(x)))
     hidden = mask2 * torch.relu(block.bn2(block.conv2(hidden)))
@@ -92,11 +104,11 @@ def test_three_masks_give_conv3_its_own():
 def test_basic_blocks_have_a_mask_for_each_convolution_and_none_in_a_stages_first():
     model = build_backbone("resnet34")
     for block in residual_blocks(model):
-        assert block.adaptable == (not block.name.endswith(".0"))
+        assert block.adaptable("two") == (not block.name.endswith(".0"))
     torch.manual_seed(3)
     block = adapted(BasicBlock(4, 4, name="layer1.1"))
     x = torch.randn(1, 4, 7, 7)
-    mask1, mask2 = block.masks(x)
+    mask1, mask2 = block.decide(x).masks.values()
     hidden = mask1 * torch.relu(block.bn1(block.conv1(x)))
     torch.testing.assert_close(block(x), torch.relu(mask2 * block.bn2(block.conv2(hidden)) + x))
 
@@ -118,7 +130,7 @@ def test_weights_load_where_shapes_agree_and_a_missing_file_is_named(tmp_path):
     save_file(stored, tmp_path / "resnet18.safetensors")
     model = build_backbone("resnet18")
     for block in residual_blocks(model):
-        if block.adaptable:
+        if block.adaptable("two"):
             block.adapt(Masks.gumbel(), interpolation.rbf())
     unfilled = load_weights(model, tmp_path / "resnet18.safetensors")
     assert unfilled and all("mask" in key or "interpolation" in key for key in unfilled)

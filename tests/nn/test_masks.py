@@ -6,8 +6,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmark.nn import Masks, Site, build_backbone, identify_images, interpolation, residual_blocks
-from benchmark.nn.masks import GumbelMask, grid, perforation, set_temperature, sparse_loss
+from benchmark.nn import Masks, Site, build_backbone, inference, interpolation, residual_blocks, sparse_loss
+from benchmark.nn.masks import GumbelMask, grid, perforation, set_temperature
 from benchmark.nn.noise import logistic_threshold, uniform_field
 
 SITE = Site("layer1.0.mask1", 4, 4, 1, 1.0, (3, 1))
@@ -63,12 +63,12 @@ def test_inference_masks_are_zero_or_one_and_soft_ones_lie_above_one_half():
 def test_noise_belongs_to_the_image_and_not_to_its_place_in_the_batch():
     mask = confident(GumbelMask(SITE), 0.0).eval()
     x = torch.zeros(2, 4, 9, 9)
-    mask.images = ("a", "b")
-    together = mask(x)
-    mask.images = ("b", "a")
-    swapped = mask(x)
-    mask.images = ("b",)
-    alone = mask(x[:1])
+    with inference(["a", "b"]):
+        together = mask(x)
+    with inference(["b", "a"]):
+        swapped = mask(x)
+    with inference(["b"]):
+        alone = mask(x[:1])
     assert torch.equal(together[1], swapped[0]) and torch.equal(together[1], alone[0])
     assert not torch.equal(together[0], together[1])
 
@@ -86,8 +86,7 @@ def test_threshold_is_the_logit_of_the_uniform_field():
 
 def test_a_wrong_number_of_identifiers_is_an_error():
     mask = GumbelMask(SITE).eval()
-    mask.images = ("a",)
-    with pytest.raises(ValueError, match="2 images in the batch but 1"):
+    with inference(["a"]), pytest.raises(ValueError, match="2 images in the batch but 1"):
         mask(torch.zeros(2, 4, 3, 3))
 
 
@@ -136,15 +135,6 @@ def test_sparse_loss_is_the_released_codes_weighted_mean_over_blocks():
 
     expected = np.mean([0.25 * sigmoid(0.1 * i) + 0.75 * sigmoid(-0.2 * i) for i in range(8)])
     assert sparse_loss(model).item() == pytest.approx(expected, rel=1e-5)
-
-
-def test_identify_images_reaches_every_mask():
-    model = build_backbone("mini")
-    for block in residual_blocks(model):
-        block.adapt(Masks.gumbel(), interpolation.rbf())
-    identify_images(model, ["x", "y"], seed=7)
-    masks = [module for module in model.modules() if isinstance(module, GumbelMask)]
-    assert len(masks) == 16 and all(mask.images == ("x", "y") and mask.seed == 7 for mask in masks)
 
 
 @pytest.mark.parametrize("structure", ["uniform", "grid", "pooling"])

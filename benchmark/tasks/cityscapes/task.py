@@ -19,7 +19,7 @@ from benchmark.data.normalisation import MEAN, normalise
 from benchmark.data.reader import Identifier
 from benchmark.data.verification import Progress, Report
 from benchmark.errors import DataError
-from benchmark.nn import build_backbone
+from benchmark.nn import at_hand, build_backbone, inference
 from benchmark.recipe import Recipe
 from benchmark.tasks.base import Batch, Task
 from benchmark.tasks.cityscapes import verification
@@ -87,10 +87,14 @@ class Cityscapes(Task):
 
         Images of one size run as one batch, others one by one: padding would change what the network sees.
         """
-        one_size = len({image.shape for image in batch.images}) == 1
-        groups = [batch.images] if one_size else [[image] for image in batch.images]
         segmenter = cast(Segmenter, model)
-        return [labels for group in groups for labels in _label_ids(segmenter, torch.stack(group))]
+        if len({image.shape for image in batch.images}) == 1:
+            return _label_ids(segmenter, torch.stack(batch.images))
+        found = []
+        for image, identifier in zip(batch.images, batch.identifiers, strict=True):
+            with inference([identifier], at_hand().seed):
+                found += _label_ids(segmenter, image[None])
+        return found
 
     def evaluate(self, predictions: Mapping[Identifier, Any], reader: CityscapesSegmentation) -> dict[str, float]:
         """Return cityscapesscripts' mean IoU over classes and over categories, and each class's own.

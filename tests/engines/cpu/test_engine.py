@@ -12,7 +12,7 @@ from benchmark.engines import EngineUnavailable
 from benchmark.engines.cpu import CPUEngine, kernels
 from benchmark.errors import SaibenchError
 from benchmark.flops.measured import MeasuredCounter
-from benchmark.nn import Mask, Masks, build_backbone, identify_images, interpolation, pruning, residual_blocks
+from benchmark.nn import Mask, Masks, build_backbone, inference, interpolation, pruning, residual_blocks
 
 try:
     kernels.require()
@@ -44,7 +44,7 @@ def network(name, mask=None, fill=None, placement="two", seed=0, logit=0.0, **op
     model = build_backbone(name, **options)
     if mask is not None:
         for block in residual_blocks(model):
-            if block.adaptable:
+            if block.adaptable("two"):
                 block.adapt(mask, fill, placement)
     with torch.no_grad():
         for key, value in model.named_parameters():
@@ -81,13 +81,12 @@ def record_masks(model):
 def agree(model, size, threads=1, seed=0):
     """Check maps and tally of one image; return the masks and the engine's result."""
     image = torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(seed))
-    identify_images(model, ["image"], 5)
     engine = CPUEngine(model, threads=threads)
     masks = record_masks(model)
     counter = MeasuredCounter(model)
-    with torch.no_grad(), counter.recording():
-        model(image)
-    with torch.no_grad():
+    with inference(["image"], 5), torch.no_grad():
+        with counter.recording():
+            model(image)
         reference = model.stages(image)
     result = engine(image[0].numpy(), identifier="image", seed=5, masks=masks)
     for stage, expected in reference.items():
@@ -200,7 +199,7 @@ def test_pruned_backbones(inner):
             part.remove(part.weakest(pruning.norm_of_filters(1), 0.3))
     if inner:  # what stays at full width can still be masked
         for block in residual_blocks(model):
-            if block.adaptable:
+            if block.adaptable("two"):
                 block.adapt(MASKS["stochastic"], FILLS["rbf"])
     agree(model.eval(), (70, 90), threads=2)
 
