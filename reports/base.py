@@ -18,6 +18,7 @@ from typing import Any
 import pandas as pd
 
 from benchmark.errors import SaibenchError, StoreError
+from benchmark.files import write_atomic
 from benchmark.store import Record, Store, table
 
 __all__ = [
@@ -37,7 +38,6 @@ __all__ = [
     "slug",
     "with_spread",
     "writable",
-    "write",
 ]
 
 #: How methods are called in figures and tables; others go by their own names.
@@ -109,19 +109,13 @@ class Results:
 
     @classmethod
     def read(cls, stores: Iterable[str | os.PathLike[str]]) -> Results:
-        """Read stores.
-
-        Raises
-        ------
-        StoreError
-            If a store is not there, or not a folder.
-        """
+        """Read stores; one that is not there is a warning."""
         folders = [Path(store) for store in stores]
         records: dict[str, Record] = {}
         warnings: list[str] = []
         for folder in folders:
             if not folder.exists():
-                raise StoreError(f"{folder}: there is no such store; give another --store, or make it with a sweep")
+                warnings.append(f"{folder}: there is no such store")
             found, broken = Store(folder).scan()
             warnings += broken
             for record in found:
@@ -165,14 +159,6 @@ def writable(folder: Path) -> Iterator[None]:
     except OSError as error:
         reason = error.strerror or error
         raise SaibenchError(f"{folder}: cannot be written ({reason}); use another --out") from error
-
-
-def write(path: Path, content: str | bytes) -> Path:
-    """Write a file whole, so that somebody who looks while a sweep goes on never sees half a figure."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")  # two reports may be written at once
-    temporary.write_bytes(content.encode() if isinstance(content, str) else content)
-    os.replace(temporary, path)
-    return path
 
 
 # --------------------------------------------------------------------------------------------- values as text
@@ -367,7 +353,7 @@ class Table:
     def write(self, out: Path, stem: str) -> list[Path]:
         """Write ``<stem>.md``, ``.csv`` and ``.tex`` and return their paths."""
         forms = {"md": self.markdown(), "csv": self.csv(), "tex": self.latex()}
-        return [write(out / f"{stem}.{extension}", content) for extension, content in forms.items()]
+        return [write_atomic(out / f"{stem}.{extension}", content) for extension, content in forms.items()]
 
 
 _TEX = {

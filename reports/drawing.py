@@ -18,7 +18,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from reports.base import write
+from benchmark.files import write_atomic
 
 __all__ = [
     "PLACES",
@@ -171,5 +171,5 @@ def save(figure: Figure, out: Path, stem: str, forms: Sequence[str] = ("png", "s
     for form in forms:
         buffer = io.BytesIO()
         figure.savefig(buffer, format=form, dpi=300, metadata=metadata[form])
-        files.append(write(out / f"{stem}.{form}", buffer.getvalue()))
+        files.append(write_atomic(out / f"{stem}.{form}", buffer.getvalue()))
     return files

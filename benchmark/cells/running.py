@@ -13,6 +13,7 @@ from benchmark import __version__
 from benchmark.cells.planning import Plan
 from benchmark.cells.request import cache_folder, reader
 from benchmark.errors import SaibenchError
+from benchmark.files import atomic_path
 from benchmark.flops import paper
 from benchmark.flops.measured import MeasuredCounter
 from benchmark.nn import residual_blocks
@@ -120,9 +121,8 @@ def _train(planned: Plan, model: nn.Module, train: Any, work: Work, callbacks: S
         module = CellModule(planned.task, planned.method, model, schedule, steps, planned.request.seed)
         seconds += fit(module, train, Loop(folder, list(callbacks), planned.recipe.workers))
         model.cpu()
-        partial = kept.with_suffix(".tmp")
-        save_file(_shareable(model), partial)
-        partial.rename(kept)
+        with atomic_path(kept) as temporary:
+            save_file(_shareable(model), temporary)
     return seconds
 
 

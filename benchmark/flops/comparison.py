@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
+from benchmark.files import write_atomic
 from benchmark.flops.command import FlopsRequest, count_flops
 
 BEGIN, END = "<!-- begin: python -m benchmark.flops.comparison -->", "<!-- end -->"
@@ -58,7 +59,7 @@ def main(arguments: Sequence[str]) -> None:
     text = path.read_text(encoding="utf-8")
     before, _, rest = text.partition(BEGIN)
     after = rest.partition(END)[2]
-    path.write_text(f"{before}{BEGIN}\n{table()}\n{END}{after}", encoding="utf-8")
+    write_atomic(path, f"{before}{BEGIN}\n{table()}\n{END}{after}")
 
 
 if __name__ == "__main__":

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
+
+from benchmark.files import write_atomic
 
 
 def save(report: dict[str, Any], store: Path) -> Path:
@@ -15,7 +16,4 @@ def save(report: dict[str, Any], store: Path) -> Path:
     name = f"{settings['backbone']}-{settings['height']}x{settings['width']}-{machine['threads']}t-{stamp}.json"
     path = store / "timing" / name
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
-    return path
+    return write_atomic(path, json.dumps(report, indent=1) + "\n")
