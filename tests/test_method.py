@@ -113,3 +113,12 @@ def test_the_code_fingerprint_ignores_comments_and_docstrings_and_sees_code(tmp_
     for name, variant in variants.items():
         (found,) = resolve([str(write(tmp_path, variant, f"{name}.py"))])
         assert (found.code_fingerprint() == own.code_fingerprint()) == (name == "same")
+
+
+@pytest.mark.parametrize("name", ["a/b", "../x", "[red]x[/red]", "<script>", "a b", "-x", "x" * 300])
+def test_a_plugin_whose_name_cannot_be_a_folder_is_refused_before_anything_runs(tmp_path, name):
+    path = tmp_path / "plugin.py"
+    path.write_text(f"from benchmark import Method\n\n\nclass Odd(Method):\n    name = {name!r}\n")
+    with pytest.raises(PluginError, match=r"plugin\.py: class Odd: the name ") as error:
+        discover([path])
+    assert "\n" not in str(error.value) and len(str(error.value)) < 200 + len(str(path))

@@ -14,6 +14,7 @@ from types import ModuleType
 
 from benchmark.errors import PluginError, UsageError
 from benchmark.method.contract import Method
+from benchmark.names import check_name
 
 ENTRY_POINT_GROUP = "saibench.methods"
 FOLDERS = ("methods", "baselines")
@@ -101,6 +102,10 @@ def _methods_in(module: ModuleType, source: str) -> list[type[Method]]:
     for method in methods:
         if not method.name:
             raise PluginError(f'{source}: class {method.__name__} has no name; set `name = "..."`')
+        try:
+            check_name(method.name)
+        except ValueError as error:
+            raise PluginError(f"{source}: class {method.__name__}: the name {error}") from None
         for parameter in method.curve:
             if parameter not in method.model_fields:
                 raise PluginError(f"{source}: the curve of {method.name!r} names {parameter!r}, which is no parameter")

@@ -10,16 +10,14 @@ import hashlib
 import json
 import math
 import os
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from benchmark.errors import StoreError
+from benchmark.names import check_name
 
 __all__ = ["Cell", "canonical_json"]
-
-_PATH_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*")
 
 
 def _canonical(value: object, where: str) -> Any:
@@ -92,12 +90,14 @@ class Cell:
     determinants: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
-        """Check the names and reduce the settings to JSON types."""
+        """Check what will be a path or a field of the record, before anything runs; reduce settings to JSON types."""
         for name in ("task", "scale", "method"):
-            if not _PATH_NAME.fullmatch(getattr(self, name)):
-                raise StoreError(
-                    f"cell: {name} {getattr(self, name)!r} cannot name a folder; use letters, digits, '_-.'"
-                )
+            try:
+                check_name(getattr(self, name))
+            except ValueError as error:
+                raise StoreError(f"cell: {name} {error}") from None
+        if isinstance(self.seed, bool) or not isinstance(self.seed, int) or not 0 <= self.seed < 1 << 63:
+            raise StoreError(f"cell: the seed {self.seed!r} should be an integer from 0 to 2^63 - 1")
         # Copies, reduced to JSON types: a caller who changes its dictionary later must not change the
         # identity.
         object.__setattr__(self, "parameters", _canonical(self.parameters, f"{self.method} parameters"))

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmark.errors import StoreError
-from benchmark.store import canonical_json
+from benchmark.store import Store, canonical_json
 
 json_values = st.recursive(
     st.none()
@@ -101,7 +101,22 @@ def test_an_object_is_no_identity(a_cell):
         a_cell(determinants={"model": object()})
 
 
-@pytest.mark.parametrize("name", ["../escape", "", ".hidden", "a/b"])
-def test_a_name_that_is_no_folder_is_refused(a_cell, name):
-    with pytest.raises(StoreError, match="method"):
-        a_cell(method=name)
+@pytest.mark.parametrize("field", ["task", "scale", "method"])
+@pytest.mark.parametrize(
+    "name",
+    ["../escape", "", ".hidden", "-x", "a/b", "a\\b", "[red]x[/red]", "<b>", "a b", "a\n", "é", "x" * 101, "x" * 300],
+)
+def test_a_name_that_is_no_folder_is_refused_in_one_line(a_cell, field, name):
+    with pytest.raises(StoreError, match=f"cell: {field} ") as caught:
+        a_cell(**{field: name})
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 160
+
+
+def test_a_name_of_a_hundred_characters_is_a_folder(a_cell, finish, tmp_path):
+    assert finish(Store(tmp_path), a_cell(method="x" * 100)).finished
+
+
+@pytest.mark.parametrize("seed", [-1, "0", 0.0, True, None, 1 << 63])
+def test_a_seed_that_no_record_can_hold_is_refused(a_cell, seed):
+    with pytest.raises(StoreError, match=r"cell: the seed .* should be an integer"):
+        a_cell(seed=seed)
