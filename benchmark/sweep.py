@@ -23,7 +23,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 from benchmark.cells import Plan, Request, execute, plan
-from benchmark.errors import SaibenchError
+from benchmark.errors import SaibenchError, StoreError
 from benchmark.method import Method, resolve
 from benchmark.recipe import Recipe
 from benchmark.store import Store
@@ -221,7 +221,10 @@ def _follow_parent() -> None:
 
 
 def _finished(planned: Plan, store: Store) -> bool:
-    record = store.find(planned.cell)
+    try:
+        record = store.find(planned.cell)
+    except StoreError:
+        return False  # a broken record fails when its cell is run, with the remedy; the other cells still run
     return record is not None and record.finished
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import pandas as pd
 import pytest
@@ -141,3 +142,18 @@ def test_jobs_follow_the_cores_a_cell_uses():
     one = Recipe("mini", 128, 224, Schedule(8, 0.1, steps=5), threads=1)
     assert default_jobs(one) >= default_jobs(dataclasses.replace(one, threads=2)) >= 1
     assert default_jobs(dataclasses.replace(one, threads=None)) == 1
+
+
+def test_a_truncated_record_fails_alone_and_the_sweep_uses_the_others(tmp_path, tiny_set, plugin):
+    store = Store(tmp_path)
+    sweep = make_sweep("imagenet", [str(plugin), "dense"], data=tiny_set("imagenet"), overrides=TINY)
+    assert [outcome.status for outcome in run_sweep(sweep, store, jobs=1)] == ["finished"] * 3
+    torn = store.find(sweep.plans[-1].cell).folder / "record.json"
+    torn.write_bytes(torn.read_bytes()[:100])
+    assert [each.cell.id for each in sweep.pending(store)] == [torn.parent.name]
+    (outcome,) = run_sweep(sweep, store, jobs=1)
+    assert outcome.status == "failed"
+    assert outcome.error.startswith(f"{torn}: broken")
+    assert outcome.error.endswith("delete the folder to run the cell again")
+    shutil.rmtree(torn.parent)
+    assert [outcome.status for outcome in run_sweep(sweep, store, jobs=1)] == ["finished"]

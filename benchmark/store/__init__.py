@@ -13,14 +13,16 @@ Layout of ``<store>/<task>/<scale>/<method>/<cell id>/``::
     …                  what else the run leaves there: predictions, model.safetensors
 
 Beside it, while a run is under way: ``.<cell id>.partial/`` (the same folder, unfinished, with ``scratch/``
-for training checkpoints; a restarted run finds it again) and ``.<cell id>.lock``.
+for training checkpoints; a restarted run finds it again). The store's root also holds ``.locks/<cell id>``: the lock
+files, which stay, and which may be deleted when nothing runs.
 """
 
 from benchmark.store.cell import Cell, canonical_json
-from benchmark.store.locks import CellBusy
+from benchmark.store.errors import CellBusy, CellFinished
+from benchmark.store.fields import RECORD_FIELDS, STATUSES
 from benchmark.store.provenance import provenance, timestamp
-from benchmark.store.record import RECORD_FIELDS, STATUSES, Record
-from benchmark.store.store import CellFinished, Store
+from benchmark.store.record import Record
+from benchmark.store.store import Store
 from benchmark.store.tables import table
 from benchmark.store.work import Work
 

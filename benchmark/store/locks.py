@@ -1,69 +1,94 @@
-"""Locks that keep two processes off the same cell."""
+"""Locks that keep two processes, or two threads, off the same cell.
+
+A lock says who holds it, and nothing about what is done under it.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from benchmark.errors import StoreError
+from benchmark.store.errors import CellBusy
 from benchmark.store.provenance import timestamp
 
-__all__ = ["CellBusy", "locked"]
+__all__ = ["locked"]
+
+_NO_LOCKS_HERE = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL)
 
 
-class CellBusy(StoreError):
-    """Another process is working on the cell."""
-
-
-_held: set[int] = set()
-
-
-def _close_inherited() -> None:
-    # A data loader's worker that outlives a killed run must not go on holding the run's locks.
-    for descriptor in _held:
-        with contextlib.suppress(OSError):
-            os.close(descriptor)
-    _held.clear()
-
-
-os.register_at_fork(after_in_child=_close_inherited)
-
-
+# Why FileLock, which is flock, and not SoftFileLock, which is a marker file: the kernel gives a flock up when its
+# process dies, so no lock is ever stale. A marker outlives a killed process, and nobody can tell from another machine
+# whether its process still runs: each killed job of a cluster would need a person to remove its marker. On NFS, Linux
+# turns flock into a lock on the server (since 2.6.12), which holds between machines and ends with the client's lease.
+# Where a file system has no flock at all, we refuse; filelock would fall back to markers.
+#
+# filelock also closes the lock's descriptor in forked children. A flock belongs to the open file, which children
+# share: a data loader's worker that outlives a killed run would otherwise hold the run's lock on.
 @contextlib.contextmanager
 def locked(path: Path, what: str) -> Iterator[None]:
-    """Hold the lock file `path`; the kernel gives it up when the process dies, so no lock is ever stale."""
-    while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            holder = os.pread(descriptor, 200, 0).decode(errors="replace").strip() or "unknown"
-            os.close(descriptor)
-            if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
-                raise CellBusy(
-                    f"{what}: another process is working on it ({holder}); wait for it or end it, then start again"
-                ) from None
-            raise StoreError(
-                f"{path}: this file system does not lock files ({error.strerror}); use another --store"
-            ) from error
-        # The last holder removes the file; who then locked the removed one holds nothing and tries again.
-        with contextlib.suppress(FileNotFoundError):
-            if os.path.samestat(os.fstat(descriptor), os.stat(path)):
-                break
-        os.close(descriptor)
-    _held.add(descriptor)
+    """Hold the lock file `path`, made if need be; it stays, empty, when the lock is released.
+
+    Parameters
+    ----------
+    path
+        The lock file. Its folder must be there.
+    what
+        What the lock protects, for the message.
+
+    Raises
+    ------
+    CellBusy
+        If somebody else holds it, this thread included: nobody waits. The message names the holder.
+    StoreError
+        If the file system cannot lock files.
+    OSError
+        If the lock file cannot be made.
+    """
+    # The file is never removed: whoever opened it before the removal would lock a file without a name while the next
+    # one locks a new file. (filelock notices that on a local disk. NFS hides it, by renaming files that are open.)
+    lock = FileLock(
+        path,
+        blocking=False,
+        fallback_to_soft=False,
+        preserve_lock_file=True,
+        on_acquired=_sign,
+        thread_local=False,
+    )
     try:
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"pid {os.getpid()} on {socket.gethostname()} since {timestamp()}".encode(), 0)
+        lock.acquire()
+    except Timeout:
+        raise CellBusy(
+            f"{what}: another process is working on it ({_holder(path)}); wait for it or end it, then start again"
+        ) from None
+    except OSError as error:
+        if error.errno not in _NO_LOCKS_HERE:
+            raise
+        raise StoreError(
+            f"{path}: this file system does not lock files ({error.strerror}); use another --store"
+        ) from error
+    try:
         yield
     finally:
-        _held.discard(descriptor)
-        with contextlib.suppress(FileNotFoundError):
-            path.unlink()
-        fcntl.flock(descriptor, fcntl.LOCK_UN)
-        os.close(descriptor)
+        with contextlib.suppress(OSError):  # only for the next reader's sake
+            os.truncate(path, 0)
+        lock.release()
+
+
+def _sign(descriptor: int) -> None:
+    # Through the lock's own descriptor: where flock is emulated by record locks, closing any other descriptor of the
+    # file would release the lock.
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, f"pid {os.getpid()} on {socket.gethostname()} since {timestamp()}".encode(), 0)
+
+
+def _holder(path: Path) -> str:
+    with contextlib.suppress(OSError):
+        return path.read_text(encoding="utf-8", errors="replace")[:200].strip() or "unknown"
+    return "unknown"

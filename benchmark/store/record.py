@@ -5,49 +5,18 @@ It reads one folder. Which folders there are is the store's business, and writin
 
 from __future__ import annotations
 
-import enum
-import json
-import math
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmark.errors import StoreError
+from benchmark.store.fields import parse_record
 
 if TYPE_CHECKING:  # reading records needs no pandas, and its import takes most of a second
     import pandas as pd
 
-__all__ = ["RECORD_FIELDS", "STATUSES", "Record", "as_json"]
-
-STATUSES = ("finished", "failed", "diverged")
-
-#: The fields of every record, in the order in which they are written; ``p_*`` follow ``method``, ``metric_*``
-#: follow ``status``, and fields of the caller's own come last.
-RECORD_FIELDS = (
-    "cell_id", "task", "scale", "dataset", "dataset_fingerprint", "method", "seed", "status",
-    "gmacs_measured_mean", "gmacs_measured_std", "gmacs_paper", "density_mean",
-    "seconds_train", "seconds_eval", "git_sha", "git_dirty", "saibench", "torch", "python",
-    "cpu", "gpu", "threads", "started", "finished", "error",
-)  # fmt: skip
-
-
-def as_json(value: object, name: str) -> Any:
-    """Convert a record's value to JSON: NaN and infinities (which JSON lacks) as null."""
-    if isinstance(value, enum.Enum):
-        value = value.value
-    if hasattr(value, "tolist"):  # of numpy or torch, which are not imported for this
-        value = value.tolist()
-    if value is None or isinstance(value, bool | int | str):
-        return value
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, os.PathLike):
-        return os.fspath(value)
-    if isinstance(value, list | tuple):
-        return [as_json(item, name) for item in value]
-    raise TypeError(f"record field {name}: a record is flat and holds no {type(value).__name__}")
+__all__ = ["Record"]
 
 
 @dataclass(frozen=True)
@@ -76,22 +45,18 @@ class Record:
         """
         path = folder / "record.json"
         try:
-            fields = json.loads(path.read_text(encoding="utf-8"))
+            fields = parse_record(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise StoreError(f"{folder}: not a record (no record.json); move it out of the store") from None
-        except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-            raise StoreError(f"{path}: cannot be read ({error}); delete the folder to run it again") from error
-        if not isinstance(fields, dict):
-            raise StoreError(f"{path}: holds no JSON object; delete the folder to run the cell again")
+        except (OSError, ValueError) as error:  # not UTF-8, not JSON, not a record
+            raise StoreError(f"{path}: broken ({error}); delete the folder to run the cell again") from error
         place = dict(zip(("task", "scale", "method", "cell_id"), folder.parts[-4:], strict=True))
         for name, here in place.items():
-            if fields.get(name) != here:
+            if fields[name] != here:
                 raise StoreError(
-                    f"{path}: {name} is {fields.get(name)!r} but the folder says {here!r}; "
+                    f"{path}: {name} is {fields[name]!r} but the folder says {here!r}; "
                     "move the folder back or delete it"
                 )
-        if fields.get("status") not in STATUSES:
-            raise StoreError(f"{path}: status is {fields.get('status')!r}, not one of {', '.join(STATUSES)}")
         return cls(folder, fields)
 
     def __getitem__(self, name: str) -> Any:

@@ -8,29 +8,26 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmark.errors import StoreError
 from benchmark.store.cell import Cell
+from benchmark.store.errors import CellFinished, explain
 from benchmark.store.locks import locked
 from benchmark.store.record import Record
 from benchmark.store.replacing import lock_path, old_path, partial_path, recover
 from benchmark.store.tables import table
 from benchmark.store.work import Work
-from benchmark.store.writing import explain
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["CellFinished", "Store"]
+__all__ = ["Store"]
 
 _log = logging.getLogger(__name__)
-
-
-class CellFinished(StoreError):
-    """The cell has a finished record and was not to be replaced."""
 
 
 class Store:
@@ -61,14 +58,12 @@ class Store:
         StoreError
             If the folder cannot be made or written.
         """
-        probe = self.root / f".probe.{os.getpid()}"
         try:
             self.root.mkdir(parents=True, exist_ok=True)
-            with open(probe, "wb") as stream:
-                stream.write(b"probe")
-                stream.flush()
-                os.fsync(stream.fileno())
-            probe.unlink()
+            with tempfile.TemporaryFile(dir=self.root) as probe:  # without a name where the system can: no leftovers
+                probe.write(b"probe")
+                probe.flush()
+                os.fsync(probe.fileno())
         except (FileExistsError, NotADirectoryError):
             raise StoreError(f"{self.root}: is not a folder; use another --store") from None
         except OSError as error:
@@ -85,7 +80,7 @@ class Store:
             If its folder is there but broken.
         """
         final = self.folder(cell)
-        self._mend(final)
+        self._recover_left(final)
         return Record.load(final) if final.exists() else None
 
     def get(self, cell_id: str) -> Record:
@@ -96,10 +91,12 @@ class Store:
         StoreError
             If there is none, or more than one.
         """
-        records = [record for record in self.scan()[0] if cell_id and record.cell_id.startswith(cell_id)]
+        scanned, broken = self.scan()
+        records = [record for record in scanned if cell_id and record.cell_id.startswith(cell_id)]
         if len(records) != 1:
             found = ", ".join(record.cell_id for record in records[:5]) or "none"
-            raise StoreError(f"{self.root}: one cell id must begin with {cell_id!r}, found: {found}")
+            unread = f"; not read: {broken[0]}" if broken and not records else ""
+            raise StoreError(f"{self.root}: one cell id must begin with {cell_id!r}, found: {found}{unread}")
         return records[0]
 
     @contextlib.contextmanager
@@ -128,13 +125,15 @@ class Store:
         with contextlib.ExitStack() as stack:
             try:
                 final.parent.mkdir(parents=True, exist_ok=True)
+                # Nothing of the cell is looked at before the lock is held: another process may just be putting its
+                # record in place.
                 stack.enter_context(locked(lock_path(final), str(cell)))
                 recover(final)
                 if not force and final.exists() and Record.load(final).finished:
                     raise CellFinished(f"{cell}: is finished already; use --force to replace it")
                 work = Work(cell, partial, final)
             except OSError as error:
-                raise explain(error, final.parent) or StoreError(f"{final.parent}: {error}") from error
+                raise explain(error, self.root) or StoreError(f"{final.parent}: {error}") from error
             try:
                 yield work
             except StoreError:
@@ -175,13 +174,17 @@ class Store:
             _log.warning("%s", line)
         return table(records, warnings, task=task, scale=scale, **where)
 
-    def _mend(self, final: Path) -> None:
-        """Recover if a replacement was cut in two; leave a store alone that is read-only or in use."""
+    def _recover_left(self, final: Path) -> None:
+        """Recover if a replacement was cut in two; leave a store alone that is read-only or in use.
+
+        Readers recover, too: a store that nobody writes to any more still shows its newest records.
+        """
         if not ((partial_path(final) / "record.json").exists() or (old_path(final).exists() and not final.exists())):
             return
         with contextlib.suppress(OSError, StoreError), locked(lock_path(final), final.name):
             recover(final)
 
+    # depth: 0 the store, 1 a task, 2 a scale, 3 a method, 4 a cell
     def _walk(self, folder: Path, depth: int, records: list[Record], warnings: list[str]) -> None:
         if depth == 4:
             try:
@@ -190,14 +193,16 @@ class Store:
                 warnings.append(str(error))
             return
         try:
-            entries = sorted(folder.iterdir())
+            self._walk_into(folder, depth, records, warnings)
         except OSError as error:
             warnings.append(f"{folder}: cannot be read ({error.strerror}); its records are not shown")
-            return
+
+    def _walk_into(self, folder: Path, depth: int, records: list[Record], warnings: list[str]) -> None:
+        entries = sorted(folder.iterdir())
         if depth == 3:
             hidden = {entry.name for entry in entries if entry.name.startswith(".")}
             for name in hidden:
-                self._mend(folder / name[1:].rpartition(".")[0])
+                self._recover_left(folder / name[1:].rpartition(".")[0])
             if hidden:
                 entries = sorted(folder.iterdir())
         for entry in entries:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from benchmark.store.record import RECORD_FIELDS, Record
+from benchmark.store.fields import RECORD_FIELDS
+from benchmark.store.record import Record
 
 if TYPE_CHECKING:
     import pandas as pd

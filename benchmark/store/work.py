@@ -1,18 +1,25 @@
-"""A cell in progress: the folder that a run fills, and the commit that makes it a record."""
+"""A cell in progress: the folder that a run fills, and the commit that makes it a record.
+
+It is handed out by `benchmark.store.store.Store.begin`, which holds the cell's lock; nothing here locks.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmark.errors import StoreError
+from benchmark.files import TEMPORARY, sync, write_atomic
 from benchmark.store.cell import Cell, canonical_json
+from benchmark.store.errors import explain
+from benchmark.store.fields import RECORD_FIELDS, as_json, check_fields
 from benchmark.store.provenance import checkout, provenance, timestamp
-from benchmark.store.record import RECORD_FIELDS, STATUSES, Record, as_json
+from benchmark.store.record import Record
 from benchmark.store.replacing import promote
-from benchmark.store.writing import explain, sync, write_json
 
 if TYPE_CHECKING:  # the tables come ready from the caller
     import pandas as pd
@@ -71,16 +78,29 @@ class Work:
         Raises
         ------
         StoreError
-            If the store cannot be written; what was written stays in `folder`.
+            If the fields are not those of a record (`benchmark.store.fields.check_fields`), or if the store cannot
+            be written; what was written stays in `folder`.
         """
+        record = self._record(fields)
+        if record["status"] != "finished" and self._is_finished():
+            shutil.rmtree(self.folder, ignore_errors=True)
+            self.record = Record(self._final, record)
+            return self.record
+        try:
+            self._write(record, layers, images)
+            promote(self.folder, self._final)
+        except OSError as error:
+            raise explain(error, self.folder) or StoreError(f"{self.folder}: {error}") from error
+        self.record = Record.load(self._final)
+        return self.record
+
+    def _record(self, fields: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the flat record in the order of `RECORD_FIELDS`."""
         cell = self.cell
-        own = {name: as_json(value, name) for name, value in fields.items()}
-        status = own.setdefault("status", "finished")
-        if status not in STATUSES:
-            raise ValueError(f"status {status!r} is not one of {', '.join(STATUSES)}")
         known: dict[str, Any] = {
+            "status": "finished",
             **provenance(self._started),
-            **own,
+            **{name: as_json(value, name) for name, value in fields.items()},
             "cell_id": cell.id,
             "task": cell.task,
             "scale": cell.scale,
@@ -97,25 +117,33 @@ class Work:
             if name == "status":
                 record |= {key: known.pop(key) for key in sorted(known) if key.startswith("metric_")}
         record |= {key: value for key, value in known.items() if key not in record}
-        if status != "finished" and self._final.exists() and Record.load(self._final).finished:
-            shutil.rmtree(self.folder, ignore_errors=True)
-            self.record = Record(self._final, record)
-            return self.record
         try:
-            for name, table in (("layers.parquet", layers), ("images.parquet", images)):
-                if table is not None:
-                    table.to_parquet(self.folder / name, index=False)
-            (self.folder / "cell.json").write_text(canonical_json(cell.identity) + "\n", encoding="utf-8")
-            shutil.rmtree(self.scratch, ignore_errors=True)
-            for path in self.folder.rglob("*"):
-                sync(path)
-            write_json(self.folder / "record.json", record)
-            sync(self.folder)
-            promote(self.folder, self._final)
-        except OSError as error:
-            raise explain(error, self.folder) or StoreError(f"{self.folder}: {error}") from error
-        self.record = Record.load(self._final)
-        return self.record
+            check_fields(record)
+        except ValueError as error:
+            raise StoreError(f"{cell}: is no record: {error}") from None
+        return record
+
+    def _is_finished(self) -> bool:
+        """Tell whether the cell has a finished record already; a broken one may be replaced."""
+        with contextlib.suppress(StoreError):
+            return self._final.exists() and Record.load(self._final).finished
+        return False
+
+    def _write(self, record: Mapping[str, Any], layers: pd.DataFrame | None, images: pd.DataFrame | None) -> None:
+        """Complete the folder; ``record.json`` comes last, because its presence says that the folder is complete."""
+        for name, table in (("layers.parquet", layers), ("images.parquet", images)):
+            if table is not None:
+                table.to_parquet(self.folder / name, index=False)
+        (self.folder / "cell.json").write_text(canonical_json(self.cell.identity) + "\n", encoding="utf-8")
+        shutil.rmtree(self.scratch, ignore_errors=True)
+        for leftover in self.folder.rglob(TEMPORARY):  # of a killed run that this one resumed
+            leftover.unlink(missing_ok=True)
+        # Everything else is on the disk before record.json is. `recover` puts a folder that holds one in its place
+        # without looking at the rest, also after a power cut.
+        for path in (*self.folder.rglob("*"), self.folder):
+            sync(path)
+        text = json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+        write_atomic(self.folder / "record.json", text)
 
     def fail(self, error: object, status: str = "failed", **fields: Any) -> Record:
         """Record that the cell failed or diverged, and why: reports show it, the next call runs it again."""

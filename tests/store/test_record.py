@@ -2,6 +2,7 @@
 
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from benchmark.errors import StoreError
 from benchmark.store import RECORD_FIELDS, Record, Store
-from benchmark.store.record import as_json
+from benchmark.store.fields import as_json
 
 
 def test_a_record_has_every_field_in_order_and_its_provenance(a_cell, finish, tmp_path):
@@ -38,13 +39,13 @@ def test_numbers_of_numpy_and_torch_become_numbers(a_cell, tmp_path):
         work.commit(
             {
                 "metric_AP": np.float32(0.5),
-                "metric_n": torch.tensor(3),
+                "metric_n": torch.tensor(0.25),
                 "metric_none": np.nan,
                 "steps": [1, 2],
             }
         )
     record = store.find(a_cell())
-    assert record.metrics == {"AP": 0.5, "n": 3, "none": None}
+    assert record.metrics == {"AP": 0.5, "n": 0.25, "none": None}
     assert record["steps"] == [1, 2]
 
 
@@ -65,3 +66,110 @@ def test_a_record_from_a_later_version_keeps_its_unknown_fields(a_cell, finish, 
     path.write_text(json.dumps(json.loads(path.read_text()) | {"energy_joules": 3.5}))
     assert store.records()["energy_joules"].tolist() == [3.5]
     assert Record.load(path.parent)["energy_joules"] == 3.5
+
+
+def rewrite(record, **changes):
+    """Put fields into a record's file, as a foreign program would."""
+    path = record.folder / "record.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+BROKEN = [
+    ({"metric_AP": math.inf}, "holds Infinity, which is not finite"),
+    ({"metric_AP": math.nan}, "holds NaN, which is not finite"),
+    ({"metric_AP": -5}, "metric_AP should be greater than or equal to 0, got -5"),
+    ({"metric_AP": 1e308}, "metric_AP should be less than or equal to 1, got 1e+308"),
+    ({"metric_AP": "0.5"}, "metric_AP should be a valid number, got '0.5'"),
+    ({"metric_AP": True}, "metric_AP should be a valid number, got True"),
+    ({"metric_later": -5}, "metric_later should be"),
+    ({"gmacs_measured_mean": 1e308}, "gmacs_measured_mean should be less than"),
+    ({"gmacs_measured_mean": -1.0}, "gmacs_measured_mean should be greater than"),
+    ({"density_mean": 1.5}, "density_mean should be less than or equal to 1"),
+    ({"seed": "three"}, "seed should be a valid integer, got 'three'"),
+    ({"seed": None}, "seed should be a valid integer, got None"),
+    ({"seed": -1}, "seed should be greater than or equal to 0"),
+    ({"seed": True}, "seed should be a valid integer"),
+    ({"threads": "many"}, "threads should be a valid integer"),
+    ({"error": 5}, "error should be a valid string"),
+    ({"status": "perhaps"}, "status should be 'finished', 'failed' or 'diverged', got 'perhaps'"),
+    ({"p_gamma": {"a": 1}}, "p_gamma should be a text, a number or a list"),
+    ({"cell_id": "[red]x[/red]"}, "cell_id string should match"),
+]
+
+
+@pytest.mark.parametrize(("changes", "message"), BROKEN)
+def test_a_record_that_says_what_cannot_be_is_broken_in_one_line(a_cell, finish, tmp_path, changes, message):
+    record = finish(Store(tmp_path), a_cell())
+    rewrite(record, **changes)
+    with pytest.raises(StoreError) as caught:
+        Record.load(record.folder)
+    line = str(caught.value)
+    assert line.startswith(f"{record.folder / 'record.json'}: broken (")
+    assert message in line
+    assert line.endswith("delete the folder to run the cell again")
+    assert "\n" not in line
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b'{"cell_id": ', b"\xff\xfe\x00", b"[]", b"5", b"{}", b"[" * 100_000, b'{"seed": 1e999}', b"1" * 5000],
+)
+def test_a_file_that_is_no_record_is_broken_in_one_line(a_cell, finish, tmp_path, content):
+    record = finish(Store(tmp_path), a_cell())
+    (record.folder / "record.json").write_bytes(content)
+    with pytest.raises(StoreError, match="broken .*delete the folder") as caught:
+        Record.load(record.folder)
+    assert "\n" not in str(caught.value)
+
+
+#: JSON objects with a record's names and anything as values.
+NEARLY = st.dictionaries(
+    st.sampled_from(RECORD_FIELDS) | st.just("metric_AP"),
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.lists(st.integers()),
+).map(lambda fields: json.dumps(fields).encode())
+
+
+@given(content=st.binary(max_size=200) | st.text().map(str.encode) | NEARLY)
+def test_no_content_of_a_record_raises_anything_else(tmp_path_factory, content):
+    folder = tmp_path_factory.mktemp("store") / "coco" / "mini" / "dense" / "0123456789ab"
+    folder.mkdir(parents=True)
+    (folder / "record.json").write_bytes(content)
+    with pytest.raises(StoreError):
+        Record.load(folder)
+
+
+def test_every_cut_of_a_record_is_broken(a_cell, finish, tmp_path):
+    record = finish(Store(tmp_path), a_cell())
+    whole = (record.folder / "record.json").read_bytes()
+    for length in range(len(whole.rstrip())):
+        (record.folder / "record.json").write_bytes(whole[:length])
+        with pytest.raises(StoreError, match="broken"):
+            Record.load(record.folder)
+
+
+def test_a_record_of_an_earlier_version_is_read_and_lacks_what_it_lacks(a_cell, finish, tmp_path):
+    record = finish(Store(tmp_path), a_cell())
+    path = record.folder / "record.json"
+    fields = json.loads(path.read_text())
+    assert {"isa", "isa_limit"} <= fields.keys()
+    path.write_text(json.dumps({name: value for name, value in fields.items() if name not in ("isa", "isa_limit")}))
+    earlier = Record.load(record.folder)
+    assert earlier.finished
+    assert earlier["isa"] is None and earlier["isa_limit"] is None
+
+
+def test_the_reference_records_are_read():
+    reference = Path(__file__).parents[2] / "results" / "reference"
+    records, warnings = Store(reference).scan()
+    assert len(records) == len(list(reference.glob("*/*/*/*/record.json")))
+    assert warnings == []
+
+
+@pytest.mark.parametrize(("name", "value"), [("metric_AP", 37.5), ("gmacs_paper", -1.0), ("density_mean", 2)])
+def test_a_result_that_cannot_be_is_refused_when_it_is_committed(a_cell, tmp_path, name, value):
+    store = Store(tmp_path)
+    with store.begin(a_cell()) as work:
+        with pytest.raises(StoreError, match=rf"{a_cell().id}.*{name} should be"):
+            work.commit({name: value})
+        work.fail("no record")
+    assert store.find(a_cell()).status == "failed"

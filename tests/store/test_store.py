@@ -3,10 +3,14 @@
 import errno
 import math
 import os
+import subprocess
+import sys
+import textwrap
 from pathlib import Path
 
 import pytest
 
+import benchmark
 from benchmark.errors import StoreError
 from benchmark.store import RECORD_FIELDS, Store
 
@@ -91,3 +95,39 @@ def test_foreign_and_broken_folders_are_named_and_the_rest_is_read(a_cell, finis
     assert [record.message for record in caplog.records] == lines
     with pytest.raises(StoreError, match="delete the folder"):
         store.find(a_cell(seed=1))
+
+
+def test_get_says_what_it_could_not_read(a_cell, finish, tmp_path):
+    record = finish(Store(tmp_path), a_cell())
+    (record.folder / "record.json").write_text("{")
+    with pytest.raises(StoreError, match=rf"found: none; not read: .*{record.cell_id}.*delete the folder"):
+        Store(tmp_path).get(record.cell_id)
+
+
+def test_a_broken_record_is_replaced_only_by_force(a_cell, finish, tmp_path):
+    store = Store(tmp_path)
+    path = finish(store, a_cell()).folder / "record.json"
+    path.write_text("{")
+    with pytest.raises(StoreError, match="broken"):
+        finish(store, a_cell())
+    with store.begin(a_cell(), force=True) as work:
+        work.fail("boom")
+    assert store.find(a_cell()).status == "failed"
+
+
+PROGRAM = """
+    import sys, types
+    package = types.ModuleType("benchmark")  # the package's own imports are not the store's
+    package.__path__ = [sys.argv[1]]
+    sys.modules["benchmark"] = package
+    from benchmark.store import Store
+    Store(sys.argv[2]).scan()
+    print(sorted({"torch", "pandas", "numpy", "pyarrow"} & set(sys.modules)))
+"""
+
+
+def test_reading_records_imports_neither_torch_nor_pandas(a_cell, finish, tmp_path):
+    finish(Store(tmp_path), a_cell())
+    command = [sys.executable, "-c", textwrap.dedent(PROGRAM), str(Path(benchmark.__file__).parent), str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -60,11 +60,11 @@ def test_an_interrupted_cell_is_no_record_and_resumes(a_cell, tmp_path):
     assert store.find(cell).finished
 
 
-STAGES = {"write_json": work, "promote": work, "rename": os}
+STAGES = {"write_atomic": work, "promote": work, "rename": os, "replace": os, "fsync": os}
 
 
 @pytest.mark.parametrize("force", [False, True])
-@pytest.mark.parametrize("calls", range(4))
+@pytest.mark.parametrize("calls", range(8))
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_kill_at_any_moment_of_a_commit_loses_nothing(a_cell, finish, tmp_path, monkeypatch, stage, calls, force):
     """Whatever rename or write the process dies at, the old or the new record is found, whole."""

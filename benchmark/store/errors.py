@@ -1,23 +1,30 @@
-"""What writing to a store needs: files whole or not at all, on the disk, and errors in one line."""
+"""What goes wrong with a store, each in one line that names the place and the remedy."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import json
 import os
 import shutil
 from pathlib import Path
 
 from benchmark.errors import StoreError
 
-__all__ = ["explain", "sync", "write_json"]
+__all__ = ["CellBusy", "CellFinished", "explain"]
 
 _ALMOST_NO_SPACE = 1 << 20  # bytes: a failed write with less free space than this is a full disk
 
 
+class CellBusy(StoreError):
+    """Somebody else is working on the cell."""
+
+
+class CellFinished(StoreError):
+    """The cell has a finished record and was not to be replaced."""
+
+
 def explain(error: BaseException, path: Path) -> StoreError | None:
-    """One line with the remedy, if `error` says that the store cannot be written; None otherwise."""
+    """Return one line with the remedy, if `error` says that the store cannot be written; None otherwise."""
     code = error.errno if isinstance(error, OSError) else None
     full = code in (errno.ENOSPC, errno.EDQUOT) or "No space left on device" in str(error)
     if not full and isinstance(error, OSError | RuntimeError):
@@ -31,23 +38,3 @@ def explain(error: BaseException, path: Path) -> StoreError | None:
         return None  # an error of the work itself, not of the store
     reason = os.strerror(code)
     return StoreError(f"{path}: cannot be written ({reason}); make it writable or use another --store")
-
-
-def sync(path: Path) -> None:
-    """Wait until a file or the entries of a folder are on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def write_json(path: Path, value: object) -> None:
-    """Write whole or not at all: a reader never sees half a file."""
-    temporary = path.with_name(path.name + ".tmp")
-    with open(temporary, "w", encoding="utf-8") as stream:
-        json.dump(value, stream, indent=1, ensure_ascii=False, allow_nan=False)
-        stream.write("\n")
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.replace(temporary, path)
