@@ -9,6 +9,7 @@ import contextlib
 import functools
 import importlib
 import importlib.metadata
+import os
 import platform
 import subprocess
 from datetime import UTC, datetime
@@ -18,6 +19,9 @@ from typing import Any
 __all__ = ["checkout", "provenance", "timestamp"]
 
 _THIS_FILE = "benchmark/store/provenance.py"
+
+#: What lowers the instruction set of PyTorch's own kernels, of oneDNN (by either name) and of MKL.
+_ISA_LIMITS = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "MKL_ENABLE_INSTRUCTIONS")
 
 
 def _git(folder: Path, *arguments: str) -> str | None:
@@ -62,6 +66,11 @@ def _cpu() -> str:
     return platform.processor() or platform.machine()
 
 
+def _isa_limit() -> str | None:
+    """Return the variables that lower the instruction set, as ``NAME=value`` words; None if none is set."""
+    return " ".join(f"{name}={os.environ[name]}" for name in _ISA_LIMITS if os.environ.get(name)) or None
+
+
 def _version() -> str:
     try:
         return importlib.metadata.version("saibench")
@@ -93,6 +102,8 @@ def provenance(started: str | None = None) -> dict[str, Any]:
         "torch": torch.__version__,
         "python": platform.python_version(),
         "cpu": _cpu(),
+        "isa": torch.backends.cpu.get_cpu_capability(),
+        "isa_limit": _isa_limit(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "threads": torch.get_num_threads(),
         "started": started or now,
