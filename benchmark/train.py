@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import lightning
 import numpy as np
@@ -28,7 +28,7 @@ from benchmark.flops.measured import MeasuredCounter
 from benchmark.method import Method
 from benchmark.nn import inference
 from benchmark.recipe import Schedule
-from benchmark.tasks import Batch, Task
+from benchmark.tasks import Batch, Reader, Sample, Task
 
 CHECKPOINT_MINUTES = 5
 CHECKPOINT = "last.ckpt"
@@ -36,20 +36,6 @@ CHECKPOINT = "last.ckpt"
 
 class DivergedError(SaibenchError):
     """The training loss is no longer a finite number."""
-
-
-class Identified(Dataset):
-    """A reader whose samples carry their identifier: ``(image, target, identifier)``."""
-
-    def __init__(self, reader: Any) -> None:
-        self.reader = reader
-
-    def __len__(self) -> int:
-        return len(self.reader)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, Any, str | int]:
-        image, target = self.reader[index]
-        return image, target, self.reader.image_id(index)
 
 
 class StepSampler(BatchSampler):
@@ -171,10 +157,10 @@ class Loop:
                 **options,
             )
 
-    def loader(self, reader: Any, **options: Any) -> DataLoader:
-        """Return a loader of identified samples."""
+    def loader(self, reader: Reader, **options: Any) -> DataLoader:
+        """Return a loader of a reader's samples."""
         return DataLoader(
-            Identified(reader),
+            cast(Dataset[Sample], reader),
             collate_fn=Batch.collate,
             num_workers=self.workers,
             persistent_workers=self.workers > 0,
@@ -182,7 +168,7 @@ class Loop:
         )
 
 
-def fit(module: CellModule, reader: Any, loop: Loop) -> float:
+def fit(module: CellModule, reader: Reader, loop: Loop) -> float:
     """Train a module, going on from the folder's checkpoint where there is one.
 
     Returns
@@ -219,7 +205,7 @@ def fit(module: CellModule, reader: Any, loop: Loop) -> float:
     return time.perf_counter() - started
 
 
-def predict(module: CellModule, reader: Any, loop: Loop, counter: MeasuredCounter | None = None) -> float:
+def predict(module: CellModule, reader: Reader, loop: Loop, counter: MeasuredCounter | None = None) -> float:
     """Run a split through the module, image by image; its predictions are in ``module.predictions``.
 
     Parameters

@@ -109,13 +109,19 @@ class Results:
 
     @classmethod
     def read(cls, stores: Iterable[str | os.PathLike[str]]) -> Results:
-        """Read stores; one that is not there is a warning."""
+        """Read stores.
+
+        Raises
+        ------
+        StoreError
+            If a store is not there, or not a folder.
+        """
         folders = [Path(store) for store in stores]
         records: dict[str, Record] = {}
         warnings: list[str] = []
         for folder in folders:
             if not folder.exists():
-                warnings.append(f"{folder}: there is no such store")
+                raise StoreError(f"{folder}: there is no such store; give another --store, or make it with a sweep")
             found, broken = Store(folder).scan()
             warnings += broken
             for record in found:

@@ -37,6 +37,8 @@ class Series:
     method, label
         The record's name, and what the line is called: with the settings that tell it from the method's other
         lines.
+    usual
+        Whether the line has the method's commonest settings, so that its label is the method's own.
     parameter
         The trade-off parameter, which the points are sorted by; None for a single point.
     points
@@ -46,6 +48,7 @@ class Series:
 
     method: str
     label: str
+    usual: bool
     parameter: str | None
     points: pd.DataFrame
 
@@ -274,7 +277,7 @@ def _split(method: str, cells: pd.DataFrame, usable: pd.Series, score: str) -> l
         settings = [describe({bare: value}) for value in rows[parameter]] if parameter and bare else ""
         rows = rows.assign(label=name, parameter=bare or "", setting=settings)
         points = _points(rows[usable.loc[rows.index]], parameter, score)
-        lines.append((Series(method, name, bare, points), rows))
+        lines.append((Series(method, name, not setting, bare, points), rows))
     return lines
 
 

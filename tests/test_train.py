@@ -120,7 +120,7 @@ def test_mirroring_twice_gives_the_batch_back(tiny_set):
 
     task = find_task("coco")
     train = reader("coco", tiny_set("coco"), "train")
-    batch = Batch.collate([(*train[index], train.image_id(index)) for index in range(3)])
+    batch = Batch.collate([train[index] for index in range(3)])
     chosen = np.array([True, False, True])
     once = task.mirror(batch, chosen)
     twice = task.mirror(once, chosen)

@@ -74,7 +74,7 @@ def backbone_inputs(model: nn.Module, planned: Plan, count: int) -> list[tuple[s
     inputs: list[tuple[str | int, np.ndarray]] = []
     stem = cast(nn.Module, body.conv1)
     for index in range(min(count, len(val))):
-        batch = Batch.collate([(*val[index], val.image_id(index))])
+        batch = Batch.collate([val[index]])
         hook = stem.register_forward_pre_hook(
             lambda module, given, name=batch.identifiers[0]: inputs.append((name, given[0][0].contiguous().numpy()))
         )

@@ -10,7 +10,7 @@ from typing import Any, cast
 
 from benchmark.errors import DataError, UsageError
 from benchmark.recipe import Recipe
-from benchmark.tasks import find_task
+from benchmark.tasks import Reader, find_task
 
 
 def cache_folder() -> Path:
@@ -86,6 +86,6 @@ def data_folder(request: Request) -> Path:
 
 
 @functools.cache
-def reader(task: str, folder: Path, split: str) -> Any:
+def reader(task: str, folder: Path, split: str) -> Reader:
     """Return a split's reader, opened once in a process: decoded images stay in memory where they fit."""
     return find_task(task).open(folder, split)

@@ -49,7 +49,7 @@ class Subject:
 
     def batch(self, split: Any, indices: list[int]) -> Batch:
         """Return a batch of a split's images."""
-        return Batch.collate([(*split[index], split.image_id(index)) for index in indices])
+        return Batch.collate([split[index] for index in indices])
 
     def predictions(self, model: nn.Module, indices: list[int]) -> list[Any]:
         """Return inference predictions."""

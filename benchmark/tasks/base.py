@@ -16,6 +16,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from benchmark.data.embedded import EmbeddedSet
+from benchmark.data.reader import Identifier, Reader, Sample
 from benchmark.data.verification import Progress, Report
 from benchmark.errors import UsageError
 from benchmark.nn import load_weights
@@ -38,11 +39,11 @@ class Batch:
 
     images: list[Tensor]
     targets: list[Any]
-    identifiers: list[str | int]
+    identifiers: list[Identifier]
 
     @classmethod
-    def collate(cls, samples: Sequence[tuple[Tensor, Any, str | int]]) -> "Batch":
-        """Gather samples ``(image, target, identifier)``."""
+    def collate(cls, samples: Sequence[Sample]) -> "Batch":
+        """Gather samples."""
         images, targets, identifiers = zip(*samples, strict=True)
         return cls(list(images), list(targets), list(identifiers))
 
@@ -68,8 +69,14 @@ class Task(ABC):
     embedded: ClassVar[EmbeddedSet]
 
     @abstractmethod
-    def open(self, root: Path, split: str) -> Any:
-        """Return the reader of a split, ``train`` or ``val``: ``reader[i]`` is an (image, target) pair."""
+    def open(self, root: Path, split: str) -> Reader:
+        """Return the reader of a split, ``train`` or ``val``.
+
+        Raises
+        ------
+        DataError
+            When the folder holds no such split in the task's format.
+        """
 
     @abstractmethod
     def verify_split(self, report: Report, root: Path, split: str, progress: Progress) -> None:
@@ -96,11 +103,11 @@ class Task(ABC):
         """Return the model's predictions for an inference batch, one an image, ready to be kept."""
 
     @abstractmethod
-    def evaluate(self, predictions: Mapping[str | int, Any], reader: Any) -> dict[str, float]:
+    def evaluate(self, predictions: Mapping[Identifier, Any], reader: Any) -> dict[str, float]:
         """Return the metrics of the predictions for a split, by image identifier."""
 
     @abstractmethod
-    def save(self, predictions: Mapping[str | int, Any], reader: Any, folder: Path) -> None:
+    def save(self, predictions: Mapping[Identifier, Any], reader: Any, folder: Path) -> None:
         """Keep the predictions in the task's usual file format."""
 
     def mirror(self, batch: Batch, chosen: np.ndarray) -> Batch:

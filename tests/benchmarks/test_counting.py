@@ -68,10 +68,8 @@ class Repeated:
         return self.count
 
     def __getitem__(self, index):
-        return self.images[index % len(self.images)]
-
-    def image_id(self, index):
-        return f"{self.images.image_id(index % len(self.images))}-{index}"
+        sample = self.images[index % len(self.images)]
+        return sample._replace(identifier=f"{sample.identifier}-{index}")
 
 
 class Subject:
@@ -96,7 +94,7 @@ class Subject:
         """Return forward passes of the bare network over a number of images, given a counter or None."""
         size = min(images, BATCH[self.plan.task.name])
         repeated = Repeated(self.val, size)
-        batch = Batch.collate([(*repeated[index], index) for index in range(size)])
+        batch = Batch.collate([repeated[index] for index in range(size)])
         given = []
         hook = self.model.register_forward_pre_hook(lambda module, inputs: given.append(inputs))
         with torch.inference_mode():

@@ -33,8 +33,8 @@ def test_coco_boxes_are_pycocotools_own(real):
     with contextlib.redirect_stdout(io.StringIO()):
         coco = COCO(str(reader.annotation_file))
     for index in range(0, len(reader), 20):
-        target = reader[index][1]
-        listed = [a for a in coco.loadAnns(coco.getAnnIds(target["image_id"])) if not a["iscrowd"]]
+        _, target, image_id = reader[index]
+        listed = [a for a in coco.loadAnns(coco.getAnnIds(image_id)) if not a["iscrowd"]]
         boxes = np.array([a["bbox"] for a in listed], np.float32)
         assert np.allclose(target["boxes"][:, :2], boxes[:, :2], atol=1e-3)
         assert np.allclose(target["boxes"][:, 2:] - target["boxes"][:, :2], boxes[:, 2:], atol=0.51)
@@ -44,7 +44,7 @@ def test_coco_boxes_are_pycocotools_own(real):
 def test_bccd_trains_on_its_three_classes(real):
     reader = CocoDetection(real("bccd-coco"), "train", training=True, cache=True)
     assert len(reader.classes) == 3
-    image, target = reader[0]
+    image, target, _ = reader[0]
     assert torch.equal(reader[0][0], image) and len(target["boxes"]) > 0
 
 
@@ -53,7 +53,7 @@ def test_camvid_has_its_eleven_classes(real):
     assert len(reader) == 101
     seen = set()
     for index in range(0, len(reader), 10):
-        image, labels = reader[index]
+        image, labels, _ = reader[index]
         assert image.shape[1:] == labels.shape
         seen |= set(np.unique(labels.numpy()).tolist())
     names = {reader.classes[label] for label in seen - {255}}

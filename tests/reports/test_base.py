@@ -104,15 +104,20 @@ def test_a_cell_in_two_stores_counts_once_and_finished_wins(tmp_path, fabricated
         assert set(cells["status"]) == {"finished"}
 
 
-def test_a_store_without_data_is_one_line_and_no_error(tmp_path):
-    outputs = reports.build([tmp_path / "nowhere"], tmp_path / "out")
+def test_an_empty_store_is_one_line_a_report_and_no_error(tmp_path):
+    (tmp_path / "empty").mkdir()
+    outputs = reports.build([tmp_path / "empty"], tmp_path / "out")
     assert {output.name for output in outputs} == set(reports.available())
-    for output in outputs:
-        assert output.files == []
-        assert "\n" not in output.text.strip()
     figure4 = next(output for output in outputs if output.name == "figure4")
-    assert "no data" in figure4.text and "saibench sweep" in figure4.text
-    assert any("there is no such store" in line for line in figure4.warnings)
+    assert "no data" in figure4.text and "saibench sweep" in figure4.text and "\n" not in figure4.text.strip()
+
+
+def test_a_store_that_is_not_there_is_an_error(tmp_path, run_cli):
+    with pytest.raises(StoreError, match="nowhere: there is no such store"):
+        reports.build([tmp_path / "nowhere"], tmp_path / "out")
+    code, _, said = run_cli("report", "--store", tmp_path / "nowhere", "--out", tmp_path / "out")
+    assert code == 1 and "there is no such store" in said
+    assert not (tmp_path / "out").exists()
 
 
 def test_only_the_reports_asked_for_are_made(tmp_path, fabricated):

@@ -16,9 +16,9 @@ from cityscapesscripts.helpers.labels import id2label, labels, name2label
 from cityscapesscripts.preparation.json2labelImg import createLabelImage
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
-from torch.utils.data import Dataset
 
 from benchmark.data.images import CACHE_BYTES, EXTENSIONS, ImageStore, extent
+from benchmark.data.reader import Sample
 from benchmark.errors import DataError
 
 LAYOUT = (
@@ -92,11 +92,11 @@ def _draw_polygons(path: Path) -> NDArray[np.uint8]:
         raise DataError(f"{path} holds no polygons of Cityscapes: {error!r}; fetch it again") from error
 
 
-class CityscapesSegmentation(Dataset[tuple[torch.Tensor, torch.Tensor]]):
+class CityscapesSegmentation:
     """One split of a segmentation set in Cityscapes' layout.
 
-    An item is ``(image, labels)``: the image uint8 RGB (3, H, W), the labels uint8 (H, W) with train ids
-    0..18 and 255 for what is not evaluated.
+    A sample's target are its labels, uint8 (H, W), train ids 0..18 and 255 for what is not evaluated. Its identifier is
+    ``<city>_<sequence>_<frame>``.
 
     Parameters
     ----------
@@ -111,6 +111,8 @@ class CityscapesSegmentation(Dataset[tuple[torch.Tensor, torch.Tensor]]):
     ----------
     classes : list of str
         Names by train id.
+    stems : list of str
+        The images' identifiers, by index.
 
     Raises
     ------
@@ -149,10 +151,6 @@ class CityscapesSegmentation(Dataset[tuple[torch.Tensor, torch.Tensor]]):
         """Return the number of images."""
         return len(self.names)
 
-    def image_id(self, index: int) -> str:
-        """Return ``<city>_<sequence>_<frame>``: the key of an image's noise, predictions and record."""
-        return self.stems[index]
-
     def label_ids(self, index: int) -> NDArray[np.uint8]:
         """Return Cityscapes' own label ids, uint8 (H, W): what its evaluation compares."""
         kept = self._kept.get(index)
@@ -162,8 +160,8 @@ class CityscapesSegmentation(Dataset[tuple[torch.Tensor, torch.Tensor]]):
                 self._kept[index] = kept
         return kept
 
-    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return ``(image, labels)``."""
+    def __getitem__(self, index: int) -> Sample:
+        """Return an image, its labels and its identifier."""
         image = self.images.read(self.names[index])
         label_ids = self.label_ids(index)
         if label_ids.shape != tuple(image.shape[1:]):
@@ -171,7 +169,7 @@ class CityscapesSegmentation(Dataset[tuple[torch.Tensor, torch.Tensor]]):
                 f"{self.label_paths[index]} is {extent(label_ids.shape)} pixels, but its image is "
                 f"{extent(image.shape[1:])}; fetch both again"
             )
-        return image, torch.from_numpy(TRAIN_IDS[label_ids])
+        return Sample(image, torch.from_numpy(TRAIN_IDS[label_ids]), self.stems[index])
 
     def fingerprint(self) -> str:
         """Return a hash of the label files' content and of the images' names and sizes on disk."""

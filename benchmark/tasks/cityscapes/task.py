@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torchvision.transforms.v2 import functional as transforms
 
 from benchmark.data.normalisation import MEAN, normalise
+from benchmark.data.reader import Identifier
 from benchmark.data.verification import Progress, Report
 from benchmark.errors import DataError
 from benchmark.nn import at_hand, build_backbone, inference
@@ -95,7 +96,7 @@ class Cityscapes(Task):
                 found += _label_ids(segmenter, image[None])
         return found
 
-    def evaluate(self, predictions: Mapping[str | int, Any], reader: CityscapesSegmentation) -> dict[str, float]:
+    def evaluate(self, predictions: Mapping[Identifier, Any], reader: CityscapesSegmentation) -> dict[str, float]:
         """Return cityscapesscripts' mean IoU over classes and over categories, and each class's own.
 
         A class that neither the labels nor the predictions show is NaN and left out of the means, as that tool does.
@@ -108,8 +109,7 @@ class Cityscapes(Task):
         with tempfile.TemporaryDirectory() as folder:
             self.save(predictions, reader, Path(folder))
             found, truth = [], []
-            for index in range(len(reader)):
-                image = reader.image_id(index)
+            for index, image in enumerate(reader.stems):
                 if image in predictions:
                     found.append(str(_prediction_path(Path(folder), image)))
                     truth.append(str(_truth_path(reader, index, Path(folder))))
@@ -124,7 +124,7 @@ class Cityscapes(Task):
             **{name.replace(" ", "_"): value for name, value in classes.items()},
         }
 
-    def save(self, predictions: Mapping[str | int, Any], reader: CityscapesSegmentation, folder: Path) -> None:
+    def save(self, predictions: Mapping[Identifier, Any], reader: CityscapesSegmentation, folder: Path) -> None:
         """Write label-id maps under the names by which cityscapesscripts finds them."""
         (folder / "predictions").mkdir(exist_ok=True)
         for image, labels in predictions.items():
@@ -186,7 +186,7 @@ def _truth_path(reader: CityscapesSegmentation, index: int, folder: Path) -> Pat
     path, labels = reader.label_paths[index], reader.label_ids(index)
     if path.suffix == ".png" and not (labels == IGNORED).any():
         return path
-    drawn = folder / f"{reader.image_id(index)}_gtFine_labelIds.png"
+    drawn = folder / f"{reader.stems[index]}_gtFine_labelIds.png"
     Image.fromarray(np.where(labels == IGNORED, 0, labels).astype(np.uint8)).save(drawn)
     return drawn
 

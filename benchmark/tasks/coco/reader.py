@@ -17,9 +17,9 @@ from typing import Any, NamedTuple
 
 import torch
 from pycocotools.coco import COCO
-from torch.utils.data import Dataset
 
 from benchmark.data.images import CACHE_BYTES, ImageStore
+from benchmark.data.reader import Sample
 from benchmark.errors import DataError
 
 LAYOUT = "expected {split}2017/ (or {split}2017.zip) beside annotations/instances_{split}2017.json"
@@ -175,12 +175,12 @@ def index_annotations(content: dict[str, Any]) -> COCO:
     return coco
 
 
-class CocoDetection(Dataset[tuple[torch.Tensor, dict[str, Any]]]):
+class CocoDetection:
     """One split of a detection set in COCO's format.
 
-    An item is ``(image, target)``: the image uint8 RGB (3, H, W); the target holds ``boxes`` float32 (N, 4)
-    as x1, y1, x2, y2 in pixels, clipped to the image and never empty; ``labels`` int64 (N,) in 1..K;
-    ``image_id`` int; ``area`` float32 (N,) in pixels; ``iscrowd`` int64 (N,).
+    A sample's target holds ``boxes`` float32 (N, 4) as x1, y1, x2, y2 in pixels, clipped to the image and never empty;
+    ``labels`` int64 (N,) in 1..K; ``area`` float32 (N,) in pixels; ``iscrowd`` int64 (N,). Its identifier is COCO's
+    id of the image.
 
     Parameters
     ----------
@@ -202,6 +202,8 @@ class CocoDetection(Dataset[tuple[torch.Tensor, dict[str, Any]]]):
         Names of the categories; label k is ``classes[k - 1]``.
     category_ids : list of int
         Their ids in the file, ascending; label k is ``category_ids[k - 1]``.
+    ids : list of int
+        COCO's ids of the images, by index.
     labels : dict of int to int
         The inverse: label of a category id.
     coco : pycocotools.coco.COCO
@@ -255,10 +257,6 @@ class CocoDetection(Dataset[tuple[torch.Tensor, dict[str, Any]]]):
         """Return the number of images."""
         return len(self.ids)
 
-    def image_id(self, index: int) -> int:
-        """Return COCO's id of an image: the key of its noise, its predictions and its record."""
-        return self.ids[index]
-
     def category_id(self, label: int) -> int:
         """Return the id that the file gives to the category of label `label`, 1..K."""
         return self.category_ids[label - 1]
@@ -271,8 +269,8 @@ class CocoDetection(Dataset[tuple[torch.Tensor, dict[str, Any]]]):
         height, width = self.images.read(image["file_name"]).shape[1:]
         return height, width
 
-    def __getitem__(self, index: int) -> tuple[torch.Tensor, dict[str, Any]]:
-        """Return ``(image, target)``."""
+    def __getitem__(self, index: int) -> Sample:
+        """Return an image, its boxes and its id."""
         listed = self.coco.imgs[self.ids[index]]
         image = self.images.read(listed["file_name"])
         height, width = image.shape[1:]
@@ -290,11 +288,10 @@ class CocoDetection(Dataset[tuple[torch.Tensor, dict[str, Any]]]):
         target = {
             "boxes": boxes[inside],
             "labels": torch.tensor([self.labels[a["category_id"]] for a in annotations], dtype=torch.int64)[inside],
-            "image_id": listed["id"],
             "area": torch.tensor([a["area"] for a in annotations], dtype=torch.float32)[inside],
             "iscrowd": torch.tensor([a["iscrowd"] for a in annotations], dtype=torch.int64)[inside],
         }
-        return image, target
+        return Sample(image, target, listed["id"])
 
     def fingerprint(self) -> str:
         """Return a hash of the annotation file and of the listed images' names and sizes on disk."""

@@ -13,6 +13,7 @@ from pycocotools.cocoeval import COCOeval
 from torch import Tensor, nn
 from torchvision.models.detection import FasterRCNN
 
+from benchmark.data.reader import Identifier
 from benchmark.data.verification import Progress, Report
 from benchmark.nn import build_backbone
 from benchmark.recipe import Recipe
@@ -70,7 +71,7 @@ class Coco(Task):
             kept.append({"boxes": boxes, "scores": detected["scores"].cpu(), "labels": detected["labels"].cpu()})
         return kept
 
-    def evaluate(self, predictions: Mapping[str | int, Any], reader: CocoDetection) -> dict[str, float]:
+    def evaluate(self, predictions: Mapping[Identifier, Any], reader: CocoDetection) -> dict[str, float]:
         """Return COCO's average precisions; NaN where the split has no object of that size."""
         results = _results(predictions, reader)
         if not results:
@@ -84,7 +85,7 @@ class Coco(Task):
         values = evaluation.stats[: len(METRICS)]
         return {name: float(value) if value >= 0 else float("nan") for name, value in zip(METRICS, values, strict=True)}
 
-    def save(self, predictions: Mapping[str | int, Any], reader: CocoDetection, folder: Path) -> None:
+    def save(self, predictions: Mapping[Identifier, Any], reader: CocoDetection, folder: Path) -> None:
         """Write COCO's results format."""
         (folder / "predictions.json").write_text(json.dumps(_results(predictions, reader)))
 
@@ -100,7 +101,7 @@ class Coco(Task):
         return Batch(images, targets, batch.identifiers)
 
 
-def _results(predictions: Mapping[str | int, Any], reader: CocoDetection) -> list[dict[str, Any]]:
+def _results(predictions: Mapping[Identifier, Any], reader: CocoDetection) -> list[dict[str, Any]]:
     """Return predictions as COCO's list of results, in the order of the images."""
     return [
         {

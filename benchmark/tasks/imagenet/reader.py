@@ -12,13 +12,12 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
 from scipy.io import loadmat
 from scipy.io.matlab import MatReadError
-from torch.utils.data import Dataset
 from torchvision.datasets.folder import find_classes, make_dataset
 
 from benchmark.data.images import CACHE_BYTES, EXTENSIONS, ImageStore
+from benchmark.data.reader import Sample
 from benchmark.errors import DataError
 
 LAYOUT = "expected train/<WordNet id>/*.JPEG, and val/ in the same form or flat with a file of its labels"
@@ -28,11 +27,11 @@ ORDERS = ("map_clsloc.txt", "meta.mat")
 _WORDNET_ID = re.compile(r"n\d{8}")
 
 
-class ImageFolders(Dataset[tuple[torch.Tensor, int]]):
+class ImageFolders:
     """One split of a classification set.
 
-    An item is ``(image, label)``: the image uint8 RGB (3, H, W), the label in 0..K-1, by the ascending order
-    of the class folders' names, as torchvision numbers them.
+    A sample's target is its label in 0..K-1, by the ascending order of the class folders' names, as torchvision numbers
+    them. Its identifier is the file's name below the split.
 
     Parameters
     ----------
@@ -51,6 +50,8 @@ class ImageFolders(Dataset[tuple[torch.Tensor, int]]):
     classes : list of str
         Class names, by label: the WordNet ids of the training folders (of the split's own if there is no
         ``train``).
+    names, labels : list
+        The images' identifiers and labels, by index.
 
     Raises
     ------
@@ -76,13 +77,9 @@ class ImageFolders(Dataset[tuple[torch.Tensor, int]]):
         """Return the number of images."""
         return len(self.names)
 
-    def image_id(self, index: int) -> str:
-        """Return the file's name below the split: the key of an image's noise, predictions and record."""
-        return self.names[index]
-
-    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
-        """Return ``(image, label)``."""
-        return self.images.read(self.names[index]), self.labels[index]
+    def __getitem__(self, index: int) -> Sample:
+        """Return an image, its label and its identifier."""
+        return Sample(self.images.read(self.names[index]), self.labels[index], self.names[index])
 
     def fingerprint(self) -> str:
         """Return a hash of the classes, the labels, and the images' names and sizes on disk."""

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torchvision.transforms.v2 import functional as transforms
 
 from benchmark.data.normalisation import normalise
+from benchmark.data.reader import Identifier
 from benchmark.data.verification import Progress, Report
 from benchmark.nn import load_weights
 from benchmark.recipe import Recipe
@@ -82,13 +83,13 @@ class ImageNet(Task):
             for labels, scores in zip(best.indices, best.values, strict=True)
         ]
 
-    def evaluate(self, predictions: Mapping[str | int, Any], reader: ImageFolders) -> dict[str, float]:
+    def evaluate(self, predictions: Mapping[Identifier, Any], reader: ImageFolders) -> dict[str, float]:
         """Return the shares of images whose class is the best, and among the five best."""
-        truth = {reader.image_id(index): reader.labels[index] for index in range(len(reader))}
+        truth = dict(zip(reader.names, reader.labels, strict=True))
         hits = torch.stack([found["labels"] == truth[str(image)] for image, found in predictions.items()]).double()
         return {"top1": float(hits[:, 0].mean()), "top5": float(hits.sum(1).mean())}
 
-    def save(self, predictions: Mapping[str | int, Any], reader: ImageFolders, folder: Path) -> None:
+    def save(self, predictions: Mapping[Identifier, Any], reader: ImageFolders, folder: Path) -> None:
         """Write a table: image, and its best classes with their probabilities."""
         with (folder / "predictions.csv").open("w", newline="", encoding="utf-8") as file:
             rows = csv.writer(file)

@@ -25,9 +25,9 @@ def image_file(root):
 
 def test_items_are_images_with_train_ids(embedded):
     reader = CityscapesSegmentation(embedded["cityscapes"], "val")
-    assert [reader.image_id(i) for i in range(3)] == [f"scenes_{i:06d}_000000" for i in range(3)]
-    image, labels = reader[1]
-    assert image.shape == (3, 64, 128) and labels.shape == (64, 128)
+    assert reader.stems == [f"scenes_{i:06d}_000000" for i in range(3)]
+    image, labels, identifier = reader[1]
+    assert identifier == reader.stems[1] and image.shape == (3, 64, 128) and labels.shape == (64, 128)
     assert image.dtype == labels.dtype == torch.uint8
     label_ids = np.array(Image.open(label_file(reader.root)))
     for label in np.unique(label_ids):
@@ -59,7 +59,7 @@ def test_images_may_be_jpeg_or_webp(copied, form):
     Image.open(path).save(path.with_suffix(f".{form}"), quality=95)
     path.unlink()
     reader = CityscapesSegmentation(root, "val")
-    assert len(reader) == 3 and reader.image_id(1) == STEM
+    assert len(reader) == 3 and reader.stems[1] == STEM
     assert reader[1][0].shape == (3, 64, 128)
 
 
@@ -76,7 +76,7 @@ def test_fingerprint_follows_labels_and_cache_changes_nothing(copied, embedded):
     first = CityscapesSegmentation(root, "val")
     cached = CityscapesSegmentation(embedded["cityscapes"], "val", cache=True)
     assert first.fingerprint() == cached.fingerprint()
-    assert all(torch.equal(a, b) for _ in range(2) for a, b in zip(first[0], cached[0], strict=True))
+    assert all(torch.equal(a, b) for _ in range(2) for a, b in zip(first[0][:2], cached[0][:2], strict=True))
     label_ids = np.array(Image.open(label_file(root)))
     Image.fromarray(np.where(label_ids == 7, 8, label_ids).astype(np.uint8)).save(label_file(root))
     assert CityscapesSegmentation(root, "val").fingerprint() != cached.fingerprint()

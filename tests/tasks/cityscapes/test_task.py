@@ -170,11 +170,11 @@ def test_scores_are_cityscapesscripts_own_and_the_brute_force(tiny_set, tmp_path
         labels = np.where(reader.label_ids(index) == 0, 7, reader.label_ids(index))
         noise = rng.random(labels.shape) < 0.3
         labels = np.where(noise, rng.choice(LABEL_IDS[:8], labels.shape), labels)
-        found[reader.image_id(index)] = torch.from_numpy(labels.astype(np.uint8))
+        found[reader.stems[index]] = torch.from_numpy(labels.astype(np.uint8))
     scores = TASK.evaluate(found, reader)
     TASK.save(found, reader, tmp_path)
     assert [scores["mIoU"], scores["mIoU_category"]] == run_by_hand(data, tmp_path)
-    pairs = [(found[reader.image_id(index)].numpy(), reader.label_ids(index)) for index in range(len(reader))]
+    pairs = [(found[reader.stems[index]].numpy(), reader.label_ids(index)) for index in range(len(reader))]
     assert scores["mIoU"] == pytest.approx(brute_force(pairs), abs=1e-12)
     assert scores["IoU_road"] <= 1 and "IoU_train" not in scores  # no scene has a train
 
@@ -182,7 +182,7 @@ def test_scores_are_cityscapesscripts_own_and_the_brute_force(tiny_set, tmp_path
 def test_perfect_predictions_score_one_although_classes_are_absent(tiny_set):
     reader = CityscapesSegmentation(tiny_set("cityscapes"), "val")
     labels = [reader.label_ids(index) for index in range(len(reader))]
-    found = {reader.image_id(index): torch.from_numpy(truth) for index, truth in enumerate(labels)}
+    found = {reader.stems[index]: torch.from_numpy(truth) for index, truth in enumerate(labels)}
     assert len({int(label) for truth in labels for label in np.unique(truth)} & set(LABEL_IDS.tolist())) < len(CLASSES)
     assert TASK.evaluate(found, reader)["mIoU"] == 1.0
 
@@ -191,7 +191,7 @@ def test_labels_drawn_from_polygons_score_like_the_label_maps(copied_set):
     folder = copied_set("cityscapes")
     whole = CityscapesSegmentation(folder, "val")
     truth = [whole.label_ids(index) for index in range(len(whole))]
-    found = {whole.image_id(index): torch.from_numpy(np.roll(labels, 3, 1)) for index, labels in enumerate(truth)}
+    found = {whole.stems[index]: torch.from_numpy(np.roll(labels, 3, 1)) for index, labels in enumerate(truth)}
     expected = TASK.evaluate(found, whole)
     for path in folder.glob("gtFine/val/*/*_labelIds.png"):
         path.unlink()
@@ -201,7 +201,7 @@ def test_labels_drawn_from_polygons_score_like_the_label_maps(copied_set):
 def test_a_label_of_255_is_ignored(copied_set):
     folder = copied_set("cityscapes")
     reader = CityscapesSegmentation(folder, "val")
-    found = {reader.image_id(index): torch.from_numpy(reader.label_ids(index)) for index in range(len(reader))}
+    found = {reader.stems[index]: torch.from_numpy(reader.label_ids(index)) for index in range(len(reader))}
     spoilt = np.array(Image.open(reader.label_paths[0]))
     spoilt[:4] = 255
     Image.fromarray(spoilt).save(reader.label_paths[0])

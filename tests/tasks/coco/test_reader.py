@@ -47,13 +47,13 @@ def annotation(**fields):
 
 def test_item_holds_clipped_corners_and_contiguous_labels(written):
     reader = CocoDetection(written(), "val")
-    image, target = reader[0]
+    image, target, identifier = reader[0]
     assert image.dtype == torch.uint8 and image.shape == (3, 30, 40)
     assert target["boxes"].tolist() == [[1, 2, 11, 22], [30, 20, 40, 30], [0, 0, 40, 30]]
     assert target["labels"].tolist() == [2, 1, 1]
     assert target["iscrowd"].tolist() == [0, 0, 1]
     assert target["area"].tolist() == [150, 99, 900]
-    assert target["image_id"] == reader.image_id(0) == 5
+    assert identifier == reader.ids[0] == 5
     assert (target["boxes"].dtype, target["labels"].dtype) == (torch.float32, torch.int64)
 
 
@@ -69,7 +69,7 @@ def test_images_without_boxes_stay_for_evaluation_and_go_for_training(written):
     empty = CocoDetection(written(), "val")[1][1]
     assert empty["boxes"].shape == (0, 4) and empty["labels"].dtype == torch.int64
     training = CocoDetection(written(), "val", training=True)
-    assert [training.image_id(i) for i in range(len(training))] == [5]
+    assert training.ids == [5]
     assert training[0][1]["iscrowd"].tolist() == [0, 0]
     assert len(CocoDetection(written(), "val", training=True, keep_empty=True)) == 2
 

@@ -58,10 +58,10 @@ def test_items_are_images_with_labels_in_the_folders_order(embedded):
     assert len(reader) == 20 and len(reader.classes) == 10
     assert reader.classes == sorted(reader.classes)
     for index in range(len(reader)):
-        image, label = reader[index]
+        image, label, identifier = reader[index]
         assert image.dtype == torch.uint8 and image.shape == (3, 48, 48)
-        assert reader.image_id(index).startswith(reader.classes[label] + "/")
-    assert len({reader.image_id(index) for index in range(len(reader))}) == len(reader)
+        assert identifier == reader.names[index] and identifier.startswith(reader.classes[label] + "/")
+    assert len(set(reader.names)) == len(reader)
 
 
 def test_validation_has_the_labels_of_the_training_folders_even_if_it_lacks_classes(copied):
@@ -70,7 +70,7 @@ def test_validation_has_the_labels_of_the_training_folders_even_if_it_lacks_clas
     shutil.rmtree(root / "val" / first)
     reader = ImageFolders(root, "val")
     assert reader.classes == ImageFolders(root, "train").classes
-    assert reader.image_id(0).startswith(second) and reader[0][1] == 1
+    assert reader.names[0].startswith(second) and reader[0][1] == 1
 
 
 @pytest.mark.parametrize("form", ["webp", "png", "jpg"])
@@ -87,7 +87,7 @@ def test_flat_validation_by_the_solution_file(flat):
     put_solution(flat)
     reader = ImageFolders(flat, "val")
     assert reader.labels == expected_labels()
-    assert reader.image_id(2) == "ILSVRC2012_val_00000003.JPEG"
+    assert reader.names[2] == "ILSVRC2012_val_00000003.JPEG"
 
 
 @pytest.mark.parametrize("order", [put_map, put_meta])
@@ -169,7 +169,7 @@ def test_missing_and_strange_folders_are_named(copied, tmp_path):
 
 def test_truncated_image_is_named_when_read(copied):
     reader = ImageFolders(copied("imagenet"), "val")
-    path = reader.root / "val" / reader.image_id(4)
+    path = reader.root / "val" / reader.names[4]
     path.write_bytes(path.read_bytes()[:-200])
     assert reader[3][1] == 3
     with pytest.raises(DataError, match=f"cannot decode .*{path.name}"):

@@ -33,9 +33,7 @@ class Labels(list):
     """As much of a reader as the metric asks for."""
 
     labels = property(list)
-
-    def image_id(self, index):
-        return f"n{index}"
+    names = property(lambda self: [f"n{index}" for index in range(len(self))])
 
 
 def tiny(side=32, **options):

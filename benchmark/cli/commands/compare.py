@@ -1,0 +1,45 @@
+"""``saibench compare``: methods against each other, with intervals and a verdict in words."""
+
+import itertools
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from benchmark.cli.app import app
+from benchmark.cli.options import DEFAULT_STORE, JsonOption
+from benchmark.cli.output import emit, print_error, print_line
+from benchmark.errors import UsageError
+
+
+@app.command()
+def compare(
+    methods: Annotated[list[str], typer.Argument(help="two methods or more: names, plug-in files, or labels of lines")],
+    task: Annotated[str | None, typer.Option("--task", help="coco, cityscapes or imagenet; all without it")] = None,
+    scale: Annotated[str | None, typer.Option("--scale", help="mini, small or paper; all without it")] = None,
+    store: Annotated[list[Path] | None, typer.Option("--store", help="folder of records; repeatable")] = None,
+    json_: JsonOption = False,
+) -> None:
+    """Compare curves over shared seeds and images: gap, interval, test, verdict."""
+    from reports.base import Results
+    from reports.comparison import comparisons, table
+
+    if len(set(methods)) < 2:
+        raise UsageError("give two methods or more, such as: saibench compare stochastic uniform")
+    results = Results.read(store or [DEFAULT_STORE])
+    pairs = comparisons(results, [_name(method) for method in methods], task, scale)
+    if json_:
+        return emit([pair.row() for pair in pairs])
+    for warning in results.warnings:
+        print_error(warning, "warning", "yellow")
+    for _, group in itertools.groupby(pairs, key=lambda pair: id(pair.panel)):
+        print_line(table(list(group)).markdown())
+
+
+def _name(method: str) -> str:
+    """Return the name of a method that was given as a file."""
+    if not method.endswith(".py"):
+        return method
+    from benchmark.method import resolve
+
+    return resolve([method])[0].name

@@ -1,0 +1,42 @@
+"""What reports compute from records: metrics by name, curves, outcomes of single images, comparisons with intervals.
+
+It knows no method and no report, and draws and prints nothing.
+"""
+
+from __future__ import annotations
+
+from benchmark.stats.comparison import SEEDS_TO_TELL, Comparison, Run, compare, sign_flip
+from benchmark.stats.curves import (
+    MIN_OVERLAP,
+    NoOverlap,
+    bjontegaard_rate,
+    common_range,
+    mean_gap,
+    over_seeds,
+    pareto_front,
+)
+from benchmark.stats.metrics import COSTS, METRICS, TASK_METRICS, Metric, find_metric
+from benchmark.stats.outcomes import OUTCOMES, Outcomes, read_outcomes
+
+__all__ = [
+    "COSTS",
+    "METRICS",
+    "MIN_OVERLAP",
+    "OUTCOMES",
+    "SEEDS_TO_TELL",
+    "TASK_METRICS",
+    "Comparison",
+    "Metric",
+    "NoOverlap",
+    "Outcomes",
+    "Run",
+    "bjontegaard_rate",
+    "common_range",
+    "compare",
+    "find_metric",
+    "mean_gap",
+    "over_seeds",
+    "pareto_front",
+    "read_outcomes",
+    "sign_flip",
+]
