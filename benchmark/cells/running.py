@@ -17,6 +17,7 @@ from benchmark.files import atomic_path
 from benchmark.flops import paper
 from benchmark.flops.measured import MeasuredCounter
 from benchmark.nn import residual_blocks
+from benchmark.stats.outcomes import OUTCOMES
 from benchmark.store import Record, Store, Work
 from benchmark.train import CellModule, DivergedError, Loop, fit, predict, quiet
 
@@ -75,6 +76,7 @@ def _run(planned: Plan, work: Work, start: Record | None, callbacks: Sequence[An
     elapsed = predict(module, val, Loop(work.scratch, list(callbacks), recipe.workers), counter)
     layers = _layers(model, counter)
     task.save(module.predictions, val, work.folder)
+    task.outcomes(module.predictions, val).to_parquet(work.folder / OUTCOMES, index=False)
     save_file(_shareable(model), work.folder / MODEL, {"saibench": __version__, "cell": planned.cell.id})
     maps = {layer: torch.from_numpy(values.astype(np.float32)) for layer, values in counter.density_maps().items()}
     save_file(maps, work.folder / DENSITY_MAPS)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+import pandas as pd
 from torch import Tensor, nn
 
 from benchmark.data.embedded import EmbeddedSet
@@ -109,6 +110,10 @@ class Task(ABC):
     @abstractmethod
     def save(self, predictions: Mapping[Identifier, Any], reader: Any, folder: Path) -> None:
         """Keep the predictions in the task's usual file format."""
+
+    @abstractmethod
+    def outcomes(self, predictions: Mapping[Identifier, Any], reader: Any) -> pd.DataFrame:
+        """Return what the predictions got right on each image, as one of the tables of `benchmark.stats.outcomes`."""
 
     def mirror(self, batch: Batch, chosen: np.ndarray) -> Batch:
         """Return the batch with the chosen images, and what their targets say, mirrored left to right."""

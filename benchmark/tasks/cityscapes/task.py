@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar, cast
 
 import numpy as np
+import pandas as pd
 import torch
 import torch.nn.functional as F
 from cityscapesscripts.evaluation import evalPixelLevelSemanticLabeling as official
@@ -24,6 +25,7 @@ from benchmark.recipe import Recipe
 from benchmark.tasks.base import Batch, Task
 from benchmark.tasks.cityscapes import verification
 from benchmark.tasks.cityscapes.embedded import EMBEDDED
+from benchmark.tasks.cityscapes.outcomes import confuse
 from benchmark.tasks.cityscapes.reader import IGNORED, LABEL_IDS, CityscapesSegmentation
 from benchmark.tasks.cityscapes.recipe import MINI, PAPER, SMALL, SegmentationRecipe
 from benchmark.tasks.cityscapes.segmenter import OUTPUT_STRIDE, Segmenter, SegmenterSize
@@ -129,6 +131,14 @@ class Cityscapes(Task):
         (folder / "predictions").mkdir(exist_ok=True)
         for image, labels in predictions.items():
             Image.fromarray(labels.numpy()).save(_prediction_path(folder, str(image)))
+
+    def outcomes(self, predictions: Mapping[Identifier, Any], reader: CityscapesSegmentation) -> pd.DataFrame:
+        """Return each image's confusion matrix."""
+        return pd.concat(
+            confuse(image, predictions[image].numpy(), reader.label_ids(index))
+            for index, image in enumerate(reader.stems)
+            if image in predictions
+        )
 
     def mirror(self, batch: Batch, chosen: np.ndarray) -> Batch:
         """Mirror images and labels."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar, cast
 
 import numpy as np
+import pandas as pd
 import torch
 from pycocotools.cocoeval import COCOeval
 from torch import Tensor, nn
@@ -21,6 +22,7 @@ from benchmark.tasks.base import Batch, Task
 from benchmark.tasks.coco import verification
 from benchmark.tasks.coco.detector import build_detector
 from benchmark.tasks.coco.embedded import EMBEDDED
+from benchmark.tasks.coco.outcomes import match
 from benchmark.tasks.coco.reader import CocoDetection
 from benchmark.tasks.coco.recipe import MINI, PAPER, SMALL, DetectionRecipe
 
@@ -88,6 +90,10 @@ class Coco(Task):
     def save(self, predictions: Mapping[Identifier, Any], reader: CocoDetection, folder: Path) -> None:
         """Write COCO's results format."""
         (folder / "predictions.json").write_text(json.dumps(_results(predictions, reader)))
+
+    def outcomes(self, predictions: Mapping[Identifier, Any], reader: CocoDetection) -> pd.DataFrame:
+        """Return COCO's matches of detections and objects."""
+        return match(reader.coco, _results(predictions, reader), [int(image) for image in predictions])
 
     def mirror(self, batch: Batch, chosen: np.ndarray) -> Batch:
         """Mirror images and boxes."""

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, ClassVar, cast
 
 import numpy as np
+import pandas as pd
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -102,6 +103,12 @@ class ImageNet(Task):
                 for label, score in zip(found["labels"].tolist(), found["scores"].tolist(), strict=True):
                     cells += [reader.classes[label], f"{score:.6f}"]
                 rows.writerow(cells)
+
+    def outcomes(self, predictions: Mapping[Identifier, Any], reader: ImageFolders) -> pd.DataFrame:
+        """Return whether each image's best class is the right one."""
+        truth = dict(zip(reader.names, reader.labels, strict=True))
+        right = [int(found["labels"][0]) == truth[str(image)] for image, found in predictions.items()]
+        return pd.DataFrame({"image": list(map(str, predictions)), "correct": right})
 
     def mirror(self, batch: Batch, chosen: np.ndarray) -> Batch:
         """Mirror images."""
