@@ -10,14 +10,16 @@ class FPGM(Method):
     """Remove a share of every layer's filters by geometric median from the starting weights, and train on."""
 
     name = "fpgm"
+    label = "FPGM"
     references = ("He et al., Filter Pruning via Geometric Median for Deep Convolutional Neural Networks, CVPR 2019",)
     pruning_rate: float = Field(0.3, ge=0, lt=1)
     curve = {"pruning_rate": (0.3,)}
 
-    def prepare(self, model):
+    def prepare(self, backbone):
         """Remove filters from the starting weights."""
         chosen = [
-            (layer, layer.weakest(pruning.GeometricMedian(), self.pruning_rate)) for layer in pruning.prunables(model)
+            (layer, layer.weakest(pruning.GeometricMedian(), self.pruning_rate))
+            for layer in pruning.prunables(backbone)
         ]
         for layer, filters in chosen:
             layer.remove(filters)

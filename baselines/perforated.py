@@ -17,6 +17,7 @@ class Perforated(Method):
     rate: float = Field(0.5, ge=0, lt=1)
     mask_seed: int = Field(0, ge=0)
     curve = {"structure": ("uniform", "grid", "pooling"), "rate": (0.25, 0.5, 0.75)}
+    follows = ("structure", "rate")
 
     def mask(self, block):
         """Choose the mask named by `structure`."""

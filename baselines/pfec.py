@@ -14,15 +14,16 @@ class PFEC(Method):
     """Remove the filters with the smallest L1 norm from blocks that are not sensitive; `scale` 1 is the paper's."""
 
     name = "pfec"
+    label = "PFEC"
     references = ("Li et al., Pruning Filters for Efficient ConvNets, ICLR 2017",)
     scale: float = Field(1.0, ge=0, le=1.6)
     curve = {"scale": (1.0,)}
 
-    def prepare(self, model):
+    def prepare(self, backbone):
         """Remove filters from the starting weights."""
-        for block in list(residual_blocks(model)):
+        for block in list(residual_blocks(backbone)):
             stage, _, index = block.name.partition(".")
-            last = int(index) == len(getattr(model, stage)) - 1
+            last = int(index) == len(getattr(backbone, stage)) - 1
             if not block.is_first and not (last and stage in SENSITIVE_ENDS):
                 inner = next(pruning.block_prunables(block))
                 inner.remove(inner.weakest(pruning.norm_of_filters(1), RATES[int(stage[-1]) - 1] * self.scale))

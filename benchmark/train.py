@@ -94,7 +94,7 @@ class CellModule(lightning.LightningModule):
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Seed the step and anneal."""
         torch.manual_seed(derive_seed(self.seed, "step", self.global_step))
-        self.method.on_step(self.model, self.global_step / max(1, self.steps - 1))
+        self.method.on_step(self.task.backbone(self.model), self.global_step / max(1, self.steps - 1))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return task loss plus the method's."""

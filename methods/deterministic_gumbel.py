@@ -8,6 +8,7 @@ class DeterministicGumbel(SampledMethod):
     """Sample the positions whose confidence exceeds one half."""
 
     name = "deterministic_gumbel"
+    label = "Deterministic Gumbel"
     references = (
         "Xie et al., Spatially Adaptive Inference with Stochastic Feature Sampling and Interpolation, ECCV 2020",
     )

@@ -34,6 +34,7 @@ class LCCL(Method):
     """Gate each 3x3 convolution, none in a stage's first block; no sparse loss: batch norm and ReLU make the zeros."""
 
     name = "lccl"
+    label = "LCCL"
     references = ("Dong et al., More is Less: A More Complicated Network with Less Inference Complexity, CVPR 2017",)
     shift: float = Field(0.0, ge=-3, le=3, description="Starting shift of the gate's batch norm; higher is denser.")
 

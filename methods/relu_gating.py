@@ -8,6 +8,7 @@ class ReLUGating(SampledMethod):
     """Sample the positions with positive confidence, weighted by it (eq. 5)."""
 
     name = "relu_gating"
+    label = "ReLU gating"
     references = (
         "Xie et al., Spatially Adaptive Inference with Stochastic Feature Sampling and Interpolation, ECCV 2020",
         "Dong et al., More is Less: A More Complicated Network with Less Inference Complexity, CVPR 2017",

@@ -8,6 +8,7 @@ class Stochastic(SampledMethod):
     """Sample each position with its confidence as probability (paper §3.2)."""
 
     name = "stochastic"
+    label = "Stochastic sampling"
     references = (
         "Xie et al., Spatially Adaptive Inference with Stochastic Feature Sampling and Interpolation, ECCV 2020",
     )

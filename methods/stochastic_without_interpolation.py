@@ -10,6 +10,7 @@ class StochasticWithoutInterpolation(SampledMethod):
     """Sample each position with its confidence as probability (paper §3.2); leave zeros elsewhere (eq. 10)."""
 
     name = "stochastic_without_interpolation"
+    label = "Stochastic, no interpolation"
     references = (
         "Xie et al., Spatially Adaptive Inference with Stochastic Feature Sampling and Interpolation, ECCV 2020",
     )

@@ -50,6 +50,8 @@ def test_a_record_has_what_the_design_asks_for(swept):
     for name in ("metric_AP", "metric_APs", "gmacs_measured_mean", "gmacs_paper", "density_mean", "seconds_train"):
         assert isinstance(record[name], float), name
     assert record["p_stride"] in (2, 3) and record["threads"] == 1 and record["uncounted"]
+    assert record["method_label"] == "Checkerboard" and record["method_kind"] == "plug-in"
+    assert record["method_curve"] == ["stride"] and record["method_references"] == ["An example."]
     images, layers = record.images(), record.layers()
     assert len(images) == 3 and (images["gmacs"] > 0).all()
     assert record["gmacs_measured_mean"] == pytest.approx(images["gmacs_backbone"].mean())

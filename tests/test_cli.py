@@ -247,4 +247,4 @@ def test_a_plugin_that_raises_is_named(run_cli, tmp_path):
     path = tmp_path / "raises.py"
     path.write_text("1 / 0\n")
     code, _, err = run_cli("check", path)
-    assert code == 1 and f"{path}: importing it raised ZeroDivisionError" in one_line(err)
+    assert code == 1 and f"{path}:1: importing it raised ZeroDivisionError" in one_line(err)

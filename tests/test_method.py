@@ -1,11 +1,18 @@
 """The contract: parameters, curves and discovery."""
 
+import os
+
 import pytest
 
+from benchmark import SampledMethod
 from benchmark.errors import PluginError, UsageError
-from benchmark.method import Method, discover, resolve
+from benchmark.method import Method, discover, kind_of, resolve
+from benchmark.tasks import find_task
+from benchmark.tasks.base import task_names
 
-BROKEN = "raise RuntimeError('not today')\n"
+BROKEN = "x = 1\nraise RuntimeError('not today')\n"
+EXITING = "import sys\n\nsys.exit(3)\n"
+UNREADABLE = "class\n"
 NO_METHOD = "x = 1\n"
 NAMELESS = "from benchmark import Method\n\n\nclass Nameless(Method):\n    pass\n"
 WRONG_CURVE = """from benchmark import Method
@@ -14,6 +21,20 @@ WRONG_CURVE = """from benchmark import Method
 class Wrong(Method):
     name = "wrong"
     curve = {"gama": (1, 2)}
+"""
+NAMED = """from benchmark import Method
+
+
+class Named(Method):
+    name = {name!r}
+"""
+WRONG_FOLLOWS = """from benchmark import Method
+
+
+class Wrong(Method):
+    name = "wrong"
+    stride: int = 2
+    follows = ("strides",)
 """
 TAKEN = """from benchmark import Method
 
@@ -54,11 +75,15 @@ def test_a_projects_own_file_is_not_found_twice():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (BROKEN, "plugin.py: importing it raised RuntimeError: not today"),
+        (BROKEN, "plugin.py:2: importing it raised RuntimeError: not today"),
+        (EXITING, "plugin.py:3: importing it raised SystemExit: 3"),
+        (UNREADABLE, "plugin.py:1: importing it raised SyntaxError"),
         (NO_METHOD, "plugin.py: defines no subclass"),
         (NAMELESS, "plugin.py: class Nameless has no name"),
-        (WRONG_CURVE, "the curve of 'wrong' names 'gama'"),
+        (WRONG_CURVE, "`curve` of 'wrong' names 'gama', which is no parameter"),
+        (WRONG_FOLLOWS, "`follows` of 'wrong' names 'strides', which is no parameter; it has stride=2"),
         (TAKEN, "the name 'dense' is taken"),
+        (NAMED.format(name=5), "class Named has no name"),
     ],
 )
 def test_a_broken_plugin_is_one_line_that_names_the_file(tmp_path, text, message):
@@ -91,10 +116,71 @@ def test_a_wrong_parameter_is_one_line_that_says_what_it_accepts(parameters, mes
     assert "\n" not in str(error.value)
 
 
-def test_a_recipes_values_stand_in_for_the_curves_own():
+def test_a_recipes_values_stand_in_for_a_parameter_that_follows_it():
     stochastic = discover()["stochastic"]
     assert [point["gamma"] for point in stochastic.points({})] == [0.02, 0.05, 0.1, 0.2]
     assert [point["gamma"] for point in stochastic.points({"gamma": (1, 2), "stride": (3,)})] == [1, 2]
+    assert stochastic.defaults({"window": 5, "fill": "zeros", "stride": 3}) == {"window": 5}
+
+
+def test_a_parameter_that_only_shares_the_name_keeps_its_own_values():
+    class Own(Method):
+        name = "own"
+        gamma: float = 1.0
+        rate: float = 0.5
+        curve = {"gamma": (1.0, 2.0)}
+
+    assert Own.points({"gamma": (7,)}) == [{"gamma": 1.0}, {"gamma": 2.0}]
+    assert Own.defaults({"rate": 0.1, "gamma": 7}) == {}
+
+
+def test_a_subclass_that_states_its_own_values_keeps_them_and_may_follow_again():
+    class OwnCurve(SampledMethod):
+        name = "own_curve"
+        curve = {"gamma": (1.0,)}
+
+    class OwnDefault(SampledMethod):
+        name = "own_default"
+        window: int = 9
+
+    class Follows(OwnCurve):
+        name = "follows"
+        curve = {"gamma": (1.0,)}
+        follows = ("gamma",)
+
+    values = {"gamma": (7, 8)}
+    assert OwnCurve.points(values) == [{"gamma": 1.0}]
+    assert OwnCurve.defaults({"window": 5, "gamma": 7}) == {"window": 5, "gamma": 7}
+    assert OwnDefault.points(values) == [{"gamma": 7}, {"gamma": 8}]
+    assert OwnDefault.defaults({"window": 5, "grid_stride": 2}) == {"grid_stride": 2}
+    assert Follows.points(values) == [{"gamma": 7}, {"gamma": 8}]
+
+
+def test_every_value_of_a_recipe_is_followed_by_a_method():
+    followed = {parameter for method in discover().values() for parameter in method.follows}
+    for task in task_names():
+        for recipe in find_task(task).recipes.values():
+            assert {*recipe.curves, *recipe.parameters} <= followed
+
+
+def test_a_method_says_what_it_is_called_and_where_it_was_found(plugin):
+    found = discover([plugin])
+    assert {name: found[name].title() for name in ("stochastic", "equal_interval", "checkerboard")} == {
+        "stochastic": "Stochastic sampling", "equal_interval": "Equal interval", "checkerboard": "Checkerboard",
+    }  # fmt: skip
+    kinds = {name: kind_of(method) for name, method in found.items()}
+    assert (kinds["stochastic"], kinds["dense"], kinds["checkerboard"]) == ("method", "baseline", "plug-in")
+
+
+def test_a_plugin_is_read_again_when_it_has_changed_and_only_then(tmp_path):
+    path = write(tmp_path, NAMED.format(name="first"))
+    before = discover([path])
+    assert discover([path])["first"] is before["first"]
+    path.write_text(NAMED.format(name="second"))
+    os.utime(path, ns=(1, 1))
+    after = discover([path])
+    assert "second" in after and "first" not in after
+    assert after["dense"] is before["dense"]
 
 
 def test_a_curve_over_two_parameters_has_every_combination():
@@ -107,12 +193,13 @@ def test_the_code_fingerprint_ignores_comments_and_docstrings_and_sees_code(tmp_
     text = plugin.read_text()
     variants = {
         "same": text.replace("class", "# a comment\nclass", 1).replace("Compute one", "Compute just one"),
+        "described": text.replace("    stride: int", '    label = "Board"\n    follows = ("stride",)\n    stride: int'),
         "other": text.replace("Masks.grid(self.stride)", "Masks.grid(self.stride + 1)"),
     }
     (own,) = resolve([str(plugin)])
     for name, variant in variants.items():
         (found,) = resolve([str(write(tmp_path, variant, f"{name}.py"))])
-        assert (found.code_fingerprint() == own.code_fingerprint()) == (name == "same")
+        assert (found.code_fingerprint() == own.code_fingerprint()) == (name != "other")
 
 
 @pytest.mark.parametrize("name", ["a/b", "../x", "[red]x[/red]", "<script>", "a b", "-x", "x" * 300])

@@ -113,6 +113,7 @@ def test_a_diverging_loss_is_a_record_that_says_so(tiny_set, tmp_path):
         execute(planned, store)
     record = store.find(planned.cell)
     assert record.status == "diverged" and "try a lower learning rate" in record["error"]
+    assert record["method_label"] == "Dense" and record["method_kind"] == "baseline"
 
 
 def test_mirroring_twice_gives_the_batch_back(tiny_set):

@@ -22,7 +22,19 @@ HARNESS_VERSION = 1  # part of every cell's identity; raise it when a change of 
 
 @dataclass(frozen=True)
 class Plan:
-    """A request resolved: everything that `execute` needs."""
+    """A request resolved: everything that `execute` needs.
+
+    Attributes
+    ----------
+    request, task, recipe, method
+        What was asked for, with the recipe's and the method's own values in place.
+    folder : Path
+        The data set's.
+    cell : Cell
+        The identity.
+    start : Plan or None
+        The plan of the cell whose weights this one starts from.
+    """
 
     request: Request
     task: Task
@@ -30,6 +42,7 @@ class Plan:
     method: Method
     folder: Path
     cell: Cell
+    start: "Plan | None" = None
 
     @property
     def is_start(self) -> bool:
@@ -40,12 +53,6 @@ class Plan:
     def own_backbone(self) -> bool:
         """Whether the method's backbone is not the recipe's, so that no starting weights fit it."""
         return _own_backbone(self.recipe, self.method)
-
-    @property
-    def start(self) -> "Plan | None":
-        """The plan of the cell whose weights this one starts from."""
-        request = _start_request(self.request, self.recipe, self.method)
-        return None if request is None else plan(request)
 
     @property
     def schedules(self) -> list[Schedule]:
@@ -81,10 +88,9 @@ def plan(request: Request) -> Plan:
     reason = kind.make({}).skip(task.name)
     if reason:
         raise UsageError(f"method {kind.name!r} does not run on {task.name}: {reason}")
-    defaults = {name: value for name, value in recipe.parameters.items() if name in kind.model_fields}
-    method = kind.make({**defaults, **request.parameters})
+    method = kind.make({**kind.defaults(recipe.parameters), **request.parameters})
     folder = data_folder(request)
-    start = _start_request(request, recipe, method)
+    start = _start(request, recipe, method)
     cell = Cell(
         task=task.name,
         scale=request.scale,
@@ -97,22 +103,22 @@ def plan(request: Request) -> Plan:
             "recipe": recipe.determinants(),
             "schedules": [dataclasses.asdict(schedule) for schedule in _schedules(recipe, method)],
             "method": kind.code_fingerprint(),
-            "start": None if start is None else plan(start).cell.id,
+            "start": None if start is None else start.cell.id,
             "harness": HARNESS_VERSION,
         },
     )
-    return Plan(request, task, recipe, method, folder, cell)
+    return Plan(request, task, recipe, method, folder, cell, start)
 
 
 def _own_backbone(recipe: Recipe, method: Method) -> bool:
     return method.backbone(recipe.backbone) != recipe.backbone
 
 
-def _start_request(request: Request, recipe: Recipe, method: Method) -> Request | None:
-    """Return the request of the cell that a method starts from, if it starts from one."""
+def _start(request: Request, recipe: Recipe, method: Method) -> Plan | None:
+    """Return the plan of the cell that a method starts from, if it starts from one."""
     if not recipe.start or method.name == recipe.start or _own_backbone(recipe, method):
         return None
-    return dataclasses.replace(request, method=recipe.start, parameters={})
+    return plan(dataclasses.replace(request, method=recipe.start, parameters={}))
 
 
 def _schedules(recipe: Recipe, method: Method) -> list[Schedule]:

@@ -16,6 +16,7 @@ from benchmark.errors import SaibenchError
 from benchmark.files import atomic_path
 from benchmark.flops import paper
 from benchmark.flops.measured import MeasuredCounter
+from benchmark.method import kind_of
 from benchmark.nn import residual_blocks
 from benchmark.stats.outcomes import OUTCOMES
 from benchmark.store import Record, Store, Work
@@ -49,17 +50,18 @@ def execute(planned: Plan, store: Store, force: bool = False, callbacks: Sequenc
     quiet()
     if planned.recipe.threads is not None:
         torch.set_num_threads(planned.recipe.threads)
+    described = _description(planned)
     with store.begin(planned.cell, force=force) as work:
         try:
             return _run(planned, work, started_from, callbacks)
         except DivergedError as error:
-            work.fail(error, status="diverged")
+            work.fail(error, status="diverged", **described)
             raise SaibenchError(f"{planned.cell}: diverged: {error}") from error
         except SaibenchError as error:
-            work.fail(error)
+            work.fail(error, **described)
             raise
         except Exception as error:
-            work.fail(f"{type(error).__name__}: {error}")
+            work.fail(f"{type(error).__name__}: {error}", **described)
             raise SaibenchError(f"{planned.cell}: failed: {type(error).__name__}: {error}") from error
 
 
@@ -93,10 +95,22 @@ def _run(planned: Plan, work: Work, start: Record | None, callbacks: Sequence[An
         "seconds_eval": elapsed,
         "gmacs_whole_mean": float(images["gmacs"].mean()),
         "uncounted": counter.uncounted,
-        "start": None if start is None else start.cell_id,
-        "overrides": " ".join(f"{name}={value}" for name, value in planned.request.overrides.items()) or None,
+        **_description(planned),
     }
     return work.commit(fields, layers, images)
+
+
+def _description(planned: Plan) -> dict[str, Any]:
+    """Return what a record says about its method and its start, however the run ends."""
+    method = type(planned.method)
+    return {
+        "method_label": method.title(),
+        "method_kind": kind_of(method),
+        "method_curve": list(method.curve),
+        "method_references": list(method.references),
+        "start": None if planned.start is None else planned.start.cell.id,
+        "overrides": " ".join(f"{name}={value}" for name, value in planned.request.overrides.items()) or None,
+    }
 
 
 def _load_start(planned: Plan, model: nn.Module, start: Record | None) -> None:

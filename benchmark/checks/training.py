@@ -32,9 +32,11 @@ def gradients(subject: Subject) -> str:
     """The loss reaches every learned mask and every interpolation parameter."""
     model = subject.build().train()
     torch.manual_seed(0)
-    subject.plan.method.on_step(model, 0.5)
+    body = subject.plan.task.backbone(model)
+    subject.plan.method.prepare(body)
+    subject.plan.method.on_step(body, 0.5)
     loss = subject.plan.task.loss(model, subject.batch(subject.train, [0, 1]))
-    (loss + subject.plan.method.loss(subject.plan.task.backbone(model))).backward()
+    (loss + subject.plan.method.loss(body)).backward()
     learned = {
         name: parameter
         for owner, module in model.named_modules()

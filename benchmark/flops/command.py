@@ -140,8 +140,7 @@ def _method(request: FlopsRequest) -> Method | None:
     if reason:
         raise UsageError(f"method {kind.name!r} does not run on {request.task}: {reason}")
     recipe = find_task(request.task).recipe(request.scale)
-    given = {name: value for name, value in recipe.parameters.items() if name in kind.model_fields}
-    return kind.make({**given, **(request.parameters or {})})
+    return kind.make({**kind.defaults(recipe.parameters), **(request.parameters or {})})
 
 
 def _model(task: Task, method: Method | None, backbone: str, side: int, request: FlopsRequest) -> nn.Module:

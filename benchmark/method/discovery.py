@@ -1,14 +1,16 @@
 """How methods are found: the project's folders, the entry-point group ``saibench.methods``, and files given by path.
 
-Nothing else is imported, and nothing here knows a method by name.
+Nothing else is imported, and nothing here knows a method by name. A file is read again only when it has changed.
 """
 
+import functools
 import hashlib
 import importlib.util
 import inspect
 import sys
 from collections.abc import Iterator, Sequence
-from importlib.metadata import entry_points
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
 
@@ -17,7 +19,10 @@ from benchmark.method.contract import Method
 from benchmark.names import check_name
 
 ENTRY_POINT_GROUP = "saibench.methods"
-FOLDERS = ("methods", "baselines")
+
+#: What is found in each of the project's folders; anything else is a plug-in.
+FOLDERS = {"methods": "method", "baselines": "baseline"}
+PLUGIN = "plug-in"
 
 
 def discover(paths: Sequence[Path] = ()) -> dict[str, type[Method]]:
@@ -36,80 +41,18 @@ def discover(paths: Sequence[Path] = ()) -> dict[str, type[Method]]:
     Raises
     ------
     PluginError
-        Naming the file that raised while being imported, defines no method, or takes a name that is taken.
+        Naming the file that raised while being imported, defines no method, or has a name that is taken or cannot
+        be a folder.
+    UsageError
+        For a file that is not there.
     """
-    found: dict[str, type[Method]] = {}
-    for source, module in _modules(paths):
-        for method in _methods_in(module, source):
-            if method.name in found:
-                raise PluginError(f"{source}: the name {method.name!r} is taken by {found[method.name].__module__}")
-            found[method.name] = method
-    return found
-
-
-def _modules(paths: Sequence[Path]) -> Iterator[tuple[str, ModuleType]]:
-    seen = set()
-    for folder in FOLDERS:
-        root = Path(__file__).resolve().parents[2] / folder
-        for path in sorted(root.glob("*.py")):
-            if path.name != "__init__.py":
-                seen.add(path)
-                yield str(path), _import_file(path, f"{folder}.{path.stem}")
-    for point in entry_points(group=ENTRY_POINT_GROUP):
-        try:
-            loaded = point.load()
-        except Exception as error:
-            raise PluginError(f"entry point {point.value!r} raised {_describe(error)}; mend or uninstall it") from None
-        yield point.value, loaded if isinstance(loaded, ModuleType) else sys.modules[loaded.__module__]
     for path in paths:
         if not path.is_file():
             raise UsageError(f"no such method file: {path}")
-        if path.resolve() in seen:
-            continue
-        seen.add(path.resolve())
-        digest = hashlib.blake2b(str(path.resolve()).encode(), digest_size=6).hexdigest()
-        yield str(path), _import_file(path, f"saibench_plugin_{digest}")
-
-
-def _import_file(path: Path, name: str) -> ModuleType:
-    if name in sys.modules:
-        return sys.modules[name]
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise PluginError(f"{path}: not a Python file")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        del sys.modules[name]
-        raise PluginError(f"{path}: importing it raised {_describe(error)}; mend the file") from None
-    return module
-
-
-def _describe(error: Exception) -> str:
-    return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"
-
-
-def _methods_in(module: ModuleType, source: str) -> list[type[Method]]:
-    methods = [
-        value
-        for value in vars(module).values()
-        if inspect.isclass(value) and issubclass(value, Method) and value.__module__ == module.__name__
-    ]
-    if not methods:
-        raise PluginError(f"{source}: defines no subclass of benchmark.Method")
-    for method in methods:
-        if not method.name:
-            raise PluginError(f'{source}: class {method.__name__} has no name; set `name = "..."`')
-        try:
-            check_name(method.name)
-        except ValueError as error:
-            raise PluginError(f"{source}: class {method.__name__}: the name {error}") from None
-        for parameter in method.curve:
-            if parameter not in method.model_fields:
-                raise PluginError(f"{source}: the curve of {method.name!r} names {parameter!r}, which is no parameter")
-    return methods
+    project = tuple(_module(path, f"{folder}.{path.stem}") for folder in FOLDERS for path in _files(folder))
+    own = {module.path for module in project}
+    plugins = tuple(_plugin(path) for path in dict.fromkeys(path.resolve() for path in paths) if path not in own)
+    return dict(_discover(project, plugins))
 
 
 def resolve(names: Sequence[str]) -> list[type[Method]]:
@@ -124,11 +67,149 @@ def resolve(names: Sequence[str]) -> list[type[Method]]:
     chosen = []
     for name in names:
         matches = [
-            method
-            for method in found.values()
-            if method.name == name or Path(inspect.getsourcefile(method) or "").resolve() == Path(name).resolve()
+            method for method in found.values() if method.name == name or source_file(method) == Path(name).resolve()
         ]
         if not matches:
             raise UsageError(f"unknown method {name!r}; there are {', '.join(sorted(found))}, or give a file's path")
         chosen += matches
     return chosen if names else list(found.values())
+
+
+def kind_of(method: type[Method]) -> str:
+    """Return ``method``, ``baseline`` or ``plug-in``: where the method was found."""
+    folder = source_file(method).parent
+    return FOLDERS.get(folder.name, PLUGIN) if folder.parent == _project() else PLUGIN
+
+
+def source_file(method: type[Method]) -> Path:
+    """Return the file that defines a method."""
+    return Path(inspect.getsourcefile(method) or "").resolve()
+
+
+def _project() -> Path:
+    return Path(__file__).resolve().parents[2]
+
+
+def _files(folder: str) -> list[Path]:
+    return [path for path in sorted((_project() / folder).glob("*.py")) if path.name != "__init__.py"]
+
+
+@dataclass(frozen=True)
+class _Module:
+    """A file, the name of the module that it is imported as, and when it was changed, in nanoseconds."""
+
+    path: Path
+    name: str
+    modified: int
+
+
+def _module(path: Path, name: str) -> _Module:
+    return _Module(path, name, path.stat().st_mtime_ns)
+
+
+def _plugin(path: Path) -> _Module:
+    """Name a plug-in's module after its path and time of change: so none shares it, and a changed one is read again."""
+    modified = path.stat().st_mtime_ns
+    digest = hashlib.blake2b(f"{path}/{modified}".encode(), digest_size=6).hexdigest()
+    return _Module(path, f"saibench_plugin_{digest}", modified)
+
+
+@functools.lru_cache(maxsize=8)
+def _discover(project: tuple[_Module, ...], plugins: tuple[_Module, ...]) -> dict[str, type[Method]]:
+    """Find the methods of the project's files, of the entry points and of plug-in files, in this order."""
+    found: dict[str, type[Method]] = {}
+    for source, module in _imported(project, plugins):
+        for method in _methods_in(module, source):
+            if method.name in found:
+                raise PluginError(f"{source}: the name {method.name!r} is taken by {found[method.name].__module__}")
+            found[method.name] = method
+    return found
+
+
+def _imported(project: Sequence[_Module], plugins: Sequence[_Module]) -> Iterator[tuple[str, ModuleType]]:
+    for file in project:
+        yield str(file.path), _import_file(file.path, file.name)
+    for point in _entry_points():
+        yield point.value, _load(point)
+    for file in plugins:
+        yield str(file.path), _import_file(file.path, file.name)
+
+
+@functools.cache
+def _entry_points() -> tuple[EntryPoint, ...]:
+    return tuple(entry_points(group=ENTRY_POINT_GROUP))
+
+
+def _load(point: EntryPoint) -> ModuleType:
+    try:
+        loaded = point.load()
+    except (Exception, SystemExit) as error:
+        raise PluginError(f"entry point {point.value!r} raised {_describe(error)}; fix or uninstall it") from None
+    return loaded if isinstance(loaded, ModuleType) else sys.modules[loaded.__module__]
+
+
+def _import_file(path: Path, name: str) -> ModuleType:
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise PluginError(f"{path}: not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except (Exception, SystemExit) as error:  # a script that calls sys.exit must not end the command
+        del sys.modules[name]
+        raise PluginError(f"{_place(error, path)}: importing it raised {_describe(error)}; fix the file") from None
+    return module
+
+
+def _place(error: BaseException, path: Path) -> str:
+    """Return ``file:line`` of the last line of a file that an error went through, the file alone where none is."""
+    return next((f"{path}:{line}" for line in reversed(lines_in(error, path))), str(path))
+
+
+def lines_in(error: BaseException, path: Path) -> list[int]:
+    """Return the lines of a file that an error's traceback goes through, outermost first."""
+    if isinstance(error, SyntaxError) and error.filename == str(path) and error.lineno:
+        return [error.lineno]
+    lines, trace = [], error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_code.co_filename == str(path):
+            lines.append(trace.tb_lineno)
+        trace = trace.tb_next
+    return lines
+
+
+def _describe(error: BaseException) -> str:
+    return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"
+
+
+def _methods_in(module: ModuleType, source: str) -> list[type[Method]]:
+    methods = [
+        value
+        for value in vars(module).values()
+        if inspect.isclass(value) and issubclass(value, Method) and value.__module__ == module.__name__
+    ]
+    if not methods:
+        raise PluginError(f"{source}: defines no subclass of benchmark.Method")
+    for method in methods:
+        _check(method, source)
+    return methods
+
+
+def _check(method: type[Method], source: str) -> None:
+    """Refuse a class whose description cannot work."""
+    if not method.name or not isinstance(method.name, str):
+        raise PluginError(f'{source}: class {method.__name__} has no name; set `name = "..."`')
+    try:
+        check_name(method.name)
+    except ValueError as error:
+        raise PluginError(f"{source}: class {method.__name__}: the name {error}") from None
+    for what in ("curve", "follows"):
+        for parameter in getattr(method, what):
+            if parameter not in method.model_fields:
+                raise PluginError(
+                    f"{source}: `{what}` of {method.name!r} names {parameter!r}, which is no parameter; "
+                    f"it has {method.describe_parameters()}"
+                )

@@ -54,6 +54,7 @@ class SampledMethod(Method):
     squared_mask: bool = False
 
     curve: ClassVar[Mapping[str, Sequence[Any]]] = {"gamma": (0.02, 0.05, 0.1, 0.2)}
+    follows: ClassVar[Sequence[str]] = ("gamma", "window", "grid_stride", "initial_lambda")
 
     @property
     def grid(self) -> int | None:
@@ -74,13 +75,13 @@ class SampledMethod(Method):
             return fills.average(self.window, self.squared_mask)
         return fills.zeros() if self.fill == "zeros" else fills.reuse()
 
-    def loss(self, model: nn.Module) -> Tensor:
-        """Return ``gamma`` times the sparse loss."""
-        return self.gamma * sparse_loss(model)
-
-    def on_step(self, model: nn.Module, progress: float) -> None:
+    def on_step(self, backbone: nn.Module, progress: float) -> None:
         """Anneal the temperature of the Gumbel masks."""
-        set_temperature(model, progress)
+        set_temperature(backbone, progress)
+
+    def loss(self, backbone: nn.Module) -> Tensor:
+        """Return ``gamma`` times the sparse loss."""
+        return self.gamma * sparse_loss(backbone)
 
     def placement(self, block: ResidualBlock) -> Placement:
         """Choose Figure 3's placement by the number of masks."""
