@@ -4,14 +4,20 @@ The harness: contract, building blocks, tasks, data, counter, engine, training, 
 ``methods/`` and ``baselines/`` and are found by discovery; nothing in here knows one of them by name.
 """
 
-import os
-
-# OpenMP threads that wait for work spin, by GCC's default for so long (14 ms on an Intel core) that two programs on the
-# same cores mostly wait for each other: six times slower, measured. The library reads this once, when PyTorch loads it,
-# hence before the imports below; what the user has set stays. docs/engine.md has the figures.
-os.environ.setdefault("GOMP_SPINCOUNT", "5000")
+from typing import TYPE_CHECKING, Any
 
 from benchmark._version import __version__
-from benchmark.method import Method, SampledMethod
+
+if TYPE_CHECKING:
+    from benchmark.method import Method, SampledMethod
 
 __all__ = ["Method", "SampledMethod", "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import the contract when it is first asked for: it needs PyTorch, which takes seconds; the command's help not."""
+    if name not in ("Method", "SampledMethod"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from benchmark import method
+
+    return getattr(method, name)

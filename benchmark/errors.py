@@ -3,6 +3,9 @@
 Every message names the file or cell it is about and says what to do; nothing else in Saibench prints errors.
 """
 
+import difflib
+from collections.abc import Iterable
+
 
 class SaibenchError(Exception):
     """Something went wrong that the user can mend: the command prints the message and exits with 1."""
@@ -14,6 +17,19 @@ class UsageError(SaibenchError):
     """The command was asked for something that does not exist or is out of range: exit code 2."""
 
     exit_code = 2
+
+
+def unknown(what: str, name: str, known: Iterable[str], remedy: str = "") -> UsageError:
+    """Return the error for a name that is not there: the nearest one that is, and all that are.
+
+    >>> str(unknown("task", "koko", ["coco", "imagenet"]))
+    "unknown task 'koko'; did you mean 'coco'? There are coco, imagenet"
+    """
+    names = sorted(known)
+    nearest = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    start = f"unknown {what} {name!r}; "
+    start += f"did you mean {nearest[0]!r}? There are" if nearest else "there are"
+    return UsageError(f"{start} {', '.join(names) or 'none'}{remedy}")
 
 
 class DataError(SaibenchError):

@@ -86,8 +86,8 @@ def test_a_method_that_breaks_the_contract_fails_the_check(run_cli, tmp_path):
     ("arguments", "code", "message"),
     [
         (["run", "coco", "--method", "stochastik"], 2, "unknown method 'stochastik'"),
-        (["run", "koko", "--method", "dense"], 2, "unknown task 'koko'; there are"),
-        (["run", "coco", "--method", "dense", "--scale", "huge"], 2, "no scale 'huge'; it has mini"),
+        (["run", "koko", "--method", "dense"], 2, "unknown task 'koko'; did you mean 'coco'? There are"),
+        (["run", "coco", "--method", "dense", "--scale", "huge"], 2, "'huge' is not one of 'mini'"),
         (["run", "coco", "--method", "stochastic", "--set", "gama=1"], 2, "no parameter 'gama'"),
         (["run", "coco", "--method", "stochastic", "--set", "gamma=-1"], 2, "greater than or equal to 0"),
         (["run", "coco", "--method", "stochastic", "--set", "gamma"], 2, "write it as name=value"),

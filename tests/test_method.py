@@ -6,9 +6,9 @@ import pytest
 
 from benchmark import SampledMethod
 from benchmark.errors import PluginError, UsageError
+from benchmark.listing import task_names
 from benchmark.method import Method, discover, kind_of, resolve
 from benchmark.tasks import find_task
-from benchmark.tasks.base import task_names
 
 BROKEN = "x = 1\nraise RuntimeError('not today')\n"
 EXITING = "import sys\n\nsys.exit(3)\n"
@@ -93,7 +93,7 @@ def test_a_broken_plugin_is_one_line_that_names_the_file(tmp_path, text, message
 
 
 def test_unknown_methods_and_missing_files_are_usage_errors(tmp_path):
-    with pytest.raises(UsageError, match="unknown method 'stochastik'; there are"):
+    with pytest.raises(UsageError, match=r"unknown method 'stochastik'; did you mean 'stochastic'\? There are"):
         resolve(["stochastik"])
     with pytest.raises(UsageError, match="no such method file"):
         resolve([str(tmp_path / "none.py")])

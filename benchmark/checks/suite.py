@@ -16,9 +16,9 @@ from benchmark.checks.masks import same_masks
 from benchmark.checks.saving import saves
 from benchmark.checks.subject import IMAGES, Skipped, Subject
 from benchmark.checks.training import builds, gradients, repeatable, trains
+from benchmark.listing import task_names
 from benchmark.method import Method
 from benchmark.tasks import find_task
-from benchmark.tasks.base import task_names
 
 CHECKS: dict[str, Callable[[Subject], str]] = {
     "builds": builds,

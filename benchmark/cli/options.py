@@ -1,25 +1,18 @@
-"""Options that several commands share, and how their values are read."""
+"""Options that several commands share, how their values are read, and what the shell completes.
+
+Nothing here imports PyTorch: help, completion and the answer to a mistyped word take a fraction of a second.
+"""
 
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
-from benchmark.errors import UsageError
+from benchmark import listing
+from benchmark.errors import UsageError, unknown
 
-TaskName = Annotated[str, typer.Argument(help="coco, cityscapes or imagenet", metavar="TASK")]
-ScaleOption = Annotated[str, typer.Option("--scale", help="mini, small or paper")]
-SeedOption = Annotated[int, typer.Option("--seed", min=0, help="seed of everything random")]
-DataOption = Annotated[Path | None, typer.Option("--data", help="the data set's folder; the embedded set without it")]
-StoreOption = Annotated[Path, typer.Option("--store", help="folder of the records", envvar="SAIBENCH_STORE")]
-SetOption = Annotated[list[str] | None, typer.Option("--set", help="a method's parameter, name=value; repeatable")]
-RecipeOption = Annotated[
-    list[str] | None, typer.Option("--recipe", help="a recipe's field, such as train.steps=100; repeatable")
-]
-ForceOption = Annotated[bool, typer.Option("--force", help="run finished cells again")]
-JsonOption = Annotated[bool, typer.Option("--json", help="print JSON")]
 DEFAULT_STORE = Path("results/runs")
 
 
@@ -43,6 +36,116 @@ def parse_settings(settings: Sequence[str] | None, option: str) -> dict[str, Any
     return values
 
 
-def split_list(text: str) -> list[str]:
-    """Split a comma-separated option."""
-    return [word for word in text.split(",") if word]
+def split_list(text: str | None, option: str) -> list[str]:
+    """Split a comma-separated option; one that was not given is an empty list.
+
+    Raises
+    ------
+    UsageError
+        For an option that was given and names nothing: taking it for "all" would start everything.
+    """
+    words = [word.strip() for word in (text or "").split(",") if word.strip()]
+    if text is not None and not words:
+        raise UsageError(f"{option} {text!r}: name at least one, or leave {option} out")
+    return words
+
+
+def check_methods(methods: Sequence[str]) -> None:
+    """Refuse a method's name that is nowhere, before anything is imported.
+
+    Raises
+    ------
+    UsageError
+        With the nearest name. Where packages with methods are installed, discovery has the last word.
+    """
+    known = listing.method_names()
+    for name in methods:
+        if name not in known and not _is_file(name) and not listing.method_entry_points():
+            raise unknown("method", name, known, ", or give a file's path")
+
+
+def _is_file(method: str) -> bool:
+    return method.endswith(".py") or "/" in method
+
+
+def _task(context: typer.Context, task: str | None) -> str | None:
+    if task is not None and task not in listing.task_names() and not context.resilient_parsing:
+        raise unknown("task", task, listing.task_names())
+    return task
+
+
+def _method(context: typer.Context, method: str | None) -> str | None:
+    if method is not None and not context.resilient_parsing:
+        check_methods([method])
+    return method
+
+
+def complete_task(incomplete: str) -> list[str]:
+    """Return the tasks that start so."""
+    return _starting(incomplete, listing.task_names())
+
+
+def complete_method(incomplete: str) -> list[str]:
+    """Return the methods that start so."""
+    return _starting(incomplete, listing.method_names())
+
+
+def complete_methods(incomplete: str) -> list[str]:
+    """Return the comma-separated lists of methods that start so."""
+    return _lists(incomplete, listing.method_names())
+
+
+def complete_reports(incomplete: str) -> list[str]:
+    """Return the comma-separated lists of reports that start so."""
+    return _lists(incomplete, listing.report_names())
+
+
+def _starting(incomplete: str, known: Sequence[str]) -> list[str]:
+    return [name for name in known if name.startswith(incomplete)]
+
+
+def _lists(incomplete: str, known: Sequence[str]) -> list[str]:
+    """Complete the last word of a comma-separated list; a name is offered once."""
+    before, comma, last = incomplete.rpartition(",")
+    taken = before.split(",")
+    return [f"{before}{comma}{name}" for name in _starting(last, known) if name not in taken]
+
+
+TaskName = Annotated[
+    str,
+    typer.Argument(help=", ".join(listing.task_names()), metavar="TASK", callback=_task, autocompletion=complete_task),
+]
+OptionalTaskName = Annotated[
+    str | None,
+    typer.Option(
+        "--task",
+        help=f"{', '.join(listing.task_names())}; all without it",
+        callback=_task,
+        autocompletion=complete_task,
+    ),
+]
+MethodName = Annotated[
+    str,
+    typer.Option("--method", help="a method's name or file", callback=_method, autocompletion=complete_method),
+]
+OptionalMethodName = Annotated[
+    str | None,
+    typer.Option(
+        "--method", help="a method's name or file; dense without it", callback=_method, autocompletion=complete_method
+    ),
+]
+Scale = Literal["mini", "small", "paper"]
+ScaleOption = Annotated[Scale, typer.Option("--scale", help="of data, model and training")]
+SeedOption = Annotated[int, typer.Option("--seed", min=0, help="seed of everything random")]
+DataOption = Annotated[Path | None, typer.Option("--data", help="the data set's folder; the embedded set without it")]
+StoreOption = Annotated[Path, typer.Option("--store", help="folder of the records", envvar="SAIBENCH_STORE")]
+StoresOption = Annotated[
+    list[Path] | None,
+    typer.Option("--store", help="folder of records; repeatable", envvar="SAIBENCH_STORE"),
+]
+SetOption = Annotated[list[str] | None, typer.Option("--set", help="a method's parameter, name=value; repeatable")]
+RecipeOption = Annotated[
+    list[str] | None, typer.Option("--recipe", help="a recipe's field, such as train.steps=100; repeatable")
+]
+ForceOption = Annotated[bool, typer.Option("--force", help="run finished cells again")]
+JsonOption = Annotated[bool, typer.Option("--json", help="print JSON")]

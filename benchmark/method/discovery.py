@@ -10,18 +10,16 @@ import inspect
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from types import ModuleType
 
-from benchmark.errors import PluginError, UsageError
+from benchmark.errors import PluginError, UsageError, unknown
+from benchmark.listing import METHOD_FOLDERS, method_entry_points, method_files
 from benchmark.method.contract import Method
 from benchmark.names import check_name
 
-ENTRY_POINT_GROUP = "saibench.methods"
-
-#: What is found in each of the project's folders; anything else is a plug-in.
-FOLDERS = {"methods": "method", "baselines": "baseline"}
+#: What is found elsewhere than in the project's folders.
 PLUGIN = "plug-in"
 
 
@@ -49,7 +47,7 @@ def discover(paths: Sequence[Path] = ()) -> dict[str, type[Method]]:
     for path in paths:
         if not path.is_file():
             raise UsageError(f"no such method file: {path}")
-    project = tuple(_module(path, f"{folder}.{path.stem}") for folder in FOLDERS for path in _files(folder))
+    project = tuple(_module(path, f"{path.parent.name}.{path.stem}") for path in method_files())
     own = {module.path for module in project}
     plugins = tuple(_plugin(path) for path in dict.fromkeys(path.resolve() for path in paths) if path not in own)
     return dict(_discover(project, plugins))
@@ -70,28 +68,20 @@ def resolve(names: Sequence[str]) -> list[type[Method]]:
             method for method in found.values() if method.name == name or source_file(method) == Path(name).resolve()
         ]
         if not matches:
-            raise UsageError(f"unknown method {name!r}; there are {', '.join(sorted(found))}, or give a file's path")
+            raise unknown("method", name, found, ", or give a file's path")
         chosen += matches
     return chosen if names else list(found.values())
 
 
 def kind_of(method: type[Method]) -> str:
     """Return ``method``, ``baseline`` or ``plug-in``: where the method was found."""
-    folder = source_file(method).parent
-    return FOLDERS.get(folder.name, PLUGIN) if folder.parent == _project() else PLUGIN
+    file = source_file(method)
+    return METHOD_FOLDERS[file.parent.name] if file in method_files() else PLUGIN
 
 
 def source_file(method: type[Method]) -> Path:
     """Return the file that defines a method."""
     return Path(inspect.getsourcefile(method) or "").resolve()
-
-
-def _project() -> Path:
-    return Path(__file__).resolve().parents[2]
-
-
-def _files(folder: str) -> list[Path]:
-    return [path for path in sorted((_project() / folder).glob("*.py")) if path.name != "__init__.py"]
 
 
 @dataclass(frozen=True)
@@ -129,15 +119,10 @@ def _discover(project: tuple[_Module, ...], plugins: tuple[_Module, ...]) -> dic
 def _imported(project: Sequence[_Module], plugins: Sequence[_Module]) -> Iterator[tuple[str, ModuleType]]:
     for file in project:
         yield str(file.path), _import_file(file.path, file.name)
-    for point in _entry_points():
+    for point in method_entry_points():
         yield point.value, _load(point)
     for file in plugins:
         yield str(file.path), _import_file(file.path, file.name)
-
-
-@functools.cache
-def _entry_points() -> tuple[EntryPoint, ...]:
-    return tuple(entry_points(group=ENTRY_POINT_GROUP))
 
 
 def _load(point: EntryPoint) -> ModuleType:

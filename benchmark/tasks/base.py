@@ -5,7 +5,6 @@ for all tasks and stand elsewhere.
 """
 
 import importlib
-import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +18,8 @@ from torch import Tensor, nn
 from benchmark.data.embedded import EmbeddedSet
 from benchmark.data.reader import Identifier, Reader, Sample
 from benchmark.data.verification import Progress, Report
-from benchmark.errors import UsageError
+from benchmark.errors import UsageError, unknown
+from benchmark.listing import task_names
 from benchmark.nn import load_weights
 from benchmark.recipe import Recipe
 
@@ -146,13 +146,6 @@ class Task(ABC):
         return self.recipes[scale]
 
 
-def task_names() -> list[str]:
-    """Return the tasks' names."""
-    import benchmark.tasks as package
-
-    return [module.name for module in pkgutil.iter_modules(package.__path__) if module.ispkg]
-
-
 def find_task(name: str) -> Task:
     """Return the task of a name.
 
@@ -162,5 +155,5 @@ def find_task(name: str) -> Task:
         For a name that is not there.
     """
     if name not in task_names():
-        raise UsageError(f"unknown task {name!r}; there are {', '.join(task_names())}")
+        raise unknown("task", name, task_names())
     return importlib.import_module(f"benchmark.tasks.{name}").TASK

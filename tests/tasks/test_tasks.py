@@ -5,8 +5,8 @@ import pickle
 import pytest
 import torch
 
+from benchmark.listing import task_names
 from benchmark.tasks import Batch, Sample, find_task
-from benchmark.tasks.base import task_names
 
 
 @pytest.fixture(params=task_names())

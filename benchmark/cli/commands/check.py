@@ -7,13 +7,18 @@ from rich.markup import escape
 from rich.table import Table
 
 from benchmark.cli.app import app
-from benchmark.cli.options import JsonOption
+from benchmark.cli.options import JsonOption, check_methods, complete_method
 from benchmark.cli.output import console, emit
 
 
 @app.command()
-def check(method: Annotated[str, typer.Argument(help="a method's name or file")], json_: JsonOption = False) -> None:
+def check(
+    method: Annotated[str, typer.Argument(help="a method's name or file", autocompletion=complete_method)],
+    json_: JsonOption = False,
+) -> None:
     """Check a method against the contract."""
+    check_methods([method])
+
     from benchmark.checks import check_method
     from benchmark.method import resolve
 

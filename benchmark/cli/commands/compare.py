@@ -1,31 +1,36 @@
 """``saibench compare``: methods against each other, with intervals and a verdict in words."""
 
 import itertools
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from benchmark.cli.app import app
-from benchmark.cli.options import DEFAULT_STORE, JsonOption
+from benchmark.cli.options import DEFAULT_STORE, JsonOption, OptionalTaskName, Scale, StoresOption, complete_method
 from benchmark.cli.output import emit, print_error, print_line
 from benchmark.errors import UsageError
 
 
 @app.command()
 def compare(
-    methods: Annotated[list[str], typer.Argument(help="two methods or more: names, plug-in files, or labels of lines")],
-    task: Annotated[str | None, typer.Option("--task", help="coco, cityscapes or imagenet; all without it")] = None,
-    scale: Annotated[str | None, typer.Option("--scale", help="mini, small or paper; all without it")] = None,
-    store: Annotated[list[Path] | None, typer.Option("--store", help="folder of records; repeatable")] = None,
+    methods: Annotated[
+        list[str],
+        typer.Argument(
+            help="two methods or more: names, plug-in files, or labels of lines", autocompletion=complete_method
+        ),
+    ],
+    task: OptionalTaskName = None,
+    scale: Annotated[Scale | None, typer.Option("--scale", help="all without it")] = None,
+    store: StoresOption = None,
     json_: JsonOption = False,
 ) -> None:
     """Compare curves over shared seeds and images: gap, interval, test, verdict."""
+    if len(set(methods)) < 2:
+        raise UsageError("give two methods or more, such as: saibench compare METHOD METHOD")
+
     from reports.base import Results
     from reports.comparison import comparisons, table
 
-    if len(set(methods)) < 2:
-        raise UsageError("give two methods or more, such as: saibench compare stochastic uniform")
     results = Results.read(store or [DEFAULT_STORE])
     pairs = comparisons(results, [_name(method) for method in methods], task, scale)
     if json_:

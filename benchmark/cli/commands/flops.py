@@ -1,11 +1,19 @@
 """``saibench flops``: counting a model without running it."""
 
-from typing import Annotated, Any, cast
+from typing import Annotated, Literal
 
 import typer
 
 from benchmark.cli.app import app
-from benchmark.cli.options import JsonOption, ScaleOption, SeedOption, SetOption, TaskName, parse_settings
+from benchmark.cli.options import (
+    JsonOption,
+    OptionalMethodName,
+    ScaleOption,
+    SeedOption,
+    SetOption,
+    TaskName,
+    parse_settings,
+)
 from benchmark.cli.output import emit, print_line, print_table
 
 
@@ -16,22 +24,23 @@ def flops(
     shorter_side: Annotated[
         int | None, typer.Option("--shorter-side", min=32, help="of the nominal image, pixels")
     ] = None,
-    method: Annotated[str | None, typer.Option("--method", help="a method's name or file; dense without it")] = None,
+    method: OptionalMethodName = None,
     set_: SetOption = None,
     density: Annotated[float | None, typer.Option("--density", help="of every masked layer, 0 to 1")] = None,
-    convention: Annotated[str, typer.Option("--convention", help="paper or measured")] = "paper",
-    scope: Annotated[str, typer.Option("--scope", help="backbone, neck, head or all")] = "all",
+    convention: Annotated[Literal["paper", "measured"], typer.Option("--convention", help="how to count")] = "paper",
+    scope: Annotated[
+        Literal["backbone", "neck", "head", "all"], typer.Option("--scope", help="part of the model")
+    ] = "all",
     scale: ScaleOption = "paper",
     seed: SeedOption = 0,
     json_: JsonOption = False,
 ) -> None:
     """Count a task's model at a nominal image size, layer by layer, without running it."""
+    parameters = parse_settings(set_, "--set")
+
     from benchmark.flops.command import FlopsRequest, count_flops
 
-    request = FlopsRequest(
-        task, backbone, shorter_side, method, parse_settings(set_, "--set"), density,
-        cast(Any, convention), cast(Any, scope), scale, seed,
-    )  # fmt: skip
+    request = FlopsRequest(task, backbone, shorter_side, method, parameters, density, convention, scope, scale, seed)
     answer = count_flops(request)
     if json_:
         return emit(answer)

@@ -38,7 +38,7 @@ def methods(
 
 def _describe(method: Any) -> dict[str, Any]:
     """Return what a method's class says of it."""
-    from benchmark.tasks.base import task_names
+    from benchmark.listing import task_names
 
     reasons = {task: method.make({}).skip(task) for task in task_names()}
     return {

@@ -1,15 +1,12 @@
 """``saibench run``: one cell."""
 
-from typing import Annotated
-
-import typer
-
 from benchmark.cli.app import app
 from benchmark.cli.options import (
     DEFAULT_STORE,
     DataOption,
     ForceOption,
     JsonOption,
+    MethodName,
     RecipeOption,
     ScaleOption,
     SeedOption,
@@ -24,7 +21,7 @@ from benchmark.cli.output import emit, print_line, print_table
 @app.command()
 def run(
     task: TaskName,
-    method: Annotated[str, typer.Option("--method", help="a method's name or file")],
+    method: MethodName,
     set_: SetOption = None,
     scale: ScaleOption = "mini",
     seed: SeedOption = 0,
@@ -35,14 +32,14 @@ def run(
     json_: JsonOption = False,
 ) -> None:
     """Train, evaluate and count one cell, or show its record."""
+    parameters, overrides = parse_settings(set_, "--set"), parse_settings(recipe, "--recipe")
+
     from lightning.pytorch.callbacks import RichProgressBar
 
     from benchmark.cells import Request, execute, plan
     from benchmark.store import Store
 
-    request = Request(
-        task, method, scale, parse_settings(set_, "--set"), seed, data, parse_settings(recipe, "--recipe")
-    )
+    request = Request(task, method, scale, parameters, seed, data, overrides)
     destination = Store(store)
     destination.check_writable()
     planned = plan(request)

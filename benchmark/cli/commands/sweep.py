@@ -17,6 +17,8 @@ from benchmark.cli.options import (
     SetOption,
     StoreOption,
     TaskName,
+    check_methods,
+    complete_methods,
     parse_settings,
     split_list,
 )
@@ -28,7 +30,14 @@ from benchmark.errors import UsageError
 @app.command()
 def sweep(
     task: TaskName,
-    methods: Annotated[str, typer.Option("--methods", help="names or files, comma-separated; all without it")] = "",
+    methods: Annotated[
+        str | None,
+        typer.Option(
+            "--methods",
+            help="names or files, comma-separated; all without it",
+            autocompletion=complete_methods,
+        ),
+    ] = None,
     seeds: Annotated[str, typer.Option("--seeds", help="comma-separated")] = "0",
     scale: ScaleOption = "mini",
     data: DataOption = None,
@@ -43,26 +52,21 @@ def sweep(
     json_: JsonOption = False,
 ) -> None:
     """Run every point of every method's curve; finished cells are not run again."""
+    chosen = split_list(methods, "--methods")
+    check_methods(chosen)
+    numbers = _numbers(seeds)
+    parameters, overrides = parse_settings(set_, "--set"), parse_settings(recipe, "--recipe")
+    if executor != "local":
+        raise UsageError(f"executor {executor!r} is not there yet; there is local")
+
     from benchmark.store import Store
     from benchmark.sweep import default_jobs, make_sweep, run_sweep
     from benchmark.tasks import find_task
 
-    if executor != "local":
-        raise UsageError(f"executor {executor!r} is not there yet; there is local")
-    if not all(seed.isdigit() for seed in split_list(seeds)):
-        raise UsageError(f"--seeds {seeds!r}: give whole numbers, comma-separated")
     destination = Store(store)
     if not dry_run:
         destination.check_writable()
-    cells = make_sweep(
-        task,
-        split_list(methods),
-        [int(seed) for seed in split_list(seeds)],
-        scale,
-        data,
-        parse_settings(recipe, "--recipe"),
-        parse_settings(set_, "--set"),
-    )
+    cells = make_sweep(task, chosen, numbers, scale, data, overrides, parameters)
     for name, reason in cells.skipped.items():
         print_note(f"skipped {name}: {reason}")
     if dry_run:
@@ -88,6 +92,13 @@ def sweep(
         print_error(outcome.error, "failed")
     if failed:
         raise typer.Exit(1)
+
+
+def _numbers(seeds: str) -> list[int]:
+    words = split_list(seeds, "--seeds")
+    if not all(word.isascii() and word.isdigit() for word in words):
+        raise UsageError(f"--seeds {seeds!r}: give whole numbers, comma-separated")
+    return [int(word) for word in words]
 
 
 def _refresher(store: Path, out: Path | None) -> Callable[[], None]:

@@ -1,7 +1,8 @@
 """``saibench time``: real time of the CPU engine beside other runtimes."""
 
 import json
-from collections.abc import Mapping
+import os
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,6 +14,11 @@ from benchmark.cli.options import DEFAULT_STORE, DataOption, JsonOption, StoreOp
 from benchmark.cli.output import console, emit, plain, print_line, print_table
 from benchmark.cli.progress import progress_bar
 from benchmark.errors import UsageError
+
+#: Of the image and of the maps with which a bottleneck ResNet's stem and stages end, 4 bytes a number.
+BYTES_A_PIXEL = 4 * sum(
+    channels / stride**2 for channels, stride in ((3, 1), (64, 2), (256, 4), (512, 8), (1024, 16), (2048, 32))
+)
 
 _SHOWN = {
     "backbone": ("deformable", "density", "gmacs", "seconds", "speedup", "speedup_theoretical", "share"),
@@ -27,7 +33,9 @@ def time_(
     size: Annotated[str, typer.Option("--size", help="HxW in pixels; small: 256x416, full: 992x1664")] = "full",
     density: Annotated[list[float] | None, typer.Option("--density", help="share sampled; repeatable")] = None,
     threads: Annotated[int | None, typer.Option("--threads", min=1, help="of every runtime; all without it")] = None,
-    peers: Annotated[str, typer.Option("--peers", help="torch,torch-frozen,onnxruntime,openvino; or all")] = "",
+    peers: Annotated[
+        str | None, typer.Option("--peers", help="torch,torch-frozen,onnxruntime,openvino; or all; none without it")
+    ] = None,
     rounds: Annotated[int, typer.Option("--rounds", min=1, help="timed rounds, after one that is not")] = 5,
     checkpoint: Annotated[str | None, typer.Option("--checkpoint", help="a trained cell's id: its own masks")] = None,
     images: Annotated[int, typer.Option("--images", min=1, help="validation images of the cell to time")] = 10,
@@ -36,16 +44,23 @@ def time_(
     json_: JsonOption = False,
 ) -> None:
     """Time the CPU engine, dense and sparse, beside other runtimes; Table 5's densities included."""
+    named_peers = None if peers == "all" else split_list(peers, "--peers")
+    pixels = _pixels(size)
+    if threads is not None and threads > (os.cpu_count() or 1):
+        raise UsageError(f"--threads {threads}: this machine has {os.cpu_count()} cores")
+
     from benchmark import timing
 
+    if pixels is None and size not in timing.SIZES:
+        raise UsageError(f"--size {size!r}: write it as HxW in pixels, at least 32x32, or {', '.join(timing.SIZES)}")
     cell = None if checkpoint is None else _trained(checkpoint, store, data, images)
     with progress_bar(json_) as bar:
         line = bar.add_task("compile", total=None)
         measured = timing.run(
             backbone,
-            _size(size, timing.SIZES),
+            pixels or timing.SIZES[size],
             density or timing.DENSITIES,
-            peers=timing.PEERS if peers == "all" else split_list(peers),
+            peers=timing.PEERS if named_peers is None else named_peers,
             threads=threads,
             rounds=rounds,
             cell=cell,
@@ -64,13 +79,21 @@ def time_(
     print_line(str(path))
 
 
-def _size(text: str, known: Mapping[str, tuple[int, int]]) -> tuple[int, int]:
-    if text in known:
-        return known[text]
-    height, _, width = text.partition("x")
-    if not (height.isdigit() and width.isdigit() and int(height) >= 32 and int(width) >= 32):
-        raise UsageError(f"--size {text!r}: write it as HxW in pixels, at least 32x32, or {', '.join(known)}")
-    return int(height), int(width)
+def _pixels(size: str) -> tuple[int, int] | None:
+    """Read ``HxW``; None for another word, which may be a size's name."""
+    numbers = re.fullmatch(r"(\d{1,9})x(\d{1,9})", size, re.ASCII)
+    if numbers is None:
+        return None
+    height, width = int(numbers[1]), int(numbers[2])
+    if min(height, width) < 32:
+        raise UsageError(f"--size {size!r}: at least 32x32 pixels")
+    needed, there = height * width * BYTES_A_PIXEL, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if needed > there:
+        raise UsageError(
+            f"--size {size}: its feature maps take {needed / 2**30:,.0f} GiB, this machine has {there / 2**30:,.1f}; "
+            "choose a smaller size"
+        )
+    return height, width
 
 
 def _trained(cell: str, store: Path, data: Path | None, images: int) -> tuple[Any, Any, int]:
