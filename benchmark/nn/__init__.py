@@ -5,7 +5,7 @@ Methods choose among these; tasks assemble models from them.
 
 from benchmark.nn import interpolation
 from benchmark.nn.blocks import BasicBlock, Bottleneck, Decided, Placement, ResidualBlock
-from benchmark.nn.budget import Computation, computations, density, sparse_loss
+from benchmark.nn.budget import Computation, bounds_loss, computations, density, network_share, sparse_loss
 from benchmark.nn.context import at_hand, inference, observing
 from benchmark.nn.gates import ChannelGate, GateSite
 from benchmark.nn.masks import (
@@ -48,6 +48,7 @@ __all__ = [
     "Site",
     "Stage",
     "at_hand",
+    "bounds_loss",
     "build_backbone",
     "computations",
     "density",
@@ -55,6 +56,7 @@ __all__ = [
     "interpolation",
     "load_weights",
     "logistic_noise",
+    "network_share",
     "observing",
     "residual_blocks",
     "set_temperature",

@@ -5,6 +5,7 @@ are called after it, as `Method.loss` is. What inference costs, exactly and for 
 (`benchmark.flops`); both read the same description of a block's work.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from benchmark.nn import work
 from benchmark.nn.blocks import Decided, ResidualBlock
 from benchmark.nn.resnet import residual_blocks
-from benchmark.nn.work import Everywhere, ReadBy, Region, Size
+from benchmark.nn.work import Everywhere, ReadBy, Region, Size, Walk
 
 
 @dataclass(frozen=True)
@@ -31,14 +32,16 @@ class Computation:
         Multiply-accumulates of the branch's convolutions, a scalar; its gradient reaches the masks.
     dense : int
         The same without masks.
-    fixed : int
-        Multiply-accumulates that no mask changes: the projection of the shortcut.
     """
 
     block: ResidualBlock
     macs: Tensor
     dense: int
-    fixed: int
+
+    @property
+    def share(self) -> Tensor:
+        """Share of the branch that was computed, a scalar."""
+        return self.macs / self.dense
 
 
 def _decided(backbone: nn.Module) -> Iterator[tuple[ResidualBlock, Decided]]:
@@ -85,6 +88,67 @@ def computations(backbone: nn.Module) -> list[Computation]:
     return [_computation(block, decided) for block, decided in _decided(backbone)]
 
 
+def network_share(backbone: nn.Module) -> Tensor:
+    """Return the share of the whole network's multiply-accumulates that the last training forward computed, a scalar.
+
+    Stem, projections, dense blocks and a classifier's linear layer count as they are, heads behind a backbone and what
+    the masks themselves cost do not. Images are as large as four times the first block's input, which is exact where
+    their sides are multiples of 4.
+    """
+    found = computations(backbone)
+    total = dense_macs(backbone)
+    return (total - sum(each.dense for each in found) + cast(Tensor, sum(each.macs for each in found))) / total
+
+
+def dense_macs(backbone: nn.Module) -> int:
+    """Return the multiply-accumulates of the dense network for an image of the last training forward.
+
+    Raises
+    ------
+    ValueError
+        No block of the backbone decided anything yet, so that no size is known.
+    """
+    sizes = [(block, decided.size) for block, decided in _decided(backbone)]
+    if not sizes:
+        raise ValueError("no training forward with masks has run: the size of the images is not known")
+    block, (height, width) = sizes[0]
+    size = (height * block.resolution, width * block.resolution)
+    total = 0
+    for module in cast(nn.Module, backbone.conv1).modules():
+        if isinstance(module, nn.Conv2d):
+            size = Walk.of(module).out_size(size)
+            total += prod(size) * module.weight.numel()
+    size = Walk((3, 3), (2, 2), (1, 1), (1, 1)).out_size(size)  # the stem's max pooling
+    for block in residual_blocks(backbone):
+        for step, out_size in zip(block.work.convolutions, block.work.sizes(size), strict=True):
+            layers = [step.layer, step.beside] if step.beside else [step.layer]
+            total += prod(out_size) * sum(_macs(block, layer) for layer in layers)
+        size = block.work.sizes(size)[-1]
+        total += 0 if block.downsample is None else prod(size) * cast(Tensor, block.downsample[0].weight).numel()
+    classifier = getattr(backbone, "fc", None)
+    return total + (classifier.weight.numel() if isinstance(classifier, nn.Linear) else 0)
+
+
+def bounds_loss(shares: list[Tensor], target: float, progress: float) -> Tensor:
+    """Return the term that keeps each block's share of computation near a target early in a run, and frees it later.
+
+    ``mean over blocks of max(0, share - u)^2 + max(0, l - share)^2`` with ``u = 1 - q (1 - target)``, ``l = q target``
+    and ``q = cos^2(min(progress / 0.33, 1) pi / 2)``: DynConv (Verelst and Tuytelaars, CVPR 2020, §3.3), used by LASNet
+    (Han et al., NeurIPS 2022) too.
+
+    Parameters
+    ----------
+    shares
+        Of each block, scalars between 0 and 1.
+    progress
+        Share of the run that is done, 0 to 1.
+    """
+    annealed = math.cos(min(progress / 0.33, 1.0) * math.pi / 2) ** 2
+    upper, lower = 1 - annealed * (1 - target), annealed * target
+    values = torch.stack(shares)
+    return ((values - upper).clamp(min=0) ** 2 + (lower - values).clamp(min=0) ** 2).mean()
+
+
 def _computation(block: ResidualBlock, decided: Decided) -> Computation:
     reference = next(block.parameters())
     macs, dense = reference.new_zeros(()), 0
@@ -95,10 +159,7 @@ def _computation(block: ResidualBlock, decided: Decided) -> Computation:
         for gate in (step.gate, step.input_gate):
             share = share if gate is None else share * decided.gates[gate].mean()
         macs, dense = macs + whole * share, dense + whole
-    projection = block.downsample
-    out_size = block.work.sizes(decided.size)[-1]
-    fixed = 0 if projection is None else prod(out_size) * cast(Tensor, projection[0].weight).numel()
-    return Computation(block, macs, dense, fixed)
+    return Computation(block, macs, dense)
 
 
 def _macs(block: nn.Module, layer: str) -> int:

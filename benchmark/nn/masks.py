@@ -11,6 +11,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -226,7 +227,7 @@ class RandomMask(Mask):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the mask ``(N, 1, H', W')``, 0 or 1."""
-        height, width = self.size(x)
+        height, width = map(int, self.size(x))
         if self.training:
             draws = torch.rand(len(x), height * width, device=x.device)
         else:
@@ -309,7 +310,19 @@ class Masks:
 
 def straight_through(soft: Tensor, hard: Tensor) -> Tensor:
     """Return the values of ``hard`` with the gradient of ``soft`` (Bengio et al. 2013), both of one shape."""
-    return hard.detach() + soft - soft.detach()
+    return _StraightThrough.apply(soft, hard)
+
+
+class _StraightThrough(torch.autograd.Function):
+    """The usual ``hard + soft - soft.detach()`` rounds: a 1 becomes 0.9999999. This gives ``hard`` to the last bit."""
+
+    @staticmethod
+    def forward(context: Any, soft: Tensor, hard: Tensor) -> Tensor:
+        return hard.clone()
+
+    @staticmethod
+    def backward(context: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return gradient, None
 
 
 def upsample_tiles(values: Tensor, side: int, size: Sequence[int]) -> Tensor:
