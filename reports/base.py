@@ -12,6 +12,7 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +21,15 @@ import pandas as pd
 from benchmark.errors import SaibenchError, StoreError
 from benchmark.files import write_atomic
 from benchmark.store import Record, Store, table
+from reports.methods import Methods
 
 __all__ = [
-    "LABELS",
     "Column",
     "Output",
     "Results",
     "Table",
     "decimals",
     "is_missing",
-    "label",
     "nothing",
     "number",
     "plain",
@@ -39,29 +39,6 @@ __all__ = [
     "with_spread",
     "writable",
 ]
-
-#: How methods are called in figures and tables; others go by their own names.
-LABELS: Mapping[str, str] = {
-    "stochastic": "Stochastic sampling",
-    "deterministic_gumbel": "Deterministic Gumbel",
-    "relu_gating": "ReLU gating",
-    "uniform": "Uniform (resolution)",
-    "equal_interval": "Equal interval",
-    "smaller_backbone": "Smaller backbone",
-    "perforated": "Perforated",
-    "lccl": "LCCL",
-    "pfec": "PFEC",
-    "sfp": "SFP",
-    "fpgm": "FPGM",
-    "stochastic_without_interpolation": "Stochastic, no interpolation",
-    "dense": "Dense",
-}
-
-
-def label(method: str) -> str:
-    """Return what a method is called in figures and tables."""
-    return LABELS.get(method, method.replace("_", " "))
-
 
 # ------------------------------------------------------------------------------------------------ in and out
 
@@ -129,6 +106,11 @@ class Results:
                 if known is None or (record.finished and not known.finished):
                     records[record.cell_id] = record
         return cls(folders, list(records.values()), warnings)
+
+    @cached_property
+    def methods(self) -> Methods:
+        """What the records say about their methods."""
+        return Methods(self.records)
 
     def cells(self, task: str | None = None, **where: object) -> pd.DataFrame:
         """Return the records as a flat table (`benchmark.store.Store.records`), those of a task or of all."""

@@ -14,7 +14,8 @@ from typing import Any
 import pandas as pd
 
 from benchmark.stats import TASK_METRICS, Metric, find_metric, over_seeds, pareto_front
-from reports.base import LABELS, Results, is_missing, label, plain, slug
+from reports.base import Results, is_missing, plain, slug
+from reports.methods import REFERENCE, Methods
 
 __all__ = ["COST", "SYMBOLS", "Panel", "Series", "describe", "panels", "stems"]
 
@@ -23,9 +24,6 @@ COST = "gmacs_measured_mean"
 
 #: Symbols of parameters that have one.
 SYMBOLS: Mapping[str, str] = {"gamma": "γ"}
-
-#: The method whose cells are the reference of a panel.
-REFERENCE = "dense"
 
 
 @dataclass(frozen=True)
@@ -39,6 +37,9 @@ class Series:
         lines.
     usual
         Whether the line has the method's commonest settings, so that its label is the method's own.
+    variant
+        Whether it differs from the usual line in a parameter that is no trade-off: an ablation, for which there are
+        tables of their own.
     parameter
         The trade-off parameter, which the points are sorted by; None for a single point.
     points
@@ -49,6 +50,7 @@ class Series:
     method: str
     label: str
     usual: bool
+    variant: bool
     parameter: str | None
     points: pd.DataFrame
 
@@ -92,6 +94,12 @@ class Panel:
         return f"metric_{self.metric.name}"
 
     @property
+    def main(self) -> Sequence[Series]:
+        """The lines that methods are compared by: all but variants of methods that have a usual line."""
+        usual = {line.method for line in self.series if not line.variant}
+        return [line for line in self.series if not line.variant or line.method not in usual]
+
+    @property
     def unfinished(self) -> pd.DataFrame:
         """The cells that failed or diverged."""
         return self.cells[self.cells["status"] != "finished"]
@@ -110,7 +118,7 @@ def panels(results: Results, task: str | None = None) -> list[Panel]:
     """Return the panels of a task, or of all."""
     cells = results.cells(task)
     groups = cells.groupby(["task", "scale", "dataset_fingerprint"], sort=True, dropna=False)
-    return [_panel(group.reset_index(drop=True)) for _, group in groups]
+    return [_panel(group.reset_index(drop=True), results.methods) for _, group in groups]
 
 
 def stems(report: str, found: Sequence[Panel]) -> list[str]:
@@ -135,7 +143,7 @@ def describe(setting: Mapping[str, Any]) -> str:
     )
 
 
-def _panel(cells: pd.DataFrame) -> Panel:
+def _panel(cells: pd.DataFrame, known: Methods) -> Panel:
     foreign = [name for name in (*_settings(cells), *_columns(cells, "metric_")) if cells[name].isna().all()]
     cells = cells.drop(columns=foreign)  # other tasks' and methods'
     first = cells.iloc[0]
@@ -152,8 +160,8 @@ def _panel(cells: pd.DataFrame) -> Panel:
         warnings.append(f"{cell['folder']}: has no {metric.name} or no {COST}; the figure leaves it out")
 
     methods = [(str(method), group) for method, group in cells.groupby("method")]
-    split = [pair for method, group in methods for pair in _split(method, group, usable, score)]
-    split.sort(key=lambda pair: (_rank(pair[0].method), pair[0].label))
+    split = [pair for method, group in methods for pair in _split(known, method, group, usable, score)]
+    split.sort(key=lambda pair: (known.rank(pair[0].method), pair[0].label))
     lines = [line for line, _ in split if len(line.points)]
     points = pd.concat([line.points for line in lines]) if lines else pd.DataFrame(columns=[COST, score])
     front = pareto_front(points[COST], points[score], metric.higher_is_better)
@@ -179,12 +187,6 @@ def _panel(cells: pd.DataFrame) -> Panel:
         reference,
         warnings,
     )
-
-
-def _rank(method: str) -> tuple[int, str]:
-    """Put the reference first, then methods in the order of the list of labels, then others by name."""
-    known = [REFERENCE, *LABELS]
-    return (known.index(method) if method in known else len(known), method)
 
 
 def _metrics(task: str, cells: pd.DataFrame) -> list[Metric]:
@@ -244,15 +246,19 @@ def _is_number_or_missing(value: object) -> bool:
     return is_missing(value) or _is_number(value)
 
 
-def _split(method: str, cells: pd.DataFrame, usable: pd.Series, score: str) -> list[tuple[Series, pd.DataFrame]]:
+def _split(
+    known: Methods, method: str, cells: pd.DataFrame, usable: pd.Series, score: str
+) -> list[tuple[Series, pd.DataFrame]]:
     """Split a method's cells into lines.
 
-    The trade-off parameter is the number with the most values; the other parameters that vary tell lines
-    apart. The line with the commonest settings has the method's plain name, if there is a commonest.
+    The trade-off parameter is the method's own, or, where its records do not say, the number with the most values; the
+    other parameters that vary tell lines apart. The line with the commonest settings has the method's plain name, if
+    there is a commonest. A line is a variant where a parameter differs that is none of the method's trade-off.
     """
     varying = _varying(cells)
     numeric = [name for name in varying if cells[name].map(_is_number_or_missing).all()]
-    parameter = max(numeric, key=lambda name: cells[name].nunique(), default=None) or _only(cells)
+    stated = [f"p_{name}" for name in known.curve(method) if f"p_{name}" in numeric]
+    parameter = max(stated or numeric, key=lambda name: cells[name].nunique(), default=None) or _only(cells)
     apart = [name for name in varying if name != parameter]
     usual = {"overrides": ""}  # a changed recipe is told even where all cells have it
     if "overrides" in cells and "overrides" not in apart:
@@ -271,13 +277,14 @@ def _split(method: str, cells: pd.DataFrame, usable: pd.Series, score: str) -> l
             for name in apart
             if plain(rows[name].iloc[0]) not in ("", usual.get(name))
         }
-        name = f"{label(method)} ({describe(setting)})" if setting else label(method)
+        name = f"{known.label(method)} ({describe(setting)})" if setting else known.label(method)
         rows = rows.sort_values([*([parameter] if parameter else []), "seed"], kind="stable")
         bare = parameter.removeprefix("p_") if parameter else None
+        variant = bool(known.curve(method)) and not set(setting) <= {*known.curve(method), "overrides"}
         settings = [describe({bare: value}) for value in rows[parameter]] if parameter and bare else ""
         rows = rows.assign(label=name, parameter=bare or "", setting=settings)
         points = _points(rows[usable.loc[rows.index]], parameter, score)
-        lines.append((Series(method, name, not setting, bare, points), rows))
+        lines.append((Series(method, name, not setting, variant, bare, points), rows))
     return lines
 
 

@@ -164,9 +164,13 @@ def line_style(place: int, variant: int = 0) -> dict[str, Any]:
     }
 
 
-def save(figure: Figure, out: Path, stem: str, forms: Sequence[str] = ("png", "svg")) -> list[Path]:
-    """Write a figure as PNG (300 dots an inch) and SVG, without dates or versions in the files."""
-    metadata: dict[str, dict[str, Any]] = {"png": {"Software": None}, "svg": {"Date": None, "Creator": None}}
+def save(figure: Figure, out: Path, stem: str, forms: Sequence[str] = ("png", "svg", "pdf")) -> list[Path]:
+    """Write a figure as PNG (300 dots an inch), SVG and PDF, without dates or versions in the files."""
+    metadata: dict[str, dict[str, Any]] = {
+        "png": {"Software": None},
+        "svg": {"Date": None, "Creator": None},
+        "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
+    }
     files = []
     for form in forms:
         buffer = io.BytesIO()

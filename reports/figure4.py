@@ -18,14 +18,12 @@ from matplotlib.lines import Line2D
 from benchmark.stats import find_metric
 from reports import paper
 from reports.base import (
-    LABELS,
     Column,
     Output,
     Results,
     Table,
     decimals,
     is_missing,
-    label,
     nothing,
     number,
     provenance_line,
@@ -34,7 +32,6 @@ from reports.base import (
 )
 from reports.curves import COST, Panel, Series, panels, stems
 from reports.drawing import (
-    PLACES,
     REFERENCE_LINE,
     REFERENCE_STYLE,
     entry,
@@ -47,6 +44,7 @@ from reports.drawing import (
     save,
     write_below,
 )
+from reports.methods import REFERENCE, Methods
 
 TITLE = "Figure 4: computation against accuracy"
 
@@ -76,8 +74,8 @@ def build(results: Results, out: Path) -> Output:
     warnings = list(results.warnings)
     for panel, stem in zip(found, stems(_NAME, found), strict=True):
         warnings += panel.warnings
-        if panel.series or panel.reference:
-            files += _draw(panel, out, stem)
+        if panel.main or panel.reference:
+            files += _draw(panel, results.methods, out, stem)
         table = _table(panel)
         files += table.write(out, stem)
         texts.append(table.markdown())
@@ -87,11 +85,11 @@ def build(results: Results, out: Path) -> Output:
 # --------------------------------------------------------------------------------------------------- figure
 
 
-def _draw(panel: Panel, out: Path, stem: str) -> list[Path]:
+def _draw(panel: Panel, known: Methods, out: Path, stem: str) -> list[Path]:
     """Draw our panel, the paper's beside it, legends below each, and what failed below all."""
     printed = paper.load(panel.task) if panel.task in _PAPER_HEADINGS else None
     failed = _failed_lines(panel)
-    lines = [*([panel.reference] if panel.reference else []), *panel.series]
+    lines = [*([panel.reference] if panel.reference else []), *panel.main]
     long = any(len(line.label) > _SHORT_LABEL for line in lines)
     columns = 1 if long else 3 if printed is None else 2
     top, height = 0.5, 2.7
@@ -101,17 +99,17 @@ def _draw(panel: Panel, out: Path, stem: str) -> list[Path]:
     with figure_style():
         figure = new_figure(foot + 0.125 * len(failed) + 0.03)
         ours = place(figure, 0.55, top, 6.5 if printed is None else 3.75, height)
-        legend_below(figure, 0.15, below, _draw_ours(ours, panel), columns)
+        legend_below(figure, 0.15, below, _draw_ours(ours, panel, known), columns)
         if printed is not None:
             theirs = place(figure, 5.0, top, 2.05, height)
-            legend_below(figure, 4.6, below, _draw_paper(theirs, panel.task, printed), 1)
+            legend_below(figure, 4.6, below, _draw_paper(theirs, known, panel.task, printed), 1)
         if failed:
             write_below(figure, 0.15, foot, "\n".join(failed), fontsize=6.5, color="#8A1C1C", linespacing=1.2)
         return save(figure, out, stem)
 
 
-def _draw_ours(axes: Axes, panel: Panel) -> list[Line2D]:
-    lines = [*([panel.reference] if panel.reference else []), *panel.series]
+def _draw_ours(axes: Axes, panel: Panel, known: Methods) -> list[Line2D]:
+    lines = [*([panel.reference] if panel.reference else []), *panel.main]
     seeds = max(int(line.points["seeds"].max()) for line in lines)
     repeated = f", mean of up to {seeds} seeds, bars: ± standard deviation" if seeds > 1 else ""
     data = f"{shorten(panel.dataset, 36)}, scale {panel.scale}"
@@ -123,7 +121,7 @@ def _draw_ours(axes: Axes, panel: Panel) -> list[Line2D]:
         for height in panel.reference.points[panel.score]:
             axes.axhline(height * panel.metric.scale, **REFERENCE_LINE)
         entries.append(_points(axes, panel, panel.reference, dict(REFERENCE_STYLE), zorder=4))
-    for line, style in zip(panel.series, _styles([line.method for line in panel.series]), strict=True):
+    for line, style in zip(panel.main, _styles(known, [line.method for line in panel.main]), strict=True):
         entries.append(_points(axes, panel, line, style))
     _limit(axes)
     return entries
@@ -163,18 +161,12 @@ def _limit(axes: Axes) -> None:
     axes.set_ylim(low, high)
 
 
-def _styles(methods: Sequence[str]) -> list[dict[str, Any]]:
-    """Give each of the project's methods its own colour in every figure, and others the colours that are left."""
-    own = [name for name in LABELS if name != "dense"]
-    free = [place for place in range(PLACES) if place >= len(own) or own[place] not in methods]
-    others = list(dict.fromkeys(method for method in methods if method not in own))
-    free += range(PLACES, PLACES + len(others))  # more methods than colours: dashes tell them apart
-    taken = dict(zip(others, free, strict=False))
-    places = [own.index(method) if method in own else taken[method] for method in methods]
-    return [line_style(place, methods[:index].count(methods[index])) for index, place in enumerate(places)]
+def _styles(known: Methods, methods: Sequence[str]) -> list[dict[str, Any]]:
+    """Give each method its own colour, the same in every figure, and lines of one method dashes of their own."""
+    return [line_style(known.place(name), methods[:index].count(name)) for index, name in enumerate(methods)]
 
 
-def _draw_paper(axes: Axes, task: str, printed: pd.DataFrame) -> list[Line2D]:
+def _draw_paper(axes: Axes, known: Methods, task: str, printed: pd.DataFrame) -> list[Line2D]:
     _head(axes, _PAPER_HEADINGS[task], "as printed, not measured here")
     axes.set_xlabel(_PAPER_COST_LABEL)
     axes.set_ylabel(find_metric(printed["metric"].iloc[0]).title)
@@ -182,16 +174,16 @@ def _draw_paper(axes: Axes, task: str, printed: pd.DataFrame) -> list[Line2D]:
     for key, rows in printed.groupby(["method", printed["source"].str[0]], sort=False):
         method, source = map(str, key)
         drawn = rows.sort_values("gflops")
-        style = dict(REFERENCE_STYLE) if method == "dense" else _styles([method])[0]
+        style = dict(REFERENCE_STYLE) if method == REFERENCE else _styles(known, [method])[0]
         if source == "R":
             style |= {"markerfacecolor": "white", "markeredgecolor": style["color"], "markeredgewidth": 1.0}
             style |= {"linestyle": (0, (5, 2))}
-        name = f"{label(method)}, {_SOURCES[source]}"
+        name = f"{known.label(method)}, {_SOURCES[source]}"
         if drawn["gflops"].isna().all():  # the paper says how accurate it is, but not how much it computes
             style |= {"linestyle": (0, (1, 1.2)), "marker": "", "linewidth": 1}
             axes.axhline(drawn["score"].iloc[0], **{key: style[key] for key in _LINE})
             name = f"{name} (GFLOPs not stated)"
-        elif method == "dense":
+        elif method == REFERENCE:
             axes.axhline(drawn["score"].iloc[0], **REFERENCE_LINE)
         axes.plot(drawn["gflops"], drawn["score"], zorder=3, **style)
         entries.append(entry(name, style))

@@ -8,7 +8,7 @@ import pandas as pd
 
 from benchmark.errors import DataError
 
-__all__ = ["FILES", "FOLDER", "load"]
+__all__ = ["FILES", "FOLDER", "labels", "load", "methods"]
 
 FOLDER = Path(__file__).resolve().parents[1] / "results" / "paper"
 
@@ -27,10 +27,11 @@ FILES: dict[str, tuple[str, ...]] = {
         "machine", "threads", "metric", "score", "gflops", "seconds", "real_speedup", "theoretical_speedup",
     ),
     "densities": ("density",),
+    "methods": ("label",),
 }  # fmt: skip
 
 _WORDS = {
-    "method", "parameter", "value", "backbone", "metric", "kind", "interpolation", "machine", "source", "note",
+    "method", "parameter", "value", "backbone", "metric", "kind", "interpolation", "machine", "label", "source", "note",
 }  # fmt: skip
 _STATED = {"method", "source", "score", "seconds", "density", "top1_drop", "speedup_percent"}  # never empty
 _AT_MOST = {"score": 100.0, "density": 1.0, "top1_drop": 100.0, "top5_drop": 100.0, "speedup_percent": 100.0}
@@ -74,6 +75,17 @@ def load(name: str, folder: Path = FOLDER) -> pd.DataFrame:
     _check(said, path, "source must begin with 'P <section, table or footnote>', or be 'R' or 'derived'")
     _check(~frame.duplicated(), path, "the line is there twice")
     return frame
+
+
+def methods() -> list[str]:
+    """Return the methods that the paper prints numbers of, in the order of its files."""
+    return list(dict.fromkeys(name for file in FILES for name in load(file)["method"]))
+
+
+def labels() -> dict[str, str]:
+    """Return what the paper calls methods of others."""
+    names = load("methods")
+    return dict(zip(names["method"], names["label"], strict=True))
 
 
 def _numbers(column: pd.Series, path: Path) -> pd.Series:

@@ -20,13 +20,13 @@ from reports.base import (
     Table,
     decimals,
     is_missing,
-    label,
     nothing,
     number,
     provenance_line,
     with_spread,
 )
 from reports.curves import COST, Panel, describe, panels, stems
+from reports.methods import REFERENCE, Methods
 
 TITLE = "Table 4: classification, drop of accuracy and computation"
 
@@ -40,7 +40,7 @@ def build(results: Results, out: Path) -> Output:
     found = panels(results, "imagenet")
     if not found:
         return nothing(_NAME, TITLE, results, "saibench sweep imagenet")
-    printed = _paper_table()
+    printed = _paper_table(results.methods)
     files = printed.write(out, f"{_NAME}-paper")
     texts: list[str] = []
     warnings = list(results.warnings)
@@ -57,10 +57,10 @@ def _table(panel: Panel, warnings: list[str]) -> Table:
         if column not in cells:
             cells[column] = float("nan")
     points = over_seeds(cells, ["method", "label", "setting"], [*_METRICS.values(), *_COSTS])
-    dense = points[points["method"] == "dense"]
+    dense = points[points["method"] == REFERENCE]
     if dense.empty:
         where = f"imagenet, scale {panel.scale}, {panel.dataset}"
-        warnings.append(f"{where}: no finished cell of dense, so no drops and speed-ups; run it")
+        warnings.append(f"{where}: no finished cell of {REFERENCE}, so no drops and speed-ups; run it")
     rows = [_row(point, dense.iloc[0] if len(dense) else None) for _, point in points.iterrows()]
     digits = decimals(points[COST])
     columns = [
@@ -92,7 +92,7 @@ def _row(point: pd.Series, dense: pd.Series | None) -> dict[str, Any]:
         "seeds": int(point["seeds"]),
     }
     for name, column in _METRICS.items():
-        drop = None if dense is None or point["method"] == "dense" else 100 * (dense[column] - point[column])
+        drop = None if dense is None or point["method"] == REFERENCE else 100 * (dense[column] - point[column])
         spread = 100 * point[f"{column}_spread"]
         row |= {name: point[column], f"{name}_drop": drop, f"{name}_drop_spread": spread}
         row[f"_{name}_drop"] = with_spread(drop, spread, 2)
@@ -108,12 +108,12 @@ def _stated(value: Any) -> str:
     return "–" if is_missing(value) else f"{value:.2f}"
 
 
-def _paper_table() -> Table:
+def _paper_table(known: Methods) -> Table:
     rows = []
     for _, line in paper.load("table4").iterrows():
         setting = describe({line["parameter"]: float(line["value"])}) if line["parameter"] else ""
         without = "without interpolation" if line["interpolation"] == "zeros" else ""
-        row = {"label": label(line["method"]), "setting": ", ".join(filter(None, [setting, without]))}
+        row = {"label": known.label(line["method"]), "setting": ", ".join(filter(None, [setting, without]))}
         rows.append(row | {str(name): value for name, value in line.items()})
     columns = [
         Column("label", "Method"),

@@ -24,6 +24,12 @@ METHODS = {
 }
 
 
+LABELS = {
+    "stochastic": "Stochastic sampling", "deterministic_gumbel": "Deterministic Gumbel", "relu_gating": "ReLU gating",
+    "uniform": "Uniform (resolution)",
+}  # fmt: skip
+
+
 class Fabricated:
     """Puts cells with chosen numbers into a store."""
 
@@ -39,7 +45,9 @@ class Fabricated:
         )  # fmt: skip
         with self.store.begin(cell) as work:
             if status != "finished":
-                return work.fail(changes.get("error", "the loss is nan at step 30"), status=status)
+                return work.fail(
+                    changes.get("error", "the loss is nan at step 30"), status=status, method_label=LABELS.get(method)
+                )
             fields = {
                 "coco": {"metric_AP": score, "metric_AP50": score * 1.5, "metric_APs": math.nan},
                 "cityscapes": {"metric_mIoU": score},
@@ -48,6 +56,7 @@ class Fabricated:
             fields |= {
                 "gmacs_measured_mean": cost, "gmacs_measured_std": cost / 20, "gmacs_paper": cost * 1.1,
                 "density_mean": min(1.0, cost), "seconds_train": 60.0, "seconds_eval": 8.0,
+                "method_label": LABELS.get(method),
             }  # fmt: skip
             return work.commit(fields | changes)
 

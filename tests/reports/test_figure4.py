@@ -10,6 +10,7 @@ from matplotlib.image import imread
 import reports
 from benchmark.store import RECORD_FIELDS
 from reports import figure4
+from reports.base import Results
 from reports.drawing import PLACES, line_style
 
 
@@ -30,7 +31,7 @@ def test_each_panel_has_a_figure_and_a_table_in_every_form(fabricated, tmp_path)
     fabricated.curves("cityscapes", dense_score=0.7)
     output = build(fabricated, tmp_path / "out")
     stems = {"figure4-coco-mini-embedded", "figure4-cityscapes-mini-embedded"}
-    expected = {f"{stem}.{form}" for stem in stems for form in ("png", "svg", "md", "csv", "tex")}
+    expected = {f"{stem}.{form}" for stem in stems for form in ("png", "svg", "pdf", "md", "csv", "tex")}
     assert {path.name for path in output.files} == expected == {path.name for path in (tmp_path / "out").iterdir()}
     assert imread(tmp_path / "out" / "figure4-coco-mini-embedded.png").shape[1] == 2160
 
@@ -47,7 +48,7 @@ def test_the_figure_names_its_units_methods_and_failures_and_the_paper_s_panel(f
     svg = (tmp_path / "figure4-coco-mini-embedded.svg").read_text()  # matplotlib keeps drawn texts as comments
     for text in (
         "Backbone GMACs per image, measured", "paper's “GFLOPs”", "AP (%)", "Stochastic sampling",
-        "Perforated (pooling)", "checkerboard", "Figure 4(a)", "The paper: COCO 2017",
+        "Perforated (pooling)", "Checkerboard", "Figure 4(a)", "The paper: COCO 2017",
         "as printed, not measured here", "Diverged: ",
     ):  # fmt: skip
         assert text in svg
@@ -191,17 +192,28 @@ def test_the_paper_s_methods_stay_apart_for_the_colour_blind(matrix):
             assert sum((a - b) ** 2 for a, b in zip(one, other, strict=True)) ** 0.5 > 0.1
 
 
-def test_a_plug_in_s_colour_is_not_one_of_a_method_in_the_figure():
-    methods = ["stochastic", "uniform", "mine", "yours"]
-    styles = figure4._styles(methods)
+def test_a_method_has_one_colour_in_all_figures_and_no_other_method_has_it(fabricated):
+    for method in ("stochastic", "uniform", "mine", "yours"):
+        fabricated.add(method, 0.5, 2.0)
+    known = Results.read([fabricated.store.root]).methods
+    styles = figure4._styles(known, ["stochastic", "uniform", "mine", "yours"])
     assert len({style["color"] for style in styles}) == 4
-    assert figure4._styles(["stochastic"])[0] == styles[0]
+    assert figure4._styles(known, ["mine"])[0] == styles[2]
+
+
+def test_ablations_are_in_the_table_and_not_in_the_figure(fabricated, tmp_path):
+    for gamma in (0.1, 0.2):
+        parameters = {"gamma": gamma, "fill": "rbf"}
+        fabricated.add("stochastic", 0.4, 1 - gamma, parameters=parameters, method_curve=["gamma"])
+    fabricated.add("stochastic", 0.4, 1.0, parameters={"gamma": 0.1, "fill": "zeros"}, method_curve=["gamma"])
+    assert "fill = zeros" not in build(fabricated, tmp_path).files[1].read_text()
+    assert "zeros" in (tmp_path / "figure4-coco-mini-embedded.md").read_text()
 
 
 def test_a_plug_in_by_file_is_in_figure_and_table(fabricated, tmp_path):
     fabricated.add("my_own_idea", 0.42, 0.7, parameters={"stride": 3})
     fabricated.add("dense", 0.5, 2.0)
     output = build(fabricated, tmp_path)
-    assert "my own idea" in output.text
-    assert "my own idea" in (tmp_path / "figure4-coco-mini-embedded.svg").read_text()
+    assert "My own idea" in output.text
+    assert "My own idea" in (tmp_path / "figure4-coco-mini-embedded.svg").read_text()
     assert io.StringIO(output.text).readline().startswith("**Figure 4(a)")
