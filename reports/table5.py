@@ -13,6 +13,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
+from benchmark.store import Store
 from reports import paper
 from reports.base import Column, Output, Results, Table, number
 from reports.drawing import REFERENCE_LINE, entry, figure_style, legend_below, line_style, new_figure, place, save
@@ -59,7 +60,7 @@ def _read(stores: list[Path], warnings: list[str]) -> list[tuple[Path, dict[str,
     """Read the timing runs; a broken file is a warning, and of several runs of one kind the newest is shown."""
     newest: dict[tuple[Any, ...], tuple[Path, dict[str, Any]]] = {}
     for store in stores:
-        for path in sorted((store / "timing").glob("*.json")):
+        for path in Store(store).timings():
             try:
                 run = json.loads(path.read_text(encoding="utf-8"))
                 settings, machine = run["settings"], run["machine"]

@@ -9,26 +9,31 @@ Layout of ``<store>/<task>/<scale>/<method>/<cell id>/``::
 
     record.json        the flat record (``RECORD_FIELDS``); its presence makes the folder a record
     cell.json          the canonical JSON that the cell id is the hash of
+    checksums.sha256   of the files beside record.json
     layers.parquet     one row a layer; images.parquet: one row an image
     …                  what else the run leaves there: predictions, model.safetensors
 
 Beside it, while a run is under way: ``.<cell id>.partial/`` (the same folder, unfinished, with ``scratch/``
 for training checkpoints; a restarted run finds it again). The store's root also holds ``.locks/<cell id>``: the lock
-files, which stay, and which may be deleted when nothing runs.
+files, which stay, and which may be deleted when nothing runs; and ``timing/*.json``, what ``saibench time`` measured.
 """
 
 from benchmark.store.cell import Cell, canonical_json
 from benchmark.store.errors import CellBusy, CellFinished
 from benchmark.store.fields import RECORD_FIELDS, STATUSES
+from benchmark.store.garbage import collect_garbage
+from benchmark.store.merging import merge
 from benchmark.store.provenance import provenance, timestamp
 from benchmark.store.record import Record
-from benchmark.store.store import Store
+from benchmark.store.store import TIMINGS, Store
 from benchmark.store.tables import table
+from benchmark.store.verifying import verify
 from benchmark.store.work import Work
 
 __all__ = [
     "RECORD_FIELDS",
     "STATUSES",
+    "TIMINGS",
     "Cell",
     "CellBusy",
     "CellFinished",
@@ -36,7 +41,10 @@ __all__ = [
     "Store",
     "Work",
     "canonical_json",
+    "collect_garbage",
+    "merge",
     "provenance",
     "table",
     "timestamp",
+    "verify",
 ]

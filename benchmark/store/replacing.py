@@ -11,7 +11,7 @@ from pathlib import Path
 
 from benchmark.files import sync
 
-__all__ = ["LOCKS", "lock_path", "old_path", "partial_path", "promote", "recover"]
+__all__ = ["LOCKS", "incoming_path", "lock_path", "old_path", "partial_path", "promote", "recover"]
 
 #: The folder of all lock files, in the store's root: they outlive their locks and would clutter the records' folders.
 LOCKS = ".locks"
@@ -25,6 +25,11 @@ def old_path(final: Path) -> Path:
 def partial_path(final: Path) -> Path:
     """Where a cell in progress is written."""
     return final.with_name(f".{final.name}.partial")
+
+
+def incoming_path(final: Path) -> Path:
+    """Where a record from another store is copied to; a copy cut off is not continued, unlike a cell in progress."""
+    return final.with_name(f".{final.name}.incoming")
 
 
 def lock_path(final: Path) -> Path:

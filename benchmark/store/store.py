@@ -25,7 +25,10 @@ from benchmark.store.work import Work
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Store"]
+__all__ = ["TIMINGS", "Store"]
+
+#: The folder of timings, in the store's root: one JSON file each.
+TIMINGS = "timing"
 
 _log = logging.getLogger(__name__)
 
@@ -154,6 +157,10 @@ class Store:
             raise StoreError(f"{self.root}: is not a folder; use another --store")
         self._walk(self.root, 0, records, warnings)
         return records, warnings
+
+    def timings(self) -> list[Path]:
+        """Return the files of the timings in the store, by name."""
+        return sorted((self.root / TIMINGS).glob("*.json"))
 
     def records(self, task: str | None = None, scale: str | None = None, **where: object) -> pd.DataFrame:
         """Return all records as a table, one row a cell, with the record's folder in the column ``folder``.

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from benchmark.errors import StoreError
 from benchmark.files import TEMPORARY, sync, write_atomic
 from benchmark.store.cell import Cell, canonical_json
+from benchmark.store.checksums import write_checksums
 from benchmark.store.errors import explain
 from benchmark.store.fields import RECORD_FIELDS, as_json, check_fields
 from benchmark.store.provenance import checkout, provenance, timestamp
@@ -138,6 +139,7 @@ class Work:
         shutil.rmtree(self.scratch, ignore_errors=True)
         for leftover in self.folder.rglob(TEMPORARY):  # of a killed run that this one resumed
             leftover.unlink(missing_ok=True)
+        write_checksums(self.folder)
         # Everything else is on the disk before record.json is. `recover` puts a folder that holds one in its place
         # without looking at the rest, also after a power cut.
         for path in (*self.folder.rglob("*"), self.folder):

@@ -105,7 +105,7 @@ class Task(ABC):
 
     @abstractmethod
     def evaluate(self, predictions: Mapping[Identifier, Any], reader: Any) -> dict[str, float]:
-        """Return the metrics of the predictions for a split, by image identifier."""
+        """Return the metrics of the predictions for a split: shares from 0 to 1, or NaN where one is not defined."""
 
     @abstractmethod
     def save(self, predictions: Mapping[Identifier, Any], reader: Any, folder: Path) -> None:

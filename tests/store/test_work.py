@@ -119,3 +119,27 @@ def test_a_disk_that_fills_up_is_one_clear_line_and_keeps_the_scratch(a_cell, tm
 def test_an_error_of_the_work_itself_passes_through(a_cell, tmp_path):
     with pytest.raises(FileNotFoundError, match="image"), Store(tmp_path).begin(a_cell()):
         raise FileNotFoundError("image.jpg")
+
+
+def test_everything_is_on_the_disk_before_the_record_is_and_before_the_older_one_goes(
+    a_cell, finish, tmp_path, monkeypatch
+):
+    store, events = Store(tmp_path), []
+    finish(store, a_cell())
+    originals = {name: getattr(os, name) for name in ("fsync", "replace", "rename")}
+
+    def fsync(descriptor):
+        events.append(os.path.basename(os.readlink(f"/proc/self/fd/{descriptor}")))
+        originals["fsync"](descriptor)
+
+    for name in ("replace", "rename"):
+        monkeypatch.setattr(os, name, lambda *paths, name=name: (events.append(name), originals[name](*paths)))
+    monkeypatch.setattr(os, "fsync", fsync)
+    if not os.path.isdir("/proc/self/fd"):
+        pytest.skip("no /proc to tell which file is synced")
+    folder = finish(store, a_cell(), force=True).folder
+    complete = events.index("replace")  # record.json gets its name
+    beside = {path.name for path in folder.iterdir()} - {"record.json"}
+    assert beside <= set(events[:complete])
+    assert events[complete + 1 :][:3] == [f".{folder.name}.partial", "rename", "rename"]
+    assert events[-4:] == ["stochastic", "mini", "coco", tmp_path.name]

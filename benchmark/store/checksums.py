@@ -1,0 +1,43 @@
+"""The checksums of a record's files, in the format of ``sha256sum``: ``sha256sum -c checksums.sha256`` checks them too.
+
+``record.json`` is not among them, because it is written last.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+__all__ = ["CHECKSUMS", "read_checksums", "sha256", "write_checksums"]
+
+CHECKSUMS = "checksums.sha256"
+
+
+def write_checksums(folder: Path) -> None:
+    """Write the checksums of all files of a folder."""
+    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    lines = [f"{sha256(folder / name)}  {name}\n" for name in names if name not in (CHECKSUMS, "record.json")]
+    (folder / CHECKSUMS).write_text("".join(lines), encoding="utf-8")
+
+
+def read_checksums(folder: Path) -> dict[str, str]:
+    """Return each file's checksum by its name.
+
+    Raises
+    ------
+    ValueError
+        If the file is not as `write_checksums` writes it.
+    """
+    found = {}
+    for line in (folder / CHECKSUMS).read_text(encoding="utf-8").splitlines():
+        digest, separator, name = line.partition("  ")
+        if not separator or len(digest) != 64 or Path(name).is_absolute() or ".." in Path(name).parts:
+            raise ValueError(f"{CHECKSUMS} is broken")
+        found[name] = digest
+    return found
+
+
+def sha256(path: Path) -> str:
+    """Return the hexadecimal SHA-256 of a file."""
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -1,0 +1,173 @@
+"""Merging stores: the records of several machines or sweeps in one store.
+
+Sources are only read. Nothing is averaged or compared here: of a cell that several stores finished, one record stays.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from benchmark.errors import StoreError
+from benchmark.files import sync, write_atomic
+from benchmark.store.errors import explain
+from benchmark.store.locks import locked
+from benchmark.store.record import Record
+from benchmark.store.replacing import incoming_path, lock_path, promote, recover
+from benchmark.store.store import TIMINGS, Store
+
+__all__ = ["Merged", "merge"]
+
+#: Results of one cell that differ by more than this share are worth a warning; machines differ by less.
+TOLERANCE = 1e-6
+
+
+@dataclass
+class Merged:
+    """What a merge did.
+
+    Attributes
+    ----------
+    copied
+        What is new in the store that was merged into: folders of records, files of timings.
+    kept
+        How many cells or timings were there already.
+    conflicts
+        One line for each cell that both stores finished, with other results.
+    warnings
+        One line for each folder that was not copied: broken, in use, changed meanwhile.
+    """
+
+    copied: list[Path] = field(default_factory=list)
+    kept: int = 0
+    conflicts: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+
+def merge(stores: Iterable[str | os.PathLike[str]], into: str | os.PathLike[str]) -> Merged:
+    """Copy the records and timings of stores into another one.
+
+    A record is copied where the cell has none, or where only the copied one is finished. Else the one in `into` stays.
+    It may be stopped at any moment and started again.
+
+    Parameters
+    ----------
+    stores
+        The stores to read, the preferred one first.
+    into
+        The store to write; made if need be.
+
+    Raises
+    ------
+    StoreError
+        If a source is not a store, or is `into` itself; if `into` cannot be written.
+
+    Examples
+    --------
+    >>> merge(["from-node1", "from-node2"], into="results/runs").copied
+    [PosixPath('results/runs/coco/mini/dense/0a1b2c3d4e5f')]
+    """
+    target, sources = Store(into), [Store(store) for store in stores]
+    for source in sources:
+        if not source.root.is_dir():
+            raise StoreError(f"{source.root}: there is no such store to merge")
+        if target.root.exists() and source.root.samefile(target.root):
+            raise StoreError(f"{source.root}: is the store to merge into; name another one")
+    target.check_writable()
+    merged = Merged()
+    for source in sources:
+        records, warnings = source.scan()
+        merged.warnings += warnings
+        for record in records:
+            with _warned(record.folder, target, merged):
+                _merge_record(record, target, merged)
+        for path in source.timings():
+            with _warned(path, target, merged):
+                _merge_timing(path, target, merged)
+    return merged
+
+
+@contextlib.contextmanager
+def _warned(source: Path, target: Store, merged: Merged) -> Iterator[None]:
+    """Turn what stops one copy into a warning; a target that cannot be written stops the merge."""
+    try:
+        yield
+    except StoreError as error:  # in use, or broken in the target
+        merged.warnings.append(f"{source}: not copied: {error}")
+    except OSError as error:
+        explained = explain(error, target.root)
+        if explained:
+            raise explained from error
+        merged.warnings.append(f"{source}: not copied ({error.strerror or error}); merge again")
+
+
+def _merge_record(record: Record, target: Store, merged: Merged) -> None:
+    final = target.root.joinpath(*record.folder.parts[-4:])
+    final.parent.mkdir(parents=True, exist_ok=True)
+    with locked(lock_path(final), record.cell_id):
+        recover(final)
+        if final.exists():
+            known = Record.load(final)
+            if known.finished or not record.finished:
+                merged.kept += 1
+                differences = _differences(record, known) if known.finished and record.finished else ""
+                if differences:
+                    merged.conflicts.append(
+                        f"{record.folder}: other results than {final}, which stays: {differences} there"
+                    )
+                return
+        incoming = incoming_path(final)
+        try:
+            _copy(record.folder, incoming)
+            # A forced run may have replaced the source meanwhile: then half of the copy is of another record.
+            if dict(Record.load(record.folder).fields) != dict(record.fields):
+                raise StoreError(f"{record.folder} was replaced while it was copied; merge again")
+            promote(incoming, final)
+        finally:
+            shutil.rmtree(incoming, ignore_errors=True)
+        merged.copied.append(final)
+
+
+def _merge_timing(path: Path, target: Store, merged: Merged) -> None:
+    final = target.root / TIMINGS / path.name
+    if final.exists():  # its name says machine, network and time
+        merged.kept += 1
+        return
+    final.parent.mkdir(parents=True, exist_ok=True)
+    merged.copied.append(write_atomic(final, path.read_bytes()))
+
+
+def _differences(record: Record, known: Record) -> str:
+    """Say which results of a cell differ: ``metric_AP 0.31 here, 0.32``; nothing if they agree."""
+    found = []
+    for name, value in record.fields.items():
+        other = known.fields.get(name)
+        if not name.startswith(("metric_", "gmacs_")) or value == other:
+            continue
+        if value is None or other is None or not math.isclose(value, other, rel_tol=TOLERANCE):
+            found.append(f"{name} {value} here, {other}")
+    return "; ".join(found)
+
+
+def _copy(source: Path, copy: Path) -> None:
+    """Copy a record's folder to the disk.
+
+    A link is refused: it could bring a file from outside the store in, and later make that public.
+    """
+    shutil.rmtree(copy, ignore_errors=True)
+    copy.mkdir()
+    for path in sorted(source.rglob("*")):
+        if path.is_symlink():
+            raise StoreError(f"{path} is a link; replace it by the file")
+        place = copy / path.relative_to(source)
+        if path.is_dir():
+            place.mkdir()
+        else:
+            shutil.copyfile(path, place)
+        sync(place)
+    sync(copy)
