@@ -11,7 +11,7 @@ import multiprocessing
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -20,11 +20,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch.callbacks import Callback
 
 from benchmark.cells import Plan, Request, execute, plan
-from benchmark.errors import SaibenchError, StoreError
+from benchmark.errors import SaibenchError, StoreError, unknown
 from benchmark.method import Method, resolve
+from benchmark.progress import StepReporter
 from benchmark.recipe import Recipe
 from benchmark.store import Store
 from benchmark.tasks import find_task
@@ -78,12 +78,19 @@ def make_sweep(
         Names or plug-in files; empty for all of the project's.
     parameters
         Parameters that every method of these names gets; a curve's parameter among them is no longer swept.
+
+    Raises
+    ------
+    UsageError
+        For a method, or a parameter that no chosen method has.
     """
+    kinds = resolve(methods)
+    _check_parameters(parameters or {}, kinds)
     recipe = find_task(task).recipe(scale)
     template = Request(task, "", scale, data=data, overrides=overrides or {})
     curves: list[list[Plan]] = []
     skipped: dict[str, str] = {}
-    for kind in resolve(methods):
+    for kind in kinds:
         reason = kind.make({}).skip(task)
         if reason:
             skipped[kind.name] = reason
@@ -99,6 +106,14 @@ def make_sweep(
             ]
         )
     return Sweep(_ordered(curves), skipped)
+
+
+def _check_parameters(names: Iterable[str], kinds: Sequence[type[Method]]) -> None:
+    """Refuse a parameter that no chosen method has: it would change nothing."""
+    known = {name for kind in kinds for name in kind.model_fields}
+    for name in names:
+        if name not in known:
+            raise unknown("parameter", name, known, " in the methods chosen")
 
 
 def _ordered(curves: Sequence[Sequence[Plan]]) -> list[Plan]:
@@ -250,26 +265,7 @@ def _outcome(planned: Plan, future: Future[Any]) -> Outcome:
 def _work(request: Request, store: str, force: bool, queue: Any) -> None:
     """Run one cell in a worker process."""
     planned = plan(request)
-    execute(planned, Store(store), force, [QueueProgress(queue, planned.cell.id)])
-
-
-class QueueProgress(Callback):
-    """Sends a cell's progress to the process that shows it, a few times a second at most."""
-
-    def __init__(self, queue: Any, cell_id: str) -> None:
-        self.queue, self.cell_id = queue, cell_id
-
-    def on_train_batch_end(self, trainer: Any, module: Any, *rest: Any) -> None:
-        """Report the training step."""
-        if trainer.global_step % 5 == 0:
-            self.queue.put((self.cell_id, "train", trainer.global_step, module.steps))
-
-    def on_test_batch_end(
-        self, trainer: Any, module: Any, outputs: Any, batch: Any, batch_idx: int, *rest: Any
-    ) -> None:
-        """Report the evaluated image."""
-        if batch_idx % 10 == 0:
-            self.queue.put((self.cell_id, "evaluate", batch_idx + 1, trainer.num_test_batches[0]))
+    execute(planned, Store(store), force, [StepReporter(lambda *step: queue.put((planned.cell.id, *step)))])
 
 
 def default_jobs(recipe: Recipe) -> int:

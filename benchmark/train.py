@@ -19,7 +19,7 @@ from typing import Any, cast
 import lightning
 import numpy as np
 import torch
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressBar
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from torch import Tensor, nn
 from torch.utils.data import BatchSampler, DataLoader, Dataset, SequentialSampler
 
@@ -135,7 +135,7 @@ class Loop:
     folder
         Holds the checkpoint under way.
     callbacks
-        Lightning callbacks, such as a progress bar.
+        Lightning callbacks, such as one that reports progress.
     """
 
     folder: Path
@@ -151,7 +151,7 @@ class Loop:
                 devices=1,
                 logger=False,
                 callbacks=[*self.callbacks, *options.pop("callbacks", [])],
-                enable_progress_bar=any(isinstance(callback, RichProgressBar) for callback in self.callbacks),
+                enable_progress_bar=False,
                 enable_model_summary=False,
                 inference_mode=True,
                 **options,

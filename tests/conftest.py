@@ -88,9 +88,9 @@ def run_cli(capsys, monkeypatch):
     """Return a function that runs the command in this process: arguments to (exit code, stdout, stderr)."""
     from benchmark.cli import main
 
-    def run(*arguments):
+    def run(*arguments, columns=240):
         monkeypatch.setattr("sys.argv", ["saibench", *map(str, arguments)])
-        monkeypatch.setenv("COLUMNS", "240")
+        monkeypatch.setenv("COLUMNS", str(columns))
         with pytest.raises(SystemExit) as stop:
             main()
         out, err = capsys.readouterr()

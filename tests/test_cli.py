@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from benchmark.data.embedded import Size
+from benchmark.listing import method_names
 from benchmark.tasks import find_task
 from tests.conftest import TINY
 
@@ -28,13 +29,31 @@ def test_methods_lists_parameters_curves_and_references(run_cli):
     assert code == 0 and listed["stochastic"]["parameters"]["gamma"] == 0.05
     assert listed["uniform"]["curve"] == {"shorter_side": [1000, 800, 600, 500]}
     assert "ECCV 2020" in listed["stochastic"]["references"][0]
-    assert run_cli("methods")[0] == 0
 
 
-def test_info_names_versions_and_hardware(run_cli):
+def test_the_list_of_methods_fits_a_narrow_terminal(run_cli):
+    code, out, _ = run_cli("methods", columns=80)
+    lines = out.splitlines()
+    assert code == 0 and len(lines) < 100 and max(map(len, lines)) <= 80
+    assert all(name in out for name in method_names())
+
+
+def test_a_methods_name_shows_its_parameters_curve_and_references(run_cli):
+    code, out, _ = run_cli("methods", "lccl")
+    assert code == 0 and "shift=0.0" in out and "CVPR" in out and "not coco: " in out and "stochastic" not in out
+
+
+def test_info_names_versions_hardware_and_data(run_cli, tmp_path, monkeypatch):
+    monkeypatch.setenv("SAIBENCH_CACHE", str(tmp_path))
+    rendered = tmp_path / "data" / "coco-mini-v0-seed0" / "manifest.json"
+    rendered.parent.mkdir(parents=True)
+    rendered.write_text("{}")
     code, out, _ = run_cli("info", "--json")
     found = json.loads(out)
-    assert code == 0 and {"torch", "python", "cpu", "cores", "cache"} <= found.keys()
+    assert code == 0 and {"torch", "python", "cpu", "isa", "threads", "cores", "cache"} <= found.keys()
+    assert found["data"] == [str(rendered.parent)]
+    assert found["engines"]["cpu"]["instruction_set"] in ("portable", "avx2", "avx512")
+    assert run_cli("info")[0] == 0
 
 
 def test_data_make_writes_the_same_bytes_twice(run_cli, tmp_path, monkeypatch):
@@ -63,9 +82,10 @@ def test_run_sweep_and_report_end_to_end(run_cli, tiny_set, tmp_path, plugin):
 
 
 def test_a_plugin_passes_the_contract(run_cli, plugin):
-    code, out, _ = run_cli("check", plugin, "--json")
+    code, out, err = run_cli("check", plugin, "--json")
     results = json.loads(out)
     assert code == 0, [result for result in results if result["status"] == "failed"]
+    assert err == "", "libraries speak of themselves"
     assert {result["name"] for result in results} >= {"builds", "counts match the engine", "same seed, same result"}
 
 
@@ -96,6 +116,19 @@ def test_a_method_that_breaks_the_contract_fails_the_check(run_cli, tmp_path):
         (["run", "coco", "--method", "/no/such/method.py"], 2, "no such method file: /no/such/method.py"),
         (["sweep", "coco", "--seeds", "one"], 2, "--seeds 'one': give whole numbers"),
         (["sweep", "coco", "--executor", "cloud"], 2, "executor 'cloud'"),
+        (["sweep", "coco", "--set", "gama=0.1"], 2, "unknown parameter 'gama'; did you mean 'gamma'?"),
+        (["sweep", "coco", "--methods", "uniform", "--set", "gamma=0.1"], 2, "there are shorter_side in the methods"),
+        (["sweep", "coco", "--methods", ""], 2, "--methods '': name at least one"),
+        (["sweep", "coco", "--seeds", ","], 2, "--seeds ',': name at least one"),
+        (["time", "--size", "99999999x99999999"], 2, "GiB, this machine has"),
+        (["time", "--size", "31x99"], 2, "at least 32x32 pixels"),
+        (["time", "--size", "wide"], 2, "write it as HxW in pixels, at least 32x32, or small"),
+        (["time", "--threads", "0"], 2, "greater than or equal to 1"),
+        (["time", "--threads", "-1"], 2, "greater than or equal to 1"),
+        (["time", "--threads", "60000"], 2, "--threads 60000: this machine has"),
+        (["report", "--only", ""], 2, "--only '': name at least one"),
+        (["report", "--only", "figur4"], 2, "did you mean 'figure4'?"),
+        (["report", "--store", "missing"], 1, "missing: there is no such store"),
     ],
 )
 def test_bad_requests_are_one_line_and_leave_nothing(run_cli, tmp_path, monkeypatch, arguments, code, message):

@@ -35,7 +35,7 @@ def execute(planned: Plan, store: Store, force: bool = False, callbacks: Sequenc
     force
         Run it even where it is finished. The cell that it starts from is not run again.
     callbacks
-        Lightning callbacks, such as a progress bar.
+        Lightning callbacks, such as one that reports progress.
 
     Raises
     ------

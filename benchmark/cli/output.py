@@ -30,11 +30,13 @@ def plain(value: Any) -> Any:
     return None if isinstance(value, float) and value != value else value
 
 
-def print_table(rows: Sequence[Mapping[str, Any]], title: str | None = None, lines: bool = False) -> None:
-    """Print rows, the first one's keys as the heading, with lines between them if asked for; nothing for no rows."""
+def print_table(rows: Sequence[Mapping[str, Any]], title: str | None = None) -> None:
+    """Print rows, the first one's keys as the heading; nothing for no rows."""
     if not rows:
         return
-    table = Table(*(escape(name) for name in rows[0]), title=title and escape(title), show_lines=lines)
+    table = Table(title=title and escape(title))
+    for name in rows[0]:
+        table.add_column(escape(name), overflow="fold")  # a name or path cut short could not be copied
     for row in rows:
         table.add_row(*(escape(_cell(value)) for value in row.values()))
     console.print(table)

@@ -1,9 +1,10 @@
-"""Progress on standard error: a bar for one piece of work, a display for a sweep."""
+"""Progress on standard error: bars on a terminal, a line a minute elsewhere, nothing beside JSON."""
 
+import time
 from collections.abc import Callable
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
-from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -14,41 +15,110 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from benchmark.cli.output import errors
+from benchmark.cli.output import errors, print_note
+
+SECONDS_A_LINE = 60.0
 
 
-def progress_bar(quiet: bool) -> Progress:
-    """Return a progress display, silent for JSON."""
-    return Progress(
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(),
-        console=errors, disable=quiet,
-    )  # fmt: skip
+class Display:
+    """Shows how far named pieces of work are; this one shows nothing."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Show nothing more."""
+
+    def update(self, key: str, text: str, done: int, total: int | None) -> None:
+        """Say how far a piece of work is; a key that is new begins one."""
+
+    def end(self, key: str) -> None:
+        """Take a piece of work off."""
+
+
+class Bars(Display):
+    """One bar a piece of work, redrawn in place."""
+
+    def __init__(self) -> None:
+        self.bar = Progress(
+            TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+            TimeRemainingColumn(), console=errors,
+        )  # fmt: skip
+        self.lines: dict[str, TaskID] = {}
+
+    def __enter__(self) -> Self:
+        self.bar.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """Leave the bars as they are."""
+        self.bar.stop()
+
+    def update(self, key: str, text: str, done: int, total: int | None) -> None:
+        """Move a bar."""
+        if key not in self.lines:
+            self.lines[key] = self.bar.add_task("", total=None)
+        self.bar.update(self.lines[key], description=text, completed=done, total=total)
+
+    def end(self, key: str) -> None:
+        """Remove a bar."""
+        line = self.lines.pop(key, None)
+        if line is not None:
+            self.bar.remove_task(line)
+
+
+class Lines(Display):
+    """One line a minute that says how far everything is: for log files, which keep what is printed."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.clock = clock
+        self.printed = clock()
+        self.states: dict[str, str] = {}
+
+    def update(self, key: str, text: str, done: int, total: int | None) -> None:
+        """Note where a piece of work is, and print all of them once a minute has passed."""
+        self.states[key] = f"{text} {done}" if total is None else f"{text} {done}/{total}"
+        if self.clock() - self.printed >= SECONDS_A_LINE:
+            self.printed = self.clock()
+            print_note("; ".join(self.states.values()))
+
+    def end(self, key: str) -> None:
+        """Say nothing more of a piece of work."""
+        self.states.pop(key, None)
+
+
+def display(quiet: bool) -> Display:
+    """Return what shows progress here; ``quiet`` is for JSON."""
+    if quiet:
+        return Display()
+    return Bars() if errors.is_terminal else Lines()
 
 
 class SweepDisplay:
-    """Progress of a sweep: a bar for the whole, a bar for each running cell; rewrites reports as cells finish."""
+    """Progress of a sweep: the whole and each running cell; rewrites reports as cells finish."""
 
-    def __init__(self, bar: Progress, sweep: Any, pending: int, refresh: Callable[[], None]) -> None:
-        self.bar, self.refresh = bar, refresh
+    def __init__(self, shown: Display, sweep: Any, pending: int, refresh: Callable[[], None]) -> None:
+        self.shown, self.pending, self.refresh = shown, pending, refresh
         self.names = {each.cell.id: describe(each) for each in sweep.plans}
-        self.whole = bar.add_task("cells", total=pending)
-        self.lines: dict[str, TaskID] = {}
+        self.done = 0
+        self._count()
 
     def report(self, cell_id: str, phase: str, done: int, total: int) -> None:
-        """Move a cell's bar."""
-        if cell_id not in self.lines:
-            self.lines[cell_id] = self.bar.add_task("")
-        text = f"{self.names.get(cell_id, cell_id)}: {phase}"
-        self.bar.update(self.lines[cell_id], description=escape(text), completed=done, total=total)
+        """Say how far a cell is."""
+        self.shown.update(cell_id, f"{self.names.get(cell_id, cell_id)}: {phase}", done, total)
 
     def finished(self, outcome: Any) -> None:
-        """Count a cell and redraw."""
-        line = self.lines.pop(outcome.plan.cell.id, None)
-        if line is not None:
-            self.bar.remove_task(line)
-        self.bar.advance(self.whole)
-        self.bar.console.print(f"{outcome.status}: {escape(describe(outcome.plan))}", highlight=False)
+        """Count a cell, say how it ended, and rewrite the reports."""
+        self.shown.end(outcome.plan.cell.id)
+        print_note(f"{outcome.status}: {describe(outcome.plan)}")
+        self.done += 1
+        self._count()
         self.refresh()
+
+    def _count(self) -> None:
+        self.shown.update("", "cells", self.done, self.pending)
 
 
 def describe(planned: Any) -> str:

@@ -8,7 +8,7 @@ import typer
 from benchmark.cli.app import app
 from benchmark.cli.options import DataOption, JsonOption, ScaleOption, TaskName
 from benchmark.cli.output import emit, print_line
-from benchmark.cli.progress import progress_bar
+from benchmark.cli.progress import display
 
 data_app = typer.Typer(no_args_is_help=True, help="Embedded sets, and checking a folder.")
 app.add_typer(data_app, name="data")
@@ -26,12 +26,11 @@ def make(
     from benchmark.data.embedded import fingerprint
     from benchmark.tasks import find_task
 
-    with progress_bar(json_) as bar:
-        line = bar.add_task(f"render {task} {scale}", total=None)
+    with display(json_) as shown:
         folder = find_task(task).embedded.make(
             scale,
             out or cache_folder() / "data",
-            progress=lambda done, total: bar.update(line, completed=done, total=total),
+            progress=lambda done, total: shown.update(task, f"render {task} {scale}", done, total),
         )
     found = {"folder": str(folder), "fingerprint": fingerprint(folder)}
     emit(found) if json_ else print_line(f"{folder}\nfingerprint {found['fingerprint']}")
@@ -44,7 +43,11 @@ def verify(task: TaskName, data: DataOption = None, scale: ScaleOption = "mini",
     from benchmark.data.verification import verify as verify_folder
     from benchmark.tasks import find_task
 
-    report = verify_folder(find_task(task), data_folder(Request(task, "", scale, data=data)))
+    folder = data_folder(Request(task, "", scale, data=data))
+    with display(json_) as shown:
+        report = verify_folder(
+            find_task(task), folder, progress=lambda done, total: shown.update(task, f"verify {task}", done, total)
+        )
     emit(report.to_dict()) if json_ else print_line("\n".join(report.lines()))
     if not report.ok:
         raise typer.Exit(1)

@@ -1,6 +1,7 @@
 """``saibench info``: what a result on this machine would depend on."""
 
 import os
+from typing import Any
 
 from benchmark.cli.app import app
 from benchmark.cli.options import JsonOption
@@ -9,22 +10,39 @@ from benchmark.cli.output import emit, print_table
 
 @app.command()
 def info(json_: JsonOption = False) -> None:
-    """Show versions, hardware and the data found."""
+    """Show versions, hardware, instruction sets, threads and the data found."""
     from benchmark.cells import cache_folder
-    from benchmark.data import embedded
+    from benchmark.data.embedded import MANIFEST
     from benchmark.store import provenance
 
     found = {name: value for name, value in provenance().items() if name not in ("started", "finished")}
     found["cores"] = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    found["engines"] = _engines()
     found["cache"] = str(cache_folder())
-    rendered = cache_folder() / "data"
-    found["embedded sets"] = sorted(path.parent.name for path in rendered.glob(f"*/{embedded.MANIFEST}"))
-    found["weights"] = sorted(path.name for path in (cache_folder() / "weights").glob("*.safetensors"))
+    found["data"] = sorted(str(path.parent) for path in (cache_folder() / "data").glob(f"*/{MANIFEST}"))
+    found["weights"] = sorted(str(path) for path in (cache_folder() / "weights").glob("*.safetensors"))
     if json_:
         return emit(found)
-    print_table(
-        [
-            {"what": name, "value": ", ".join(value) if isinstance(value, list) else value}
-            for name, value in found.items()
-        ]
-    )
+    labels = {"isa": "instruction set of torch", "isa_limit": "limits of it", "threads": "threads of torch"}
+    print_table([{"what": labels.get(name, name), "value": _text(value)} for name, value in found.items()])
+
+
+def _engines() -> dict[str, Any]:
+    """Return by engine what it says about the processor, or why it cannot run."""
+    from benchmark.engines import ENGINES, EngineUnavailable, find
+
+    found: dict[str, Any] = {}
+    for name in ENGINES:
+        try:
+            found[name] = {**find(name).hardware(), "threads": find(name).max_threads()}
+        except EngineUnavailable as error:
+            found[name] = {"unavailable": str(error)}
+    return found
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, dict):
+        return "\n".join(f"{name}: {_text(item)}" for name, item in value.items())
+    if isinstance(value, list):
+        return "\n".join(map(str, value)) or "none"
+    return "none" if value is None else str(value)

@@ -16,6 +16,7 @@ from benchmark.cli.options import (
     parse_settings,
 )
 from benchmark.cli.output import emit, print_line, print_table
+from benchmark.cli.progress import display
 
 
 @app.command()
@@ -34,16 +35,17 @@ def run(
     """Train, evaluate and count one cell, or show its record."""
     parameters, overrides = parse_settings(set_, "--set"), parse_settings(recipe, "--recipe")
 
-    from lightning.pytorch.callbacks import RichProgressBar
-
     from benchmark.cells import Request, execute, plan
+    from benchmark.progress import StepReporter
     from benchmark.store import Store
 
     request = Request(task, method, scale, parameters, seed, data, overrides)
     destination = Store(store)
     destination.check_writable()
     planned = plan(request)
-    record = execute(planned, destination, force, [] if json_ else [RichProgressBar()])
+    with display(json_) as shown:
+        reporter = StepReporter(lambda phase, done, total: shown.update(phase, phase, done, total))
+        record = execute(planned, destination, force, [reporter])
     if json_:
         return emit(dict(record.fields))
     print_table(

@@ -23,7 +23,7 @@ from benchmark.cli.options import (
     split_list,
 )
 from benchmark.cli.output import emit, print_error, print_line, print_note, print_table
-from benchmark.cli.progress import SweepDisplay, describe, progress_bar
+from benchmark.cli.progress import SweepDisplay, describe, display
 from benchmark.errors import UsageError
 
 
@@ -72,15 +72,15 @@ def sweep(
     if dry_run:
         return _print_plan(cells, destination, json_)
     refresh = _refresher(store, out)
-    with progress_bar(json_) as bar:
-        display = SweepDisplay(bar, cells, len(cells.plans) if force else len(cells.pending(destination)), refresh)
+    with display(json_) as shown:
+        progress = SweepDisplay(shown, cells, len(cells.plans) if force else len(cells.pending(destination)), refresh)
         outcomes = run_sweep(
             cells,
             destination,
             jobs or default_jobs(find_task(task).recipe(scale)),
             force,
-            display.report,
-            display.finished,
+            progress.report,
+            progress.finished,
         )
     failed = [outcome for outcome in outcomes if outcome.status != "finished"]
     if json_:

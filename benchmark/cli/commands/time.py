@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.markup import escape
 
 from benchmark.cli.app import app
 from benchmark.cli.options import DEFAULT_STORE, DataOption, JsonOption, StoreOption, split_list
 from benchmark.cli.output import console, emit, plain, print_line, print_table
-from benchmark.cli.progress import progress_bar
+from benchmark.cli.progress import display
 from benchmark.errors import UsageError
 
 #: Of the image and of the maps with which a bottleneck ResNet's stem and stages end, 4 bytes a number.
@@ -54,8 +53,7 @@ def time_(
     if pixels is None and size not in timing.SIZES:
         raise UsageError(f"--size {size!r}: write it as HxW in pixels, at least 32x32, or {', '.join(timing.SIZES)}")
     cell = None if checkpoint is None else _trained(checkpoint, store, data, images)
-    with progress_bar(json_) as bar:
-        line = bar.add_task("compile", total=None)
+    with display(json_) as shown:
         measured = timing.run(
             backbone,
             pixels or timing.SIZES[size],
@@ -64,7 +62,7 @@ def time_(
             threads=threads,
             rounds=rounds,
             cell=cell,
-            progress=lambda done, total, what: bar.update(line, completed=done, total=total, description=escape(what)),
+            progress=lambda done, total, what: shown.update(backbone, what, done, total),
         )
     path = timing.save(measured, store)
     if json_:

@@ -1,0 +1,74 @@
+"""What the command prints: user's text as it is, and one line where the output cannot be written."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmark.cli.output import print_error, print_line, print_note, print_table
+
+
+@pytest.fixture
+def odd(tmp_path):
+    """A plug-in whose description looks like markup to Rich."""
+    path = tmp_path / "odd.py"
+    path.write_text(
+        "from benchmark import Method\n\n\nclass Odd(Method):\n    '''Compute [red]x[/red] only [/].'''\n\n"
+        "    name = 'odd'\n    references = ['[bold]nobody[/bold]']\n"
+    )
+    return path
+
+
+def test_markup_in_a_plugins_description_is_listed_literally(run_cli, odd):
+    code, out, _ = run_cli("methods", odd)
+    assert code == 0 and "Compute [red]x[/red] only [/]." in out and "[bold]nobody[/bold]" in out
+
+
+def test_a_plugin_named_like_markup_is_refused_literally(run_cli, odd):
+    odd.write_text(odd.read_text().replace("name = 'odd'", "name = '[red]x[/red]'"))
+    code, _, err = run_cli("methods", odd)
+    assert code == 1 and "'[red]x[/red]'" in err
+
+
+def test_markup_in_a_mistyped_name_is_printed_literally(run_cli):
+    code, _, err = run_cli("check", "[red]x")
+    assert code == 2 and "unknown method '[red]x'" in err
+
+
+@pytest.mark.parametrize("text", ["[red]x[/red]", "[/]", "[link=file:///]x[/link]", "\\[red]"])
+def test_no_function_of_printing_reads_markup(capsys, monkeypatch, text):
+    monkeypatch.setenv("COLUMNS", "240")
+    print_line(text)
+    print_note(text)
+    print_error(text)
+    print_table([{text: text}], title=text)
+    out, err = capsys.readouterr()
+    assert out.count(text) == 4 and err.count(text) == 2
+
+
+def test_a_long_name_in_a_table_is_not_cut_short(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    print_table([{"path": "/a/long/folder/" * 6, "what": "words " * 20}])
+    out, _ = capsys.readouterr()
+    assert "…" not in out
+    assert "/a/long/folder/" * 6 in "".join(line.split("│")[1].strip() for line in out.splitlines() if "│" in line)
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--version"], ["--help"], ["report", "--store", ".", "--out", "out"], ["methods", "--json"]]
+)
+def test_an_output_that_takes_nothing_is_one_line(tmp_path, arguments):
+    command = [sys.executable, "-m", "benchmark.cli", *arguments]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, cwd=tmp_path, env=environment, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == ["error: the output cannot be written (No space left on device)"]
+
+
+def test_a_reader_that_goes_away_is_no_error():
+    command = f"{sys.executable} -m benchmark.cli --help | true"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    assert done.stderr == ""
