@@ -59,7 +59,7 @@ class Result:
     tally
         By layer, in the counter's names: kind, multiply-accumulates, seconds.
     masks
-        By mask layer (``layer1.0.mask1``): M, ``(H, W)`` float32.
+        By place (``layer1.0.mask1``): M, ``(H, W)`` float32.
     """
 
     stages: dict[str, Floats]
@@ -110,20 +110,16 @@ class Engine(Protocol):
         """Bytes of feature maps and scratch held after the calls so far (weights not included)."""
         ...
 
-    def __call__(
-        self, image: Floats, *, identifier: str | int = 0, seed: int = 0, masks: Mapping[str, Floats] | None = None
-    ) -> Result:
-        """Compute the stage maps of one image.
+    def __call__(self, image: Floats, *, masks: Mapping[str, Floats] | None = None) -> Result:
+        """Compute the stage maps of one image; its identifier and seed are those at hand (`benchmark.nn.context`).
 
         Parameters
         ----------
         image
             Normalised image, ``(3, H, W)`` float32, C-contiguous.
-        identifier, seed
-            What keys the inference noise of stochastic masks (`benchmark.nn.noise`).
         masks
-            Masks by layer to use instead of the block's own, ``(H, W)`` float32 at the governed map's size. The
-            masks are still decided, so that time and tally stay those of a sparse network.
+            Masks by place (``layer1.0.mask1``) to use instead of the block's own, ``(H, W)`` float32 at the governed
+            map's size. The masks are still decided, so that time and tally stay those of a sparse network.
 
         Raises
         ------

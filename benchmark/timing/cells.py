@@ -11,7 +11,7 @@ import numpy as np
 
 from benchmark.engines import Engine, Floats
 from benchmark.errors import SaibenchError
-from benchmark.nn import ResNet, residual_blocks
+from benchmark.nn import ResNet, inference, residual_blocks
 from benchmark.timing.clock import statistics
 
 
@@ -38,7 +38,8 @@ def time_cell(
             start = time.perf_counter()
             without = dense(image)
             middle = time.perf_counter()
-            result = sparse(image, identifier=identifier, seed=seed)
+            with inference([identifier], seed):
+                result = sparse(image)
             end = time.perf_counter()
             if number:
                 ratios.append((middle - start) / (end - middle))

@@ -1,134 +1,183 @@
-"""What both kinds of residual block share: the first convolution with its fill, and the shortcut."""
+"""What both kinds of residual block share: masks, the first convolution with its fill, and the shortcut.
+
+A block runs what its description says (`benchmark.nn.work`): each convolution at the positions that it computes, each
+fill where something needs it. What is decided here is only the order of the work and where its results lie.
+"""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, cast
+from dataclasses import dataclass
+from typing import NamedTuple, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from benchmark.engines.base import Floats
+from benchmark.engines.base import EngineRefusal, Floats
 from benchmark.engines.cpu import kernels
 from benchmark.engines.cpu.calls import Call
 from benchmark.engines.cpu.fills import Fill
 from benchmark.engines.cpu.kernels import Convolution
 from benchmark.engines.cpu.layers import array, compile_convolution
-from benchmark.engines.cpu.masks import BlockMasks
+from benchmark.engines.cpu.masks import BlockMasks, Placed
 from benchmark.engines.cpu.memory import Memory, Size
-from benchmark.nn import sparsity
+from benchmark.engines.cpu.regions import Regions
+from benchmark.nn import work
 from benchmark.nn.blocks import ResidualBlock
-from benchmark.nn.interpolation import Interpolation, Reuse
+from benchmark.nn.interpolation import Reuse, Zeros
+
+
+@dataclass
+class Run:
+    """A block on one image.
+
+    Attributes
+    ----------
+    x, size
+        The block's input, ``(H * W, C)``, and its height and width.
+    sizes
+        Height and width of the map behind each convolution.
+    regions
+        The positions that the block's masks decide.
+    out
+        The map that the block ends in: holds the shortcut, until the branch is added.
+    """
+
+    call: Call
+    memory: Memory
+    x: Floats
+    size: Size
+    sizes: tuple[Size, ...]
+    regions: Regions
+    out: Floats
+
+    @property
+    def out_size(self) -> Size:
+        """Height and width of the block's map."""
+        return self.sizes[-1]
+
+    def samples(self, index: int, region: work.Region) -> kernels.Samples | None:
+        """Return a region of the map behind a convolution, by its number, as samples; None for all positions."""
+        return self.regions.samples(region, self.sizes[index - 1])
 
 
 class Block:
-    """What both kinds of block share: the first convolution with its fill, and the shortcut."""
+    """What both kinds of block share."""
 
-    def __init__(self, block: ResidualBlock) -> None:
+    def __init__(self, block: ResidualBlock, masks: list[Placed]) -> None:
+        if block.work.gates:
+            raise EngineRefusal(f"{block.name}.gate{block.work.gates[0]}", "the CPU engine has no gates over channels")
         self.name = block.name
-        self.block = block
-        self.masks = BlockMasks(block)
+        self.work = block.work
+        self.masks = BlockMasks(masks)
         self.fills = {
-            index: Fill(fill)
-            for index in (1, 2, 3)
-            if (fill := cast(Interpolation | None, getattr(block, f"interpolation{index}"))) is not None
+            index: Fill(f"{block.name}.{step.fill.layer}", getattr(block, step.fill.layer), step.fill)
+            for index, step in enumerate(self.work.convolutions, start=1)
+            if step.fill is not None
         }
         self.conv1 = compile_convolution(f"{block.name}.conv1", block.conv1, cast(nn.Module, block.bn1))
         self.downsample: Convolution | None = None
         if block.downsample is not None:
             self.downsample = compile_convolution(
-                f"{block.name}.downsample", block.downsample[0], cast(nn.Module, block.downsample[1])
+                f"{block.name}.downsample.0", block.downsample[0], cast(nn.Module, block.downsample[1])
             )
 
-    def out_size(self, size: Size) -> Size:
-        """Return the size of the block's map for an input of this size."""
-        return cast(Convolution, cast(Any, self).conv2).geometry.out_size(*self.conv1.geometry.out_size(*size))
+    def __call__(
+        self, call: Call, memory: Memory, x: Floats, size: Size, stage: str, following: BlockMasks | None
+    ) -> tuple[Floats, Size]:
+        """Run the block on ``x`` (H * W, C); the result takes the input's memory where shapes allow.
 
-    def shortcut(self, call: Call, memory: Memory, x: Floats, size: Size, stage: str, rows: int) -> Floats:
-        """Return the map that the block ends in: the projection's output, or the input itself."""
-        if self.downsample is None:
-            return x
-        out = memory.named(stage, rows, self.downsample.outputs)
-        with call.timed(f"{self.name}.downsample.0", "conv") as row:
-            row.macs += self.downsample(x, size, out, threads=call.threads)
-        return out
+        ``following`` are the masks of the next block: the kernel that ends this one computes their products.
+        """
+        sizes = self.work.sizes(size)
+        rows = sizes[-1][0] * sizes[-1][1]
+        decided = self.masks.decide(call, memory, x, size, self.work.mask_sizes(size))
+        call.expect(None if following is None else following.follow(memory, rows))
+        out = x if self.downsample is None else memory.named(stage, rows, self.downsample.outputs)
+        self.branch(Run(call, memory, x, size, sizes, Regions(decided, call.threads), out))
+        return out, sizes[-1]
 
-    def source(self, index: int, x: Floats, size: Size, out_size: Size, channels: int) -> Floats | None:
+    def branch(self, run: Run) -> None:
+        """Compute shortcut and branch, and their sum's ReLU, into the block's map."""
+        raise NotImplementedError
+
+    def step(self, index: int) -> work.Convolution:
+        """Return what the description says of a convolution, by its number."""
+        return self.work.convolutions[index - 1]
+
+    def shortcut(self, run: Run) -> None:
+        """Compute the projection, if there is one, into the map that the block ends in; else the input lies there."""
+        if self.downsample is not None:
+            with run.call.timed(f"{self.name}.downsample.0", "conv") as row:
+                row.macs += self.downsample(run.x, run.size, run.out, threads=run.call.threads)
+
+    def source(self, run: Run, index: int, channels: int) -> Floats | None:
         """Return the block's input brought to a map's shape, for the reuse fill."""
         if not isinstance(self.fills[index].module, Reuse):
             return None
-        tensor = torch.from_numpy(x.reshape(1, *size, -1)).permute(0, 3, 1, 2)
-        matched = Reuse.match(tensor, torch.empty(1, channels, *out_size))
+        tensor = torch.from_numpy(run.x.reshape(1, *run.size, -1)).permute(0, 3, 1, 2)
+        matched = Reuse.match(tensor, torch.empty(1, channels, *run.sizes[index - 1]))
         return array(matched[0].permute(1, 2, 0).reshape(-1, channels))
 
-    def first(self, call: Call, memory: Memory, x: Floats, size: Size, samples: kernels.Samples | None) -> First:
-        """Run conv1 at its sampled positions (None: all)."""
-        out_size = self.conv1.geometry.out_size(*size)
-        features = memory.named("features", out_size[0] * out_size[1], self.conv1.outputs)
-        rows, listed = features, None
-        if samples is not None:
-            listed = samples.positions
-            if not samples.binary:
-                # A gate's rows are scaled by M, and so cannot stand in the map that is filled from them.
-                rows = memory.scratch(len(samples), self.conv1.outputs)
+    def first(self, run: Run) -> First:
+        """Run conv1 where it computes."""
+        call, size = run.call, run.sizes[0]
+        features = run.memory.named("features", size[0] * size[1], self.conv1.outputs)
+        rows, listed, scale = features, None, None
         with call.timed(f"{self.name}.conv1", "conv") as row:
+            samples = run.samples(1, self.step(1).computes)
+            if samples is not None:
+                listed = samples.positions
+            if samples is not None and 1 in self.fills and not samples.binary:
+                # A gate's rows are scaled by M, and so cannot stand in the map that is filled from them.
+                rows, scale = run.memory.scratch(len(samples), self.conv1.outputs), samples.scale
             row.macs += self.conv1(
-                x,
-                size,
+                run.x,
+                run.size,
                 rows,
                 positions=listed,
                 scatter=rows is features and listed is not None,
-                scale=None if samples is None else samples.scale,
+                scale=scale,
                 relu=True,
                 threads=call.threads,
             )
-        return First(features, rows, out_size, samples)
+        return First(features, rows, samples)
 
-    def fill_first(
-        self,
-        call: Call,
-        first: First,
-        x: Floats,
-        size: Size,
-        read_by: kernels.Samples | None,
-        *,
-        everywhere: bool = False,
-    ) -> Floats:
-        """Fill conv1's map where conv2 reads it and return it.
-
-        `read_by` are conv2's samples (None: all positions); a deformable conv2 may read `everywhere`.
-        """
-        samples = first.samples
-        if samples is None:
+    def fill_first(self, run: Run, first: First) -> Floats:
+        """Fill conv1's map where conv2 reads it and return it."""
+        samples, fill = first.samples, self.fills.get(1)
+        if samples is None or fill is None:
             return first.features
-        layer, fill = f"{self.name}.interpolation1", self.fills[1]
-        with call.timed(layer, "interpolation"):
-            index = kernels.SampleIndex(samples, fill.window, compact=not samples.binary, threads=call.threads)
-            wanted = self.wanted(call, samples, first.size, read_by, everywhere)
-            source = self.source(1, x, size, first.size, self.conv1.outputs)
-        fill(call, layer, samples.mask, index, first.rows, first.features, source, wanted=wanted)
+        with run.call.timed(fill.layer, "interpolation"):
+            index = kernels.SampleIndex(samples, fill.window, compact=not samples.binary, threads=run.call.threads)
+            wanted = self.wanted(run, fill, samples)
+            source = self.source(run, 1, self.conv1.outputs)
+        fill(run.call, samples.mask, index, first.rows, first.features, source, wanted=wanted)
         return first.features
 
-    def wanted(
-        self, call: Call, samples: kernels.Samples, size: Size, read_by: kernels.Samples | None, everywhere: bool
-    ) -> NDArray[np.bool_]:
-        """Return the positions of conv1's map to write; of a gate's, whose rows lie elsewhere, the sampled ones too."""
-        geometry = cast(Convolution, cast(Any, self).conv2).geometry
-        if everywhere:
-            return samples.mask != 1 if samples.binary else np.ones(size, dtype=bool)
-        if samples.binary and read_by is not None:
-            return kernels.missing_read(samples, read_by, geometry, threads=call.threads)
-        mask = None if read_by is None else read_by.mask
-        walk = (geometry.kernel, geometry.stride, geometry.padding, geometry.dilation)
-        read = sparsity.positions_read(mask, *walk, size)
-        return np.ascontiguousarray(read & (samples.mask != 1) if samples.binary else read)
+    def wanted(self, run: Run, fill: Fill, samples: kernels.Samples) -> NDArray[np.bool_] | None:
+        """Return the needed positions of conv1's map that are yet to write; None for all.
+
+        Of a gate, whose rows lie elsewhere, those are the sampled ones too.
+        """
+        if samples.binary:
+            return run.regions.missing(fill.needed, samples)
+        return run.regions.positions(fill.needed, run.sizes[0])
+
+    def changed(self, index: int, samples: kernels.Samples) -> NDArray[np.bool_] | None:
+        """Return the positions of the block's map that a fill of the branch's end changes; None for all.
+
+        A branch that is zero where it is not computed leaves the identity there, and the ReLU nothing to do: what came
+        into the block came out of a ReLU. The next block's mask products then take a pass of their own.
+        """
+        identity = self.downsample is None and isinstance(self.fills[index].module, Zeros)
+        return samples.mask > 0 if identity else None
 
 
 class First(NamedTuple):
-    """conv1's map, the rows that were computed of it (the map itself but for a gate), its size and its samples."""
+    """conv1's map, the rows that were computed of it (the map itself but for a gate), and its samples (None: all)."""
 
     features: Floats
     rows: Floats
-    size: Size
     samples: kernels.Samples | None

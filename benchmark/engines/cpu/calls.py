@@ -13,10 +13,8 @@ from benchmark.engines.cpu import kernels
 
 @dataclass
 class Call:
-    """State of one run: the image's identity, given masks, the tally."""
+    """State of one run: given masks, the tally, and what the next block's masks may follow on."""
 
-    image: str | int
-    seed: int
     given: Mapping[str, Floats]
     threads: int
     tally: dict[str, Row] = field(default_factory=dict)

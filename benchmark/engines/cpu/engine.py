@@ -13,13 +13,18 @@ from torch import nn
 from benchmark.engines.base import EngineRefusal, Floats, Result
 from benchmark.engines.cpu import kernels
 from benchmark.engines.cpu.basic import CompiledBasicBlock
+from benchmark.engines.cpu.blocks import Block
 from benchmark.engines.cpu.bottleneck import CompiledBottleneck
 from benchmark.engines.cpu.calls import Call
+from benchmark.engines.cpu.masks import Placed, place_masks
 from benchmark.engines.cpu.memory import Memory, Size
 from benchmark.engines.cpu.stem import Stem
 from benchmark.nn.blocks import BasicBlock, Bottleneck, ResidualBlock
+from benchmark.nn.context import at_hand
 from benchmark.nn.noise import logistic_threshold
 from benchmark.nn.resnet import ResNet
+
+STEM = ("conv1", "bn1", "relu", "maxpool")
 
 
 class CPUEngine:
@@ -38,7 +43,7 @@ class CPUEngine:
     EngineUnavailable
         If the kernels were not compiled.
     EngineRefusal
-        If the model is no backbone of `benchmark.nn`.
+        If the model is no backbone of `benchmark.nn`, or has a part that the engine cannot run.
     """
 
     def __init__(self, model: nn.Module, *, threads: int | None = None) -> None:
@@ -48,12 +53,12 @@ class CPUEngine:
         self.threads = threads or kernels.max_threads()
         self._memory = Memory()
         self._stem = Stem(model)
-        self._stages: list[tuple[str, list[CompiledBottleneck | CompiledBasicBlock]]] = []
-        for name, child in model.named_children():
-            if name.startswith("layer"):
-                blocks = cast(nn.Sequential, child)
-                self._stages.append((name, [_compile_block(cast(ResidualBlock, block)) for block in blocks]))
-        self._masks = [m for _, blocks in self._stages for b in blocks for _, m in b.masks.modules]
+        self._stages: list[tuple[str, list[Block]]] = []
+        stages = _stages(model)
+        masks = iter(place_masks([block for _, blocks in stages for block in blocks]))
+        for name, blocks in stages:
+            self._stages.append((name, [_compile_block(block, next(masks)) for block in blocks]))
+        self._blocks = [block for _, compiled in self._stages for block in compiled]
 
     @staticmethod
     def max_threads() -> int:
@@ -73,29 +78,25 @@ class CPUEngine:
     @property
     def mask_layers(self) -> list[str]:
         """Names of the masks, in the order in which they run."""
-        return [mask.layer for mask in self._masks]
+        return [mask.name for block in self._blocks for mask in block.masks.placed]
 
-    def __call__(
-        self, image: Floats, *, identifier: str | int = 0, seed: int = 0, masks: Mapping[str, Floats] | None = None
-    ) -> Result:
-        """Compute the stage maps of one image.
+    def __call__(self, image: Floats, *, masks: Mapping[str, Floats] | None = None) -> Result:
+        """Compute the stage maps of one image; its identifier and seed are those at hand (`benchmark.nn.context`).
 
         Parameters
         ----------
         image
             Normalised image, ``(3, H, W)`` float32, C-contiguous.
-        identifier, seed
-            What keys the inference noise of stochastic masks (`benchmark.nn.noise`).
         masks
             Masks by layer to use instead of the block's own, ``(H, W)`` float32 at the governed map's size. The
-            mask convolutions still run, so that time and tally stay those of a sparse network.
+            masks are still decided, so that time and tally stay those of a sparse network.
 
         Raises
         ------
         TypeError, ValueError
             For an image or a mask of the wrong type, shape or layout, or with NaN.
         """
-        call = Call(identifier, seed, masks or {}, self.threads)
+        call = Call(masks or {}, self.threads)
         unknown = set(call.given) - set(self.mask_layers)
         if unknown:
             raise ValueError(f"no mask layers {sorted(unknown)}; there are {self.mask_layers}")
@@ -108,12 +109,15 @@ class CPUEngine:
         """Draw all masks' noise beside the first kernels: NumPy draws on one thread and lets others go on."""
         fields = []
         size = self._stem.out_size(size)
-        for block in (b for _, blocks in self._stages for b in blocks):
+        for block in self._blocks:
             fields += list(block.masks.noisy(size))
-            size = block.out_size(size)
+            size = block.work.sizes(size)[-1]
+        here = at_hand()
+        (image,) = here.identifiers(1)
         with ThreadPoolExecutor(1) as pool:
             call.noise = {
-                layer: pool.submit(logistic_threshold, call.seed, call.image, layer, shape) for layer, shape in fields
+                mask.name: pool.submit(logistic_threshold, here.seed, image, mask.module.layer, shape)
+                for mask, shape in fields
             }
             yield
 
@@ -121,7 +125,7 @@ class CPUEngine:
         x, size = self._stem(call, self._memory, image)
         self._memory.release()
         stages = {}
-        followers = iter([b.masks for _, blocks in self._stages for b in blocks][1:])
+        followers = iter([block.masks for block in self._blocks[1:]])
         for name, blocks in self._stages:
             for index, block in enumerate(blocks):
                 if index == 0 and block.downsample is None:
@@ -138,12 +142,33 @@ class CPUEngine:
         return copied
 
 
-def _compile_block(block: ResidualBlock) -> CompiledBottleneck | CompiledBasicBlock:
+def _stages(model: ResNet) -> list[tuple[str, list[ResidualBlock]]]:
+    """Return the residual blocks of each stage.
+
+    Raises
+    ------
+    EngineRefusal
+        If a stage is anything but its blocks one after the other.
+    """
+    stages = []
+    for name, child in model.named_children():
+        if name in STEM:
+            continue
+        if type(child) is not nn.Sequential:
+            reason = f"the CPU engine runs a stage's blocks one after the other, not a {type(child).__name__}"
+            raise EngineRefusal(name, reason)
+        for place, block in child.named_children():
+            if type(block) not in (Bottleneck, BasicBlock):
+                reason = f"the CPU engine does not know blocks of class {type(block).__name__}"
+                raise EngineRefusal(f"{name}.{place}", reason)
+        stages.append((name, [cast(ResidualBlock, block) for block in child]))
+    return stages
+
+
+def _compile_block(block: ResidualBlock, masks: list[Placed]) -> Block:
     if isinstance(block, Bottleneck):
-        return CompiledBottleneck(block)
-    if isinstance(block, BasicBlock):
-        return CompiledBasicBlock(block)
-    raise EngineRefusal(block.name, f"the CPU engine does not know blocks of class {type(block).__name__}")
+        return CompiledBottleneck(block, masks)
+    return CompiledBasicBlock(cast(BasicBlock, block), masks)
 
 
 def _checked(image: object) -> Floats:

@@ -8,22 +8,41 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from benchmark.engines.base import Floats
+from benchmark.engines.base import EngineRefusal, Floats
 from benchmark.engines.cpu import kernels
 from benchmark.engines.cpu.calls import Call
 from benchmark.engines.cpu.kernels import Positions
 from benchmark.engines.cpu.layers import array
 from benchmark.engines.cpu.memory import all_positions
-from benchmark.nn.interpolation import Interpolation, Nearest
+from benchmark.nn import work
+from benchmark.nn.interpolation import RBF, AveragePooling, Interpolation, LearnedKernel, Nearest, Reuse, Zeros
+
+KNOWN = (RBF, AveragePooling, LearnedKernel, Nearest, Reuse, Zeros)
+"""Fills that the engine runs; of others it cannot know what they compute."""
 
 
 class Fill:
-    """A block's fill, ready to run."""
+    """A block's fill, ready to run.
 
-    def __init__(self, module: Interpolation) -> None:
+    Attributes
+    ----------
+    layer
+        Its name within the backbone, such as ``layer1.0.interpolation1``.
+    module
+        What it fills with.
+    needed
+        The region that something reads, of which only the missing positions are filled.
+    window
+        Side of the window that is read; 1 where none is.
+    """
+
+    def __init__(self, layer: str, module: Interpolation, described: work.Fill) -> None:
+        if type(module) not in KNOWN:
+            raise EngineRefusal(layer, f"the CPU engine does not know fills of class {type(module).__name__}")
+        self.layer = layer
         self.module = module
-        self.window = module.window or 1
-        self.linear = module.linear
+        self.needed = described.needed
+        self.window = described.window or 1
         self.numerator: Floats | None = None
         self.denominator: Floats | None = None
         if module.window:
@@ -42,23 +61,24 @@ class Fill:
     def __call__(
         self,
         call: Call,
-        layer: str,
         mask: Floats,
         samples: kernels.SampleIndex,
         rows: Floats,
         out: Floats,
         source: Floats | None,
         *,
-        follow: bool = False,
+        wanted: NDArray[np.bool_] | None = None,
+        ends: bool = False,
         **options: Any,
     ) -> None:
         """Fill the listed positions; `options` are those of `kernels.blend`.
 
-        `source` is the block's input, matched; `follow`: this finishes the block, so the next one's masks may follow.
+        `source` is the block's input, matched. Where this ends the block, and so writes the whole of its map, the next
+        one's mask products follow.
         """
-        with call.timed(layer, "interpolation") as row:
+        with call.timed(self.layer, "interpolation") as row:
             if source is not None:
-                _reuse(mask, samples, rows, out, source, **options)
+                _reuse(mask, samples, rows, out, source, wanted, **options)
                 return
             squared = bool(getattr(self.module, "squared_mask", False))
             pairs = kernels.blend(
@@ -69,7 +89,8 @@ class Fill:
                 denominator=self.denominator,
                 nearest=self.nearest(mask, samples),
                 squared=squared,
-                follow=call.follow() if follow else None,
+                wanted=wanted,
+                follow=call.follow() if ends and wanted is None else None,
                 threads=call.threads,
                 **options,
             )
@@ -82,13 +103,17 @@ def _reuse(
     rows: Floats,
     out: Floats,
     source: Floats,
+    wanted: NDArray[np.bool_] | None,
     *,
-    wanted: NDArray[np.bool_] | None = None,
+    map_rows: tuple[int, int] | None = None,
     bias: Floats | None = None,
     residual: Floats | None = None,
     relu: bool = False,
 ) -> None:
-    """Fill with the block's input, ``M Y + (1 - M) X``: an ablation of the paper, in NumPy, not a way to be fast."""
+    """Fill with the block's input, ``M Y + (1 - M) X``: an ablation of the paper, in NumPy, not a way to be fast.
+
+    Whole maps only: `map_rows`, where given, are all of them.
+    """
     positions = all_positions(mask.size) if wanted is None else np.flatnonzero(wanted)
     inner = samples.window // 2
     index = samples.index[inner : inner + mask.shape[0], inner : inner + mask.shape[1]].reshape(-1)[positions]

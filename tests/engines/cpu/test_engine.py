@@ -1,6 +1,6 @@
 """The engine against the PyTorch forward with the same masks, and its tally against the counter, exactly."""
 
-import copy
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -8,11 +8,22 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmark.engines import EngineUnavailable
+from benchmark.engines import EngineRefusal, EngineUnavailable
 from benchmark.engines.cpu import CPUEngine, kernels
-from benchmark.errors import SaibenchError
 from benchmark.flops.measured import MeasuredCounter
-from benchmark.nn import Mask, Masks, build_backbone, inference, interpolation, pruning, residual_blocks
+from benchmark.nn import (
+    ChannelGate,
+    LearnedMask,
+    Mask,
+    Masks,
+    build_backbone,
+    inference,
+    interpolation,
+    observing,
+    pruning,
+    residual_blocks,
+    upsample_tiles,
+)
 
 try:
     kernels.require()
@@ -44,7 +55,7 @@ def network(name, mask=None, fill=None, placement="two", seed=0, logit=0.0, **op
     model = build_backbone(name, **options)
     if mask is not None:
         for block in residual_blocks(model):
-            if block.adaptable("two"):
+            if block.adaptable(placement):
                 block.adapt(mask, fill, placement)
     with torch.no_grad():
         for key, value in model.named_parameters():
@@ -65,38 +76,47 @@ def network(name, mask=None, fill=None, placement="two", seed=0, logit=0.0, **op
     return model.eval()
 
 
-def record_masks(model):
-    """Hook the masks of the next forward into the returned dictionary."""
+@contextmanager
+def masks_by_place():
+    """Collect what the blocks of the forwards inside decide, as the engine names and takes it."""
     masks = {}
 
-    def keep(module, inputs, output):
-        masks[module.layer] = np.ascontiguousarray(output[0, 0].numpy())
+    def keep(block, decided):
+        for number, values in decided.masks.items():
+            masks[f"{block.name}.mask{number}"] = np.ascontiguousarray(values[0, 0].numpy())
 
-    for module in model.modules():
-        if isinstance(module, Mask):
-            module.register_forward_hook(keep)
-    return masks
+    with observing(keep):
+        yield masks
 
 
-def agree(model, size, threads=1, seed=0):
-    """Check maps and tally of one image; return the masks and the engine's result."""
+def same_maps(model, size, threads=1, seed=0):
+    """Check the maps of one image under the forward's own masks; return those, the result, engine and image."""
     image = torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(seed))
     engine = CPUEngine(model, threads=threads)
-    masks = record_masks(model)
-    counter = MeasuredCounter(model)
-    with inference(["image"], 5), torch.no_grad():
-        with counter.recording():
-            model(image)
+    with inference(["image"], 5), torch.no_grad(), masks_by_place() as masks:
         reference = model.stages(image)
-    result = engine(image[0].numpy(), identifier="image", seed=5, masks=masks)
+        result = engine(image[0].numpy(), masks=masks)
     for stage, expected in reference.items():
         expected = expected[0].permute(1, 2, 0).numpy()
         error = np.abs(result.stages[stage] - expected).max()
         assert error <= 1e-4 * max(np.abs(expected).max(), 1e-6), (stage, error)
-    table = counter.layers()
-    counted = {layer: int(macs) for layer, macs in zip(table["layer"], table["macs"], strict=True)}
-    assert {layer: row.macs for layer, row in result.tally.items() if row.kind != "uncounted"} == counted
     return masks, result, engine, image[0].numpy()
+
+
+def executed(result):
+    """Multiply-accumulates by layer, as the engine tallies them."""
+    return {layer: row.macs for layer, row in result.tally.items() if row.kind != "uncounted"}
+
+
+def agree(model, size, threads=1, seed=0):
+    """Check maps and tally of one image; return the masks and the engine's result."""
+    masks, result, engine, image = same_maps(model, size, threads, seed)
+    counter = MeasuredCounter(model)
+    with inference(["image"], 5), torch.no_grad(), counter.recording():
+        model(torch.from_numpy(image)[None])
+    table = counter.layers()
+    assert executed(result) == {layer: int(macs) for layer, macs in zip(table["layer"], table["macs"], strict=True)}
+    return masks, result, engine, image
 
 
 @pytest.mark.parametrize("mask", MASKS)
@@ -174,10 +194,12 @@ def test_given_masks_of_any_density_at_any_size(size, density, name, threads, se
 def test_own_masks_are_the_networks_own():
     model = network("mini", MASKS["stochastic"], FILLS["rbf"])
     masks, _, engine, image = agree(model, (96, 128))
-    own = engine(image, identifier="image", seed=5).masks
+    with inference(["image"], 5):
+        own = engine(image).masks
     # Two orders of summation may differ where a logit meets its threshold to the last bit.
     assert sum(int((own[layer] != mask).sum()) for layer, mask in masks.items()) <= 1
-    other = engine(image, identifier="another image", seed=5).masks
+    with inference(["another image"], 5):
+        other = engine(image).masks
     assert any((own[layer] != other[layer]).any() for layer in own)
 
 
@@ -257,17 +279,239 @@ class TestBadInput:
             engine(self.image, masks={"layer9": mask})
 
     def test_other_models(self):
-        with pytest.raises(SaibenchError, match="not Linear"):
+        with pytest.raises(EngineRefusal, match="not Linear"):
             CPUEngine(torch.nn.Linear(2, 2))
 
-    def test_unknown_masks(self):
-        model = copy.deepcopy(self.model)
-        block = next(residual_blocks(model))
 
-        class Odd(Mask):
+def reach(mask, convolution, size):
+    """Count, by brute force, the input positions that a convolution reads at the positions of a mask."""
+    (k, _), (s, _), (p, _), (d, _) = (
+        getattr(convolution, name) for name in ("kernel_size", "stride", "padding", "dilation")
+    )
+    read = {
+        (y * s - p + u * d, x * s - p + v * d)
+        for y, x in zip(*np.nonzero(mask), strict=True)
+        for u in range(k)
+        for v in range(k)
+    }
+    return sum(0 <= y < size[0] and 0 <= x < size[1] for y, x in read)
+
+
+def branch_macs(block, mask, size):
+    """Multiply-accumulates of a block's branch with one mask at its output, ``size`` the input's, by brute force."""
+    sampled, cost = int((mask > 0).sum()), {}
+    last = block.convolutions[-1]
+    for index in block.convolutions[1:]:
+        cost[f"conv{index}"] = sampled * getattr(block, f"conv{index}").weight.numel()
+    first = size if last == 3 else mask.shape
+    deformable = getattr(block, "offset", None) is not None
+    read = first[0] * first[1] if deformable else reach(mask, block.conv2, first)
+    cost["conv1"] = read * block.conv1.weight.numel()
+    if deformable:
+        cost["offset"] = sampled * block.offset.weight.numel()
+        cost["conv2.bilinear"] = sampled * 9 * block.conv2.in_channels * 4
+    return cost
+
+
+def input_sizes(size, model):
+    """Height and width of each block's input, by the definition of its strides."""
+    size = tuple((-(-length // 2) - 1) // 2 + 1 for length in size)
+    for block in residual_blocks(model):
+        yield block, size
+        size = tuple((length - 1) // block.stride + 1 for length in size)
+
+
+@settings(max_examples=12, deadline=None)
+@given(
+    size=st.tuples(st.integers(32, 90), st.integers(32, 90)),
+    name=st.sampled_from(["mini", "deformable", "dilated", "mini_basic"]),
+    mask=st.sampled_from(["stochastic", "soft", "relu"]),
+    fill=st.sampled_from(["zeros", "rbf", "reuse", "average"]),
+    logit=st.sampled_from([-9.0, -1.0, 0.3, 9.0]),
+    threads=st.integers(1, 2),
+)
+def test_a_mask_at_the_output_of_a_block(size, name, mask, fill, logit, threads):
+    options = {"deformable": name == "deformable", "output_stride": 8 if name == "dilated" else 32}
+    backbone = name if name.startswith("mini") else "mini"
+    logit = min(logit, 1.0) if mask == "relu" else logit  # a gate of 9 in every block makes maps without end
+    model = network(backbone, MASKS[mask], FILLS[fill], "output", logit=logit, **options)
+    masks, result, _, _ = same_maps(model, size, threads)
+    counted = executed(result)
+    for block, at in input_sizes(size, model):
+        expected = branch_macs(block, masks[f"{block.name}.mask{block.convolutions[-1]}"], at)
+        assert {layer: counted[f"{block.name}.{layer}"] for layer in expected} == expected
+
+
+@settings(max_examples=12, deadline=None)
+@given(
+    which=st.sets(st.sampled_from([1, 2, 3]), min_size=1),
+    deformable=st.booleans(),
+    mask=st.sampled_from(["stochastic", "relu"]),
+    fill=st.sampled_from(["rbf", "zeros", "reuse"]),
+    size=st.tuples(st.integers(32, 70), st.integers(32, 70)),
+)
+def test_masks_at_any_of_the_convolutions(which, deformable, mask, fill, size):
+    model = network("mini", MASKS[mask], FILLS[fill], "three", logit=0.2, deformable=deformable)
+    for block in residual_blocks(model):
+        for index in {1, 2, 3} - which:
+            setattr(block, f"mask{index}", None)
+            setattr(block, f"interpolation{index}", None)
+    same_maps(model, size)
+
+
+class Context(Mask):
+    """A convolution, and a linear layer on the global average."""
+
+    def __init__(self, site):
+        super().__init__(site)
+        self.conv = torch.nn.Conv2d(site.in_channels, 1, 1, stride=site.stride)
+        self.linear = torch.nn.Linear(site.in_channels, 1)
+
+    def forward(self, x):
+        return (self.conv(x) + self.linear(x.mean((2, 3)))[..., None, None] > 0).to(x.dtype)
+
+    def macs(self, size, out_size):
+        return (out_size[0] * out_size[1] + 1) * self.conv.in_channels
+
+
+class Tiles(Mask):
+    """One decision for each tile of 4 x 4 positions."""
+
+    def __init__(self, site):
+        super().__init__(site)
+        self.conv = torch.nn.Conv2d(site.in_channels, 1, 3, padding=1)
+
+    def forward(self, x):
+        height, width = self.size(x)
+        pooled = torch.nn.functional.adaptive_avg_pool2d(x, (-(-height // 4), -(-width // 4)))
+        return upsample_tiles((self.conv(pooled) > 0).to(x.dtype), 4, (height, width))
+
+    def macs(self, size, out_size):
+        return -(-out_size[0] // 4) * -(-out_size[1] // 4) * self.conv.weight.numel()
+
+
+class Scaled(LearnedMask):
+    """The library's convolution with values of one's own, which take a convolution more."""
+
+    def __init__(self, site):
+        super().__init__(site, 5, 0.0)
+        self.second = torch.nn.Conv2d(1, 1, 3, padding=1)
+
+    def values(self, logits):
+        return torch.relu(self.second(logits))
+
+    def macs(self, size, out_size):
+        return out_size[0] * out_size[1] * (self.conv.weight.numel() + 9)
+
+
+OWN = {"context": Context, "tiles": Tiles, "scaled": Scaled}
+
+
+@settings(max_examples=12, deadline=None)
+@given(
+    size=st.tuples(st.integers(32, 90), st.integers(32, 90)),
+    kind=st.sampled_from(sorted(OWN)),
+    placement=st.sampled_from(["two", "output"]),
+    name=st.sampled_from(["mini", "mini_basic"]),
+    threads=st.integers(1, 2),
+)
+def test_masks_of_other_classes_decide_through_their_own_forward(size, kind, placement, name, threads):
+    model = network(name, OWN[kind], FILLS["rbf"], placement)
+    masks, _, engine, image = same_maps(model, size, threads)
+    first, again = engine(image), engine(image)
+    assert executed(first) == executed(again)
+    differing = sum(int((first.masks[place] != mask).sum()) for place, mask in masks.items() if kind != "scaled")
+    assert differing <= 0.001 * sum(mask.size for mask in masks.values()) + 1
+    for block, at in input_sizes(size, model):
+        for number in block.work.masks:
+            place, module = f"{block.name}.mask{number}", getattr(block, f"mask{number}")
+            assert first.tally[place].macs == module.macs(at, first.masks[place].shape)
+
+
+def test_a_mask_module_in_several_blocks():
+    model = network("mini_basic", MASKS["stochastic"], FILLS["rbf"])
+    first, second = model.layer2[1], model.layer2[2]
+    second.mask1 = first.mask1
+    masks, _, engine, image = same_maps(model, (70, 90))
+    with inference(["image"], 5):
+        own = engine(image).masks
+    assert {"layer2.1.mask1", "layer2.2.mask1"} <= own.keys() == masks.keys()
+    assert sum(int((own[place] != mask).sum()) for place, mask in masks.items()) <= 1
+    assert (own["layer2.1.mask1"] != own["layer2.2.mask1"]).any()
+
+
+@pytest.mark.parametrize("mask", [MASKS["stochastic"], Tiles])
+def test_a_mask_carried_from_block_to_block(mask):
+    model = network("mini_basic", Masks.per_stage(mask), FILLS["zeros"], "output")
+    masks, _, engine, image = same_maps(model, (70, 90))
+    with inference(["image"], 5):
+        result = engine(image)
+    assert sum(int((result.masks[place] != mask).sum()) for place, mask in masks.items()) <= 4
+    np.testing.assert_array_equal(result.masks["layer3.1.mask2"], result.masks["layer3.2.mask2"])
+    assert not result.tally["layer3.2.mask2"].macs and result.tally["layer3.0.mask2"].macs
+
+
+def test_random_masks_are_those_of_the_image_at_hand():
+    model = network("mini", Masks.random(0.4), FILLS["rbf"])
+    masks, _, engine, image = same_maps(model, (64, 80))
+    with inference(["image"], 5):
+        own = engine(image).masks
+    for place, mask in masks.items():
+        np.testing.assert_array_equal(own[place], mask)
+
+
+def test_an_engine_is_compiled_while_a_loss_waits_for_its_backward_pass():
+    model = network("mini_small", MASKS["stochastic"], FILLS["rbf"]).train()
+    loss = model(torch.randn(2, 3, 64, 64)).sum()
+    CPUEngine(model)
+    loss.backward()
+
+
+class TestRefusals:
+    def test_a_stage_that_is_more_than_its_blocks(self):
+        class Halting(torch.nn.Sequential):
+            pass
+
+        model = network("mini")
+        model.layer2 = Halting(*model.layer2)
+        with pytest.raises(EngineRefusal, match="layer2: .*not a Halting") as refusal:
+            CPUEngine(model)
+        assert refusal.value.layer == "layer2"
+
+    def test_a_block_of_another_class(self):
+        class Wide(type(build_backbone("mini").layer1[0])):
+            pass
+
+        model = network("mini")
+        model.layer1[1].__class__ = Wide
+        with pytest.raises(EngineRefusal, match=r"layer1\.1: .*class Wide"):
+            CPUEngine(model)
+
+    def test_gates_over_channels(self):
+        class Open(ChannelGate):
             def forward(self, x):
-                return x[:, :1]
+                return torch.ones(len(x), self.channels)
 
-        block.mask1 = Odd(block.sites("two")[0])
-        with pytest.raises(SaibenchError, match="Odd"):
-            CPUEngine(model)(self.image)
+        model = network("mini")
+        model.layer1[0].adapt(None, FILLS["zeros"], build_gate=Open)
+        with pytest.raises(EngineRefusal, match=r"layer1\.0\.gate1: "):
+            CPUEngine(model)
+
+    def test_fills_of_another_class(self):
+        class Noisy(interpolation.RBF):
+            pass
+
+        model = network("mini", MASKS["stochastic"], Noisy)
+        with pytest.raises(EngineRefusal, match=r"layer1\.0\.interpolation1: .*class Noisy"):
+            CPUEngine(model)
+
+    def test_a_mask_of_another_size_than_its_map(self):
+        class Small(Mask):
+            def forward(self, x):
+                return torch.ones(len(x), 1, 3, 3)
+
+        engine = CPUEngine(network("mini", Small, FILLS["rbf"]))
+        with pytest.raises(
+            ValueError, match=r"layer1\.0\.mask1: the mask is \(1, 1, 3, 3\), expected \(1, 1, 16, 16\)"
+        ):
+            engine(np.zeros((3, 64, 64), np.float32))

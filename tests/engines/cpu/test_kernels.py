@@ -219,15 +219,17 @@ def test_samples_list_and_number_what_a_mask_samples(size, density, radius, gate
 
 @settings(max_examples=50, deadline=None)
 @given(shapes)
-def test_missing_read_is_what_the_shared_rules_say(c):
-    generator = rng(c["seed"])
+def test_positions_read_are_what_the_shared_rules_say(c):
+    generator, size = rng(c["seed"]), c["size"]
     geometry = kernels.Geometry(1, c["kernel"], c["stride"], c["dilation"] * (c["kernel"] // 2), c["dilation"])
-    mask = (generator.random(c["size"]) < 0.5).astype(np.float32)
-    reader = (generator.random(geometry.out_size(*c["size"])) < c["density"]).astype(np.float32)
-    wanted = kernels.missing_read(kernels.Samples(mask), kernels.Samples(reader), geometry, threads=c["threads"])
+    mask = (generator.random(size) < 0.5).astype(np.float32)
+    reader = (generator.random(geometry.out_size(*size)) < c["density"]).astype(np.float32)
     walk = (geometry.kernel, geometry.stride, geometry.padding, geometry.dilation)
-    read = sparsity.positions_read(reader, *walk, c["size"])
-    np.testing.assert_array_equal(wanted, sparsity.missing(mask) & read)
+    read = sparsity.positions_read(reader, *walk, size)
+    samples, options = kernels.Samples(reader), {"threads": c["threads"]}
+    np.testing.assert_array_equal(kernels.positions_read(samples, geometry, size, **options), read)
+    missing = kernels.positions_read(samples, geometry, size, missing_of=kernels.Samples(mask), **options)
+    np.testing.assert_array_equal(missing, sparsity.missing(mask) & read)
 
 
 def test_rows_may_lie_apart():
@@ -415,7 +417,11 @@ class TestBadInput:
     def test_a_mask_that_does_not_fit_its_reader(self):
         samples = kernels.Samples(np.ones((5, 6), np.float32))
         with pytest.raises(ValueError, match=r"gives \(3, 3\), but the mask is \(5, 6\)"):
-            kernels.missing_read(samples, samples, kernels.Geometry(1, 3, 2, 1))
+            kernels.positions_read(samples, kernels.Geometry(1, 3, 2, 1), (5, 6))
+        with pytest.raises(ValueError, match=r"has shape \(5, 6\), expected \(6, 6\)"):
+            kernels.positions_read(
+                kernels.Samples(np.ones((6, 6), np.float32)), kernels.Geometry(1), (6, 6), missing_of=samples
+            )
 
     def test_not_a_number(self):
         weight = np.ones((2, 4, 3, 3), np.float32)
@@ -450,3 +456,9 @@ def test_without_the_compiled_kernels_the_message_says_what_to_install(monkeypat
     monkeypatch.setattr("benchmark.engines.cpu.kernels.library.compiled", None)
     with pytest.raises(EngineUnavailable, match="install a C compiler"):
         kernels.Convolution(np.ones((2, 4, 3, 3), np.float32), None, kernels.Geometry(4, 3, 1, 1))
+
+
+def test_kernels_of_another_commit_say_how_to_compile_them(monkeypatch):
+    monkeypatch.setattr("benchmark.engines.cpu.kernels.library.INTERFACE", 99)
+    with pytest.raises(EngineUnavailable, match="compiled from other sources"):
+        kernels.require()

@@ -22,7 +22,7 @@ from benchmark.engines.cpu.kernels.library import (
 from benchmark.engines.cpu.kernels.maps import channels_last, max_pool
 from benchmark.engines.cpu.kernels.masks import MaskConvolution
 from benchmark.engines.cpu.kernels.narrow import NARROW_LIMIT, Follow, NarrowConvolution
-from benchmark.engines.cpu.kernels.samples import WINDOW_LIMIT, SampleIndex, Samples, missing_read
+from benchmark.engines.cpu.kernels.samples import WINDOW_LIMIT, SampleIndex, Samples, positions_read
 
 __all__ = [
     "EPSILON",
@@ -44,7 +44,7 @@ __all__ = [
     "instruction_set",
     "max_pool",
     "max_threads",
-    "missing_read",
+    "positions_read",
     "require",
     "row_distance",
     "use_instruction_set",

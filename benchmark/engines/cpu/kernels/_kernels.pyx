@@ -3,6 +3,9 @@
 
 from libc.stdint cimport int32_t, int64_t, uint8_t
 
+# Raised when what Python calls here changes, so that a checkout notices that its kernels are those of another commit.
+INTERFACE = 1
+
 cdef extern from "kernels.h" nogil:
     ctypedef struct saibench_geometry:
         int height, width, out_width, channels, kernel_h, kernel_w, stride, padding, dilation, row_taps
@@ -52,7 +55,7 @@ cdef extern from "kernels.h" nogil:
                                int threads)
     void saibench_index_samples(const int32_t *positions, const int32_t *starts, int height, int width, int radius,
                                 int ring, int32_t *index, int threads)
-    void saibench_missing_read(const saibench_geometry *g, const int32_t *positions, const int32_t *starts,
+    void saibench_positions_read(const saibench_geometry *g, const int32_t *positions, const int32_t *starts,
                                int out_height, const float *mask, uint8_t *wanted, int threads)
     int64_t saibench_blend(const saibench_blend_args *a, const uint8_t *wanted, int row0, int row1,
                            const saibench_follow *follow, int threads)
@@ -211,10 +214,11 @@ def index_samples(const int32_t[::1] positions, const int32_t[::1] starts, int w
                                threads)
 
 
-def missing_read(Geometry geometry, const int32_t[::1] positions, const int32_t[::1] starts, const float[:, ::1] mask,
-                 uint8_t[:, ::1] wanted, int threads):
+def positions_read(Geometry geometry, const int32_t[::1] positions, const int32_t[::1] starts,
+                   const float[:, ::1] mask, uint8_t[:, ::1] wanted, int threads):
+    cdef const float *missing = NULL if mask is None else &mask[0, 0]
     with nogil:
-        saibench_missing_read(&geometry.g, _i(positions), &starts[0], starts.shape[0] - 1, &mask[0, 0], &wanted[0, 0],
+        saibench_positions_read(&geometry.g, _i(positions), &starts[0], starts.shape[0] - 1, missing, &wanted[0, 0],
                               threads)
 
 

@@ -15,6 +15,9 @@ try:
 except ImportError:  # installed without a C compiler
     compiled = None
 
+INTERFACE = 1
+"""That of `_kernels.pyx`: kernels compiled from another commit may have another one."""
+
 INSTRUCTION_SETS = ("portable", "avx2", "avx512")
 
 
@@ -24,6 +27,11 @@ def require() -> None:
         raise EngineUnavailable(
             "the CPU engine was not compiled: install a C compiler (Debian: `apt install gcc python3-dev`), then run "
             "`pip install --force-reinstall --no-deps saibench`, or `pip install -e .` in a checkout"
+        )
+    if getattr(compiled, "INTERFACE", None) != INTERFACE:
+        raise EngineUnavailable(
+            "the CPU engine was compiled from other sources than these: run `python setup.py build_ext --inplace`, or "
+            "`tox -r` with tox's environment"
         )
 
 

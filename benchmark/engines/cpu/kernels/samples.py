@@ -56,17 +56,27 @@ class Samples:
         return None if self.binary else self.mask.reshape(-1)[self.positions]
 
 
-def missing_read(of: Samples, read_by: Samples, geometry: Geometry, *, threads: int = 1) -> NDArray[np.bool_]:
-    """Return the missing positions of a map (M != 1), (H, W), that a convolution reads at its sampled positions.
+def positions_read(
+    reader: Samples,
+    geometry: Geometry,
+    size: tuple[int, int],
+    *,
+    missing_of: Samples | None = None,
+    threads: int = 1,
+) -> NDArray[np.bool_]:
+    """Return the positions of a map of this size that a convolution reads at its sampled positions, (H, W).
 
-    What `benchmark.nn.sparsity.positions_read` and ``missing`` say together, from the lists.
+    What `benchmark.nn.sparsity.positions_read` says, from the list of samples; with ``missing_of``, the samples of the
+    map itself, only those positions of it that are missing (M != 1).
     """
-    size = (of.mask.shape[0], of.mask.shape[1])
-    if geometry.out_size(*size) != read_by.mask.shape:
-        raise ValueError(f"{geometry} on {size} gives {geometry.out_size(*size)}, but the mask is {read_by.mask.shape}")
+    if geometry.out_size(*size) != reader.mask.shape:
+        raise ValueError(f"{geometry} on {size} gives {geometry.out_size(*size)}, but the mask is {reader.mask.shape}")
+    if missing_of is not None and missing_of.mask.shape != size:
+        raise ValueError(f"the map's mask has shape {missing_of.mask.shape}, expected {size}")
     wanted = np.empty(size, dtype=np.uint8)
-    library.compiled.missing_read(
-        bound(geometry, *size), read_by.positions, read_by.starts, of.mask, wanted, checks.threads(threads)
+    mask = None if missing_of is None else missing_of.mask
+    library.compiled.positions_read(
+        bound(geometry, *size), reader.positions, reader.starts, mask, wanted, checks.threads(threads)
     )
     return wanted.view(np.bool_)
 

@@ -82,9 +82,9 @@ void saibench_list_samples(const float *mask, int height, int width, const int32
 void saibench_index_samples(const int32_t *positions, const int32_t *starts, int height, int width, int radius,
                             int ring, int32_t *index, int threads);
 
-/* Marks in wanted (H, W) the positions that a convolution with these sampled output positions reads and whose own mask
- * (H, W) is not 1: those to interpolate for it. */
-void saibench_missing_read(const saibench_geometry *g, const int32_t *positions, const int32_t *starts, int out_height,
+/* Marks in wanted (H, W) the positions that a convolution with these sampled output positions reads; with the map's own
+ * mask (H, W; NULL: none), only those where it is not 1: those to interpolate for it. */
+void saibench_positions_read(const saibench_geometry *g, const int32_t *positions, const int32_t *starts, int out_height,
                            const float *mask, uint8_t *wanted, int threads);
 
 /* Interpolation and the end of a block: for each position of rows [row0, row1) that is `wanted` (a map; NULL: all)

@@ -73,7 +73,7 @@ void saibench_index_samples(const int32_t *positions, const int32_t *starts, int
     (void)threads;
 }
 
-void saibench_missing_read(const saibench_geometry *g, const int32_t *positions, const int32_t *starts, int out_height,
+void saibench_positions_read(const saibench_geometry *g, const int32_t *positions, const int32_t *starts, int out_height,
                            const float *mask, uint8_t *wanted, int threads)
 {
 #ifdef _OPENMP
@@ -81,7 +81,7 @@ void saibench_missing_read(const saibench_geometry *g, const int32_t *positions,
 #endif
     for (int y = 0; y < g->height; y++) {
         uint8_t *line = wanted + (size_t)y * g->width;
-        const float *m = mask + (size_t)y * g->width;
+        const float *m = mask ? mask + (size_t)y * g->width : NULL;
         memset(line, 0, (size_t)g->width);
         for (int u = 0; u < g->kernel_h; u++) {
             const int above = y + g->padding - u * g->dilation, oy = above / g->stride;
@@ -94,7 +94,7 @@ void saibench_missing_read(const saibench_geometry *g, const int32_t *positions,
                         line[x + v * g->dilation] = 1;
             }
         }
-        for (int x = 0; x < g->width; x++)
+        for (int x = 0; m && x < g->width; x++)
             line[x] &= m[x] != 1.0f;
     }
     (void)threads;
