@@ -73,7 +73,7 @@ def test_a_report_is_kept_and_becomes_table_5(report, tmp_path):
     out.mkdir()
     output = table5.build(Results([tmp_path], [], []), out)
     assert "measured here" in output.text and "E5-2650 v2" in output.text
-    assert {file.suffix for file in output.files} == {".md", ".csv", ".tex", ".png", ".svg"}
+    assert {file.suffix for file in output.files} == {".md", ".csv", ".tex", ".png", ".svg", ".pdf"}
     assert "broken.json" in output.warnings[0]
 
 
