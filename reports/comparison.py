@@ -16,6 +16,7 @@ import pandas as pd
 
 from benchmark.errors import SaibenchError
 from benchmark.stats import Comparison, NoOverlap, Run, compare, read_outcomes
+from benchmark.store import read_table
 from reports.base import Column, Results, Table, number, plain
 from reports.curves import COST, Panel, Series, panels
 
@@ -125,7 +126,7 @@ def _run(cell: pd.Series, score: str) -> Run:
     images = folder / "images.parquet"
     outcomes, costs = None, None
     if images.is_file():
-        table = pd.read_parquet(images)
+        table = read_table(images)
         if {"image_id", "gmacs_backbone"} <= set(table.columns):
             table = table.sort_values("image_id")  # the same order in every cell: images are paired
             outcomes = read_outcomes(folder, table["image_id"])

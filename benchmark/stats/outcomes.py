@@ -28,6 +28,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from benchmark.store import read_table
+
 __all__ = ["OUTCOMES", "THRESHOLDS", "Outcomes", "read_outcomes"]
 
 #: Name of the file in a record's folder.
@@ -74,11 +76,16 @@ def read_outcomes(folder: Path, images: pd.Series) -> Outcomes | None:
     -------
     Outcomes or None
         None for a record that keeps none, as those of older versions.
+
+    Raises
+    ------
+    StoreError
+        If the table is broken.
     """
     path = folder / OUTCOMES
     if not path.is_file():
         return None
-    table = pd.read_parquet(path)
+    table = read_table(path)
     places = pd.Series(range(len(images)), index=images.astype(str))
     place = table["image"].astype(str).map(places).to_numpy()
     if np.isnan(place.astype(float)).any():

@@ -24,7 +24,7 @@ from benchmark.store.fields import RECORD_FIELDS, STATUSES
 from benchmark.store.garbage import collect_garbage
 from benchmark.store.merging import merge
 from benchmark.store.provenance import provenance, timestamp
-from benchmark.store.record import Record
+from benchmark.store.record import Record, read_table
 from benchmark.store.store import TIMINGS, Store
 from benchmark.store.tables import table
 from benchmark.store.verifying import verify
@@ -44,6 +44,7 @@ __all__ = [
     "collect_garbage",
     "merge",
     "provenance",
+    "read_table",
     "table",
     "timestamp",
     "verify",

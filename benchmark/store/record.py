@@ -16,7 +16,7 @@ from benchmark.store.fields import parse_record
 if TYPE_CHECKING:  # reading records needs no pandas, and its import takes most of a second
     import pandas as pd
 
-__all__ = ["Record"]
+__all__ = ["Record", "read_table"]
 
 
 @dataclass(frozen=True)
@@ -103,17 +103,26 @@ class Record:
 
     def layers(self) -> pd.DataFrame:
         """``layers.parquet``, one row a layer."""
-        return self._table("layers.parquet")
+        return read_table(self.path("layers.parquet"))
 
     def images(self) -> pd.DataFrame:
         """``images.parquet``, one row an image."""
-        return self._table("images.parquet")
+        return read_table(self.path("images.parquet"))
 
-    def _table(self, name: str) -> pd.DataFrame:
-        import pandas as pd
 
-        path = self.path(name)
-        try:
-            return pd.read_parquet(path)
-        except (OSError, ValueError) as error:
-            raise StoreError(f"{path}: cannot be read ({error}); run the cell again with --force") from error
+def read_table(path: Path) -> pd.DataFrame:
+    """Read one of a record's Parquet tables.
+
+    Raises
+    ------
+    StoreError
+        If it is missing or broken, in one line that names it.
+    """
+    import pandas as pd
+    import pyarrow as pa
+
+    try:
+        return pd.read_parquet(path)
+    except (OSError, ValueError, LookupError, TypeError, pa.ArrowException) as error:  # found by changing bytes
+        reason = str(error).partition("\n")[0]
+        raise StoreError(f"{path}: cannot be read ({reason}); run the cell again with --force") from error

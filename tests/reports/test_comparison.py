@@ -86,3 +86,13 @@ def test_the_table_shows_what_was_refused(fabricated):
     fabricated.curves()
     text = table(compared(fabricated, "stochastic", "smaller_backbone")).markdown()
     assert "single point" in text and "too few seeds to tell" in text
+
+
+@pytest.mark.parametrize("name", [OUTCOMES, "images.parquet"])
+def test_a_truncated_table_of_a_record_is_one_line_that_names_it(fabricated, run_cli, name):
+    for method in ("a", "b"):
+        with_images(fabricated.add(method, 0.6, 2.0, task="imagenet"), 0.6, 0)
+    torn = next(fabricated.store.root.glob(f"imagenet/mini/a/*/{name}"))
+    torn.write_bytes(torn.read_bytes()[:50])
+    code, _, err = run_cli("compare", "a", "b", "--store", fabricated.store.root)
+    assert code == 1 and f"{torn}: cannot be read" in err and len(err.splitlines()) == 1

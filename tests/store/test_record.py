@@ -5,12 +5,13 @@ import math
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmark.errors import StoreError
-from benchmark.store import RECORD_FIELDS, Record, Store
+from benchmark.store import RECORD_FIELDS, Record, Store, read_table
 from benchmark.store.fields import as_json
 
 
@@ -173,3 +174,25 @@ def test_a_result_that_cannot_be_is_refused_when_it_is_committed(a_cell, tmp_pat
             work.commit({name: value})
         work.fail("no record")
     assert store.find(a_cell()).status == "failed"
+
+
+@pytest.fixture(scope="module")
+def parquet(tmp_path_factory):
+    path = tmp_path_factory.mktemp("tables") / "images.parquet"
+    pd.DataFrame({"image": ["a", "b"] * 20, "gmacs": range(40)}).to_parquet(path, index=False)
+    return path.read_bytes()
+
+
+@given(data=st.data())
+def test_a_changed_or_truncated_table_is_read_or_is_one_line(parquet, tmp_path_factory, data):
+    content = bytearray(parquet[: data.draw(st.integers(1, len(parquet)))])
+    for place in data.draw(st.lists(st.integers(0, len(content) - 1), max_size=5)):
+        content[place] = data.draw(st.integers(0, 255))
+    path = tmp_path_factory.mktemp("record") / "images.parquet"
+    path.write_bytes(content)
+    try:
+        read_table(path)
+    except StoreError as error:
+        assert str(error).startswith(f"{path}: cannot be read (") and "\n" not in str(error)
+    else:
+        assert len(content) == len(parquet)
