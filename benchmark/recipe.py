@@ -1,23 +1,35 @@
 """What a scale fixes for every method alike: model, image size, training schedule, and the values of the curves.
 
-A recipe is part of a cell's identity, field for field. Methods cannot touch it but through their hooks.
+A recipe is part of a cell's identity, field for field. Methods cannot touch it but through their hooks. A user changes
+fields with ``--recipe``; they are checked here, before any work.
 """
 
+import json
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, Literal, Self
 
 import torch
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from benchmark.nn import Mask
+from benchmark.errors import UsageError
+from benchmark.nn import BACKBONES, Mask
 
 
-@dataclass(frozen=True)
-class Schedule:
+class Fields(BaseModel):
+    """A part of a recipe: typed fields that never change, checked when they are given."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
+
+    def replace(self, **changes: Any) -> Self:
+        """Return a copy in which some fields have other values, checked like the first."""
+        return type(self)(**{**dict(self), **changes})
+
+
+class Schedule(Fields):
     """One training run.
 
     Attributes
@@ -25,7 +37,7 @@ class Schedule:
     batch : int
         Images a step, over all devices.
     steps, epochs
-        Length of the run; one of them is given.
+        Length of the run; one of them is given, and steps count where both are.
     learning_rate, mask_learning_rate
         Of the network, and of the masks' confidence convolutions where it differs.
     decay
@@ -40,19 +52,19 @@ class Schedule:
         Mirror half of the images.
     """
 
-    batch: int
-    learning_rate: float
-    steps: int = 0
-    epochs: int = 0
+    batch: int = Field(ge=1)
+    learning_rate: float = Field(gt=0)
+    steps: int = Field(default=0, ge=0)
+    epochs: int = Field(default=0, ge=0)
     optimizer: Literal["sgd", "adamw"] = "sgd"
-    mask_learning_rate: float | None = None
-    momentum: float = 0.9
-    weight_decay: float = 1e-4
+    mask_learning_rate: float | None = Field(default=None, gt=0)
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    weight_decay: float = Field(default=1e-4, ge=0)
     decay: Literal["milestones", "poly", "cosine"] = "milestones"
-    milestones: Sequence[float] = (8 / 12, 11 / 12)
-    warmup_steps: int = 0
-    warmup_start: float = 1 / 3
-    clip: float = 35.0
+    milestones: tuple[Annotated[float, Field(gt=0, le=1)], ...] = (8 / 12, 11 / 12)
+    warmup_steps: int = Field(default=0, ge=0)
+    warmup_start: float = Field(default=1 / 3, ge=0, le=1)
+    clip: float = Field(default=35.0, ge=0)
     freeze_statistics: bool = False
     flip: bool = True
 
@@ -94,13 +106,28 @@ class Schedule:
 FROM_NOTHING = Schedule(
     batch=8, learning_rate=3e-3, optimizer="adamw", weight_decay=0.02, decay="cosine", warmup_steps=50, clip=5.0
 )
-FINE_TUNING = replace(
-    FROM_NOTHING, learning_rate=5e-4, mask_learning_rate=1e-3, warmup_steps=10, freeze_statistics=True
-)
+FINE_TUNING = FROM_NOTHING.replace(learning_rate=5e-4, mask_learning_rate=1e-3, warmup_steps=10, freeze_statistics=True)
 
 
-@dataclass(frozen=True)
-class Recipe:
+def _known(backbone: str) -> str:
+    if backbone not in BACKBONES:
+        raise ValueError(f"there are {', '.join(BACKBONES)}")
+    return backbone
+
+
+def _with_a_length(schedule: Schedule) -> Schedule:
+    if not schedule.steps and not schedule.epochs:
+        raise ValueError("give it steps or epochs")
+    return schedule
+
+
+#: The name of a backbone of `benchmark.nn`.
+Backbone = Annotated[str, AfterValidator(_known)]
+#: A schedule that is complete.
+Run = Annotated[Schedule, AfterValidator(_with_a_length)]
+
+
+class Recipe(Fields):
     """What a task fixes at a scale.
 
     Attributes
@@ -125,24 +152,76 @@ class Recipe:
     """
 
     backbone: str
-    shorter_side: int
-    longer_side: int
-    train: Schedule
-    pretrain: Schedule | None = None
+    shorter_side: int = Field(ge=32)
+    longer_side: int = Field(ge=32)
+    train: Run
+    pretrain: Run | None = None
     start: str = ""
     deformable: bool = False
-    parameters: Mapping[str, Any] = field(default_factory=dict)
-    curves: Mapping[str, Sequence[Any]] = field(default_factory=dict)
-    threads: int | None = None
-    frozen: Sequence[str] = ()
-    workers: int = 0
+    parameters: Mapping[str, Any] = Field(default_factory=dict)
+    curves: Mapping[str, tuple[Any, ...]] = Field(default_factory=dict)
+    threads: int | None = Field(default=None, ge=1)
+    frozen: tuple[str, ...] = ()
+    workers: int = Field(default=0, ge=0)
 
     def determinants(self) -> dict[str, Any]:
         """Return the fields that change every cell's result.
 
         Curves and workers change none; parameters and schedules are told with each cell's own.
         """
-        fields = asdict(self)
-        for name in ("curves", "workers", "parameters", "train", "pretrain"):
-            del fields[name]
-        return fields
+        return self.model_dump(exclude={"curves", "workers", "parameters", "train", "pretrain"})
+
+    def override(self, values: Mapping[str, Any]) -> Self:
+        """Return the recipe with some fields changed.
+
+        Parameters
+        ----------
+        values
+            By dotted name, as JSON has them: ``{"train.steps": 100, "detector.proposals_after": [64, 40]}``.
+
+        Raises
+        ------
+        UsageError
+            Naming the first field that is not there, or whose value has another type or is out of range.
+        """
+        content = self.model_dump(mode="json")
+        for path, value in values.items():
+            _place(self, content, path)[path.rpartition(".")[2]] = value
+        try:
+            return type(self).model_validate_json(json.dumps(content), strict=True)
+        except ValidationError as error:
+            first = error.errors()[0]
+            path = ".".join(map(str, first["loc"]))
+            reason = first["msg"].removeprefix("Value error, ")
+            given = "" if isinstance(first["input"], dict) else f", got {json.dumps(first['input'], default=str)}"
+            raise UsageError(f"recipe field {path!r}: {reason[0].lower()}{reason[1:]}{given}") from None
+        except TypeError as error:
+            raise UsageError(f"a recipe's field takes what JSON can write: {error}") from None
+
+    def select(self, paths: Iterable[str]) -> dict[str, Any]:
+        """Return the values of some fields by dotted name, as `override` takes them."""
+        content = self.model_dump(mode="json")
+        return {path: _place(self, content, path)[path.rpartition(".")[2]] for path in paths}
+
+
+def _place(recipe: Recipe, content: dict[str, Any], path: str) -> dict[str, Any]:
+    """Return the part of a recipe's content that holds a field, or may hold it.
+
+    The recipe is followed beside its content, because a mapping takes any name and a model only its own fields.
+    """
+    part: Any = recipe
+    *parents, last = path.split(".")
+    for depth, name in enumerate([*parents, last]):
+        known = type(part).model_fields if isinstance(part, Fields) else part if isinstance(part, Mapping) else {}
+        if name not in known and not (isinstance(part, Mapping) and name == last):
+            owner = ".".join(parents[:depth]) or "the recipe"
+            raise UsageError(f"there is no recipe field {path!r}; {owner} has {', '.join(known) or 'none'}")
+        if depth == len(parents):
+            break
+        part = getattr(part, name) if isinstance(part, Fields) else part[name]
+        content = content[name]
+        if part is None:
+            raise UsageError(
+                f"recipe field {path!r}: this scale has no {name}; give it whole, as --recipe '{name}={{…}}'"
+            )
+    return content

@@ -86,7 +86,7 @@ def make_sweep(
     """
     kinds = resolve(methods)
     _check_parameters(parameters or {}, kinds)
-    recipe = find_task(task).recipe(scale)
+    recipe = find_task(task).recipe(scale).override(overrides or {})
     template = Request(task, "", scale, data=data, overrides=overrides or {})
     curves: list[list[Plan]] = []
     skipped: dict[str, str] = {}

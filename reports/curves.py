@@ -5,6 +5,7 @@ It draws nothing. A panel is all cells of one task, scale and data set; a series
 
 from __future__ import annotations
 
+import json
 import numbers
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -138,8 +139,20 @@ def stems(report: str, found: Sequence[Panel]) -> list[str]:
 def describe(setting: Mapping[str, Any]) -> str:
     """Return settings as text: ``γ = 0.05, window = 5``; a word alone speaks for itself."""
     return ", ".join(
-        value if isinstance(value, str) else f"{SYMBOLS.get(name, name.replace('_', ' '))} = {plain(value)}"
+        _changes(value)
+        if name == "overrides"
+        else value
+        if isinstance(value, str)
+        else f"{SYMBOLS.get(name, name.replace('_', ' '))} = {plain(value)}"
         for name, value in setting.items()
+    )
+
+
+def _changes(overrides: str) -> str:
+    """Return changes to a recipe, which a record holds as JSON, as they are typed."""
+    values = json.loads(overrides)
+    return " ".join(
+        f"{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in values.items()
     )
 
 

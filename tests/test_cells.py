@@ -9,11 +9,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from benchmark.cells import Request, execute, load_model, override, plan
-from benchmark.errors import DataError, UsageError
-from benchmark.recipe import Recipe, Schedule
+from benchmark.cells import Request, execute, load_model, plan, plan_of
+from benchmark.errors import DataError
 from benchmark.store import Store
 from benchmark.sweep import default_jobs, make_sweep, run_sweep
+from benchmark.tasks import find_task
 from tests.conftest import TINY
 
 SAME = ["metric_AP", "gmacs_measured_mean", "gmacs_measured_std", "gmacs_paper", "density_mean", "cell_id"]
@@ -115,20 +115,20 @@ def test_identity_depends_on_what_determines_the_result_and_on_nothing_else(tiny
     assert cell_id(overrides={"workers": 3}) == cell_id()
 
 
+def test_a_record_leads_back_to_its_plan_whatever_was_changed_in_the_recipe(tiny_set, tmp_path):
+    data = tiny_set("coco")
+    changes = {**TINY, "deformable": True, "backbone": "mini_small", "detector.proposals_after": [32, 20], "threads": 1}
+    planned = plan(Request("coco", "dense", data=data, overrides=changes))
+    record = execute(planned, Store(tmp_path))
+    assert json.loads(record["overrides"]) == changes
+    assert plan_of(record, data).recipe == planned.recipe
+    assert load_model(record, plan_of(record, data)).backbone.body.layer2[0].offset is not None
+
+
 def test_methods_with_their_own_backbone_start_from_nothing(tiny_set):
     planned = plan(Request("coco", "smaller_backbone", data=tiny_set("coco")))
     assert planned.start is None and len(planned.schedules) == 2
     assert plan(Request("coco", "stochastic", data=tiny_set("coco"))).start.is_start
-
-
-def test_recipes_can_be_changed_by_field():
-    recipe = Recipe("mini", 128, 224, Schedule(8, 0.1, steps=5))
-    assert override(recipe, {"train.steps": 7}).train.steps == 7
-    assert override(recipe, {"train.learning_rate": 1}).train.learning_rate == 1
-    with pytest.raises(UsageError, match="no field 'tran.steps'; it has backbone"):
-        override(recipe, {"tran.steps": 7})
-    with pytest.raises(UsageError, match="'train.steps'|'steps' takes int, got 'many'"):
-        override(recipe, {"train.steps": "many"})
 
 
 def test_the_paper_scale_asks_for_data_and_weights(tiny_set, tmp_path, monkeypatch):
@@ -141,9 +141,9 @@ def test_the_paper_scale_asks_for_data_and_weights(tiny_set, tmp_path, monkeypat
 
 
 def test_jobs_follow_the_cores_a_cell_uses():
-    one = Recipe("mini", 128, 224, Schedule(8, 0.1, steps=5), threads=1)
-    assert default_jobs(one) >= default_jobs(dataclasses.replace(one, threads=2)) >= 1
-    assert default_jobs(dataclasses.replace(one, threads=None)) == 1
+    one = find_task("coco").recipe("mini").replace(threads=1)
+    assert default_jobs(one) >= default_jobs(one.replace(threads=2)) >= 1
+    assert default_jobs(one.replace(threads=None)) == 1
 
 
 def test_a_truncated_record_fails_alone_and_the_sweep_uses_the_others(tmp_path, tiny_set, plugin):

@@ -1,7 +1,5 @@
 """Training: seeded, resumable, and stopped when it diverges."""
 
-import dataclasses
-
 import numpy as np
 import pytest
 import torch
@@ -29,15 +27,15 @@ def test_a_steps_batch_depends_on_seed_and_step_alone():
 
 
 def test_schedules_follow_their_formulas():
-    warm = Schedule(8, 0.01, steps=1000, warmup_steps=500)
+    warm = Schedule(batch=8, learning_rate=0.01, steps=1000, warmup_steps=500)
     assert warm.factor(0, 1000) == pytest.approx(1 / 3)
     assert warm.factor(250, 1000) == pytest.approx(2 / 3)
     assert [warm.factor(step, 1200) for step in (799, 800, 1100)] == pytest.approx([1, 0.1, 0.01])
-    poly = Schedule(8, 0.01, steps=100, decay="poly")
+    poly = Schedule(batch=8, learning_rate=0.01, steps=100, decay="poly")
     assert poly.factor(50, 100) == pytest.approx(0.5**0.9)
-    cosine = Schedule(8, 0.01, steps=100, decay="cosine")
+    cosine = Schedule(batch=8, learning_rate=0.01, steps=100, decay="cosine")
     assert cosine.factor(50, 100) == pytest.approx(0.5) and cosine.factor(100, 100) == pytest.approx(0)
-    assert Schedule(8, 0.01, epochs=12).length(100) == 12 * 13
+    assert Schedule(batch=8, learning_rate=0.01, epochs=12).length(100) == 12 * 13
 
 
 def module_for(tiny_set, steps, seed=0):
@@ -45,7 +43,7 @@ def module_for(tiny_set, steps, seed=0):
     request = Request("coco", "stochastic", data=tiny_set("coco"), overrides=TINY, seed=seed)
     planned = plan(request)
     train = reader("coco", planned.folder, "train")
-    schedule = dataclasses.replace(planned.recipe.train, steps=steps)
+    schedule = planned.recipe.train.replace(steps=steps)
     model = planned.build(len(train.classes))
     return CellModule(planned.task, planned.method, model, schedule, steps, seed), train
 

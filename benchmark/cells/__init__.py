@@ -7,7 +7,7 @@ and keeps, `loading` reads a record again. Many cells at once are `benchmark.swe
 
 from benchmark.cells.loading import backbone_inputs, load_model, plan_of
 from benchmark.cells.planning import HARNESS_VERSION, Plan, plan
-from benchmark.cells.request import Request, cache_folder, data_folder, override, reader
+from benchmark.cells.request import Request, cache_folder, data_folder, reader
 from benchmark.cells.running import DENSITY_MAPS, MODEL, execute
 
 __all__ = [
@@ -21,7 +21,6 @@ __all__ = [
     "data_folder",
     "execute",
     "load_model",
-    "override",
     "plan",
     "plan_of",
     "reader",

@@ -40,9 +40,8 @@ def plan_of(record: Record, data: Path | None = None) -> Plan:
     SaibenchError
         When data, recipe or code are not those of the record any more.
     """
-    words = (word.partition("=") for word in (record.fields.get("overrides") or "").split())
-    overrides = {name: json.loads(text) if _is_json(text) else text for name, _, text in words}
     fields = record.fields
+    overrides = json.loads(fields.get("overrides") or "{}")
     planned = plan(
         Request(fields["task"], fields["method"], fields["scale"], record.parameters, fields["seed"], data, overrides)
     )
@@ -52,14 +51,6 @@ def plan_of(record: Record, data: Path | None = None) -> Plan:
             f"give the data set {fields['dataset']} with --data, or run the cell again"
         )
     return planned
-
-
-def _is_json(text: str) -> bool:
-    try:
-        json.loads(text)
-    except json.JSONDecodeError:
-        return False
-    return True
 
 
 def backbone_inputs(model: nn.Module, planned: Plan, count: int) -> list[tuple[str | int, np.ndarray]]:

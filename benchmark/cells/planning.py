@@ -9,7 +9,7 @@ from typing import cast
 import torch
 from torch import nn
 
-from benchmark.cells.request import Request, data_folder, override, reader
+from benchmark.cells.request import Request, data_folder, reader
 from benchmark.errors import UsageError
 from benchmark.method import Method, resolve
 from benchmark.recipe import Recipe, Schedule
@@ -83,7 +83,7 @@ def plan(request: Request) -> Plan:
         For a data folder that cannot be read.
     """
     task = find_task(request.task)
-    recipe = override(task.recipe(request.scale), request.overrides)
+    recipe = task.recipe(request.scale).override(request.overrides)
     kind = resolve([request.method])[0]
     reason = kind.make({}).skip(task.name)
     if reason:
@@ -101,7 +101,7 @@ def plan(request: Request) -> Plan:
         seed=request.seed,
         determinants={
             "recipe": recipe.determinants(),
-            "schedules": [dataclasses.asdict(schedule) for schedule in _schedules(recipe, method)],
+            "schedules": [schedule.model_dump() for schedule in _schedules(recipe, method)],
             "method": kind.code_fingerprint(),
             "start": None if start is None else start.cell.id,
             "harness": HARNESS_VERSION,

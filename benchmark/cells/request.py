@@ -1,15 +1,13 @@
-"""A request: what a user asks for, and the recipe and data that it leads to."""
+"""A request: what a user asks for, and the data that it leads to."""
 
-import dataclasses
 import functools
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-from benchmark.errors import DataError, UsageError
-from benchmark.recipe import Recipe
+from benchmark.errors import DataError
 from benchmark.tasks import Reader, find_task
 
 
@@ -31,7 +29,7 @@ class Request:
     data
         Folder of the data set; None for the embedded one.
     overrides
-        Recipe fields by dotted name, such as ``train.steps``.
+        Recipe fields by dotted name, such as ``train.steps``; values as JSON has them.
     """
 
     task: str
@@ -41,30 +39,6 @@ class Request:
     seed: int = 0
     data: Path | None = None
     overrides: Mapping[str, Any] = field(default_factory=dict)
-
-
-def override(recipe: Recipe, values: Mapping[str, Any]) -> Recipe:
-    """Return a recipe with some fields changed, by dotted name.
-
-    Raises
-    ------
-    UsageError
-        For a field that is not there or a value of another type.
-    """
-    for path, value in values.items():
-        head, _, rest = path.partition(".")
-        known = {entry.name: getattr(recipe, entry.name) for entry in dataclasses.fields(recipe)}
-        if head not in known or (rest and not dataclasses.is_dataclass(known[head])):
-            raise UsageError(f"the recipe has no field {path!r}; it has {', '.join(known)}")
-        current = known[head]
-        if rest:
-            value = override(cast(Any, current), {rest: value})
-        elif current is not None and not isinstance(
-            value, (int, float) if isinstance(current, float) else type(current)
-        ):
-            raise UsageError(f"recipe field {path!r} takes {type(current).__name__}, got {value!r}")
-        recipe = dataclasses.replace(recipe, **{head: value})
-    return recipe
 
 
 def data_folder(request: Request) -> Path:

@@ -1,5 +1,6 @@
 """Running a plan: build, train, evaluate, count and keep, or find the record that is there."""
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -109,8 +110,14 @@ def _description(planned: Plan) -> dict[str, Any]:
         "method_curve": list(method.curve),
         "method_references": list(method.references),
         "start": None if planned.start is None else planned.start.cell.id,
-        "overrides": " ".join(f"{name}={value}" for name, value in planned.request.overrides.items()) or None,
+        "overrides": _overrides(planned),
     }
+
+
+def _overrides(planned: Plan) -> str | None:
+    """Return what the user changed in the recipe as JSON, in the values that the recipe made of it."""
+    values = planned.recipe.select(planned.request.overrides)
+    return json.dumps(values, sort_keys=True) if values else None
 
 
 def _load_start(planned: Plan, model: nn.Module, start: Record | None) -> None:

@@ -3,7 +3,6 @@
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +39,7 @@ class Subject:
         model = self.build()
         body, method = self.plan.task.backbone(model), self.plan.method
         method.prepare(body)
-        schedule = replace(self.plan.schedules[-1], batch=2, warmup_steps=0)
+        schedule = self.plan.schedules[-1].replace(batch=2, warmup_steps=0)
         module = CellModule(self.plan.task, method, model, schedule, steps, seed=0)
         with tempfile.TemporaryDirectory() as folder:
             fit(module, self.train, Loop(Path(folder)))

@@ -296,7 +296,13 @@ def test_identifiers_of_a_batch_that_runs_image_by_image():
 def test_a_detector_has_three_scopes_and_counts_its_regions():
     torch.manual_seed(0)
     body = adapted(Masks.gumbel(initial_bias=0.0), deformable=True)
-    model = build_detector(body, 5, 64, 96, DetectorSize(8, 16, 8, proposals_after=(50, 20))).eval()
+    model = build_detector(
+        body,
+        5,
+        64,
+        96,
+        DetectorSize(pyramid_channels=8, representation=16, smallest_anchor=8, proposals_after=(50, 20)),
+    ).eval()
     counter = MeasuredCounter(model)
     with counter.recording(), torch.no_grad():
         model([torch.rand(3, 64, 96), torch.rand(3, 64, 96)])

@@ -105,7 +105,9 @@ def test_deformable_convolution_and_roi_align():
 
 
 def test_box_head_is_counted_once_a_region():
-    model = build_detector(build_backbone("mini_small"), 5, 96, 160, DetectorSize(8, 16, 8)).eval()
+    model = build_detector(
+        build_backbone("mini_small"), 5, 96, 160, DetectorSize(pyramid_channels=8, representation=16, smallest_anchor=8)
+    ).eval()
     macs = DetectorAdapter(model).region_counts().macs
     linear = 8 * 49 * 16 + 16 * 16 + 16 * 6 + 16 * 24
     assert sum(macs.values()) == linear + 49 * 4 * 8 * 4
@@ -158,7 +160,7 @@ def test_structures_differ_where_counts_may():
 
 def test_a_detectors_box_head_is_traced_once_for_each_structure():
     def counts(channels):
-        size = DetectorSize(8, channels, 8)
+        size = DetectorSize(pyramid_channels=8, representation=channels, smallest_anchor=8)
         return DetectorAdapter(build_detector(build_backbone("mini_small"), 5, 96, 160, size)).region_counts()
 
     assert counts(16) is counts(16)

@@ -90,15 +90,15 @@ def test_of_two_versions_of_a_cell_the_newer_counts_and_the_other_is_named(fabri
 
 def test_a_trial_with_another_recipe_does_not_stand_for_the_real_one(fabricated):
     fabricated.add("dense", 0.5, 2.0, overrides=None, finished="2026-01-01T00:00:00Z")
-    fabricated.add("dense", 0.1, 2.0, determinants={"steps": 1}, overrides="train.steps=1")
+    fabricated.add("dense", 0.1, 2.0, determinants={"steps": 1}, overrides='{"train.steps": 1}')
     panel = panel_of(fabricated)
     assert panel.reference.points["metric_AP"].tolist() == [0.5]
     assert [line.label for line in panel.series] == ["Dense (train.steps=1)"]
 
 
 def test_a_changed_recipe_is_told_even_where_all_cells_have_it(fabricated):
-    fabricated.add("dense", 0.5, 2.0, overrides="train.steps=1")
-    fabricated.add("stochastic", 0.4, 1.0, parameters={"gamma": 0.1}, overrides="train.steps=1")
+    fabricated.add("dense", 0.5, 2.0, overrides='{"train.steps": 1}')
+    fabricated.add("stochastic", 0.4, 1.0, parameters={"gamma": 0.1}, overrides='{"train.steps": 1}')
     panel = panel_of(fabricated)
     assert [panel.reference.label, *(line.label for line in panel.series)] == [
         "Dense (train.steps=1)", "Stochastic sampling (train.steps=1)",

@@ -79,7 +79,7 @@ def many_methods_with_long_names(fabricated):
 
 
 def barely_trained_cells_with_a_changed_recipe(fabricated):
-    changes = "train.steps=6 pretrain.steps=6 train.learning_rate=0.0005"
+    changes = '{"train.steps": 6, "pretrain.steps": 6, "train.learning_rate": 0.0005}'
     fabricated.add("dense", 0.0013, 0.055, overrides=changes)
     fabricated.add("stochastic", 0.0023, 0.0584, parameters={"gamma": 0.05}, overrides=changes)
 

@@ -1,17 +1,17 @@
 """What segmentation fixes at each scale (paper §4.1, §4.4)."""
 
-from dataclasses import dataclass, field, replace
+from pydantic import Field
 
-from benchmark.recipe import FINE_TUNING, FROM_NOTHING, Recipe, Schedule
+from benchmark.recipe import FINE_TUNING, FROM_NOTHING, Backbone, Recipe, Schedule
 from benchmark.tasks.cityscapes.segmenter import SegmenterSize
 
 
-@dataclass(frozen=True)
 class SegmentationRecipe(Recipe):
     """A recipe with the segmenter's widths and crops."""
 
+    backbone: Backbone
     deep_stem: bool = False
-    segmenter: SegmenterSize = field(default_factory=SegmenterSize)
+    segmenter: SegmenterSize = Field(default_factory=SegmenterSize)
 
 
 MINI = SegmentationRecipe(
@@ -20,20 +20,19 @@ MINI = SegmentationRecipe(
     longer_side=256,
     start="dense",
     deep_stem=True,
-    pretrain=replace(FROM_NOTHING, steps=1200),
-    train=replace(FINE_TUNING, steps=100),
+    pretrain=FROM_NOTHING.replace(steps=1200),
+    train=FINE_TUNING.replace(steps=100),
     parameters={"window": 5, "grid_stride": 5, "initial_lambda": 1.0},
     curves={"gamma": (0.1, 0.2, 0.5, 1.5), "shorter_side": (128, 112, 96, 64), "structure": ("grid",)},
     threads=1,
     segmenter=SegmenterSize(channels=48, crop=97, scales=(0.9, 1.3)),
 )
-SMALL = replace(
-    MINI,
+SMALL = MINI.replace(
     shorter_side=256,
     longer_side=512,
     deformable=True,
-    pretrain=replace(FROM_NOTHING, batch=16, steps=6000),
-    train=replace(FINE_TUNING, batch=16, steps=1500),
+    pretrain=FROM_NOTHING.replace(batch=16, steps=6000),
+    train=FINE_TUNING.replace(batch=16, steps=1500),
     parameters={"window": 7, "grid_stride": 11},
     curves={"gamma": (0.05, 0.1, 0.2, 0.4), "shorter_side": (256, 224, 192, 128), "structure": ("grid",)},
     threads=None,

@@ -4,20 +4,26 @@ Images go in whole, at their own size, and logits come out at that size. Losses,
 business.
 """
 
-from dataclasses import dataclass
-from typing import cast
+from typing import Annotated, cast
 
 import torch.nn.functional as F
+from pydantic import AfterValidator, Field
 from torch import Tensor, nn
 
 from benchmark.nn.resnet import ResNet
+from benchmark.recipe import Fields
 
 OUTPUT_STRIDE = 8
 DROPOUT = 0.1  # TorchCV's, of whole channels
 
 
-@dataclass(frozen=True)
-class SegmenterSize:
+def _ascending(pair: tuple[float, float]) -> tuple[float, float]:
+    if not 0 < pair[0] <= pair[1]:
+        raise ValueError("give two positive numbers, the smaller first")
+    return pair
+
+
+class SegmenterSize(Fields):
     """Widths of the heads and what a training crop is; the defaults are TorchCV's for Cityscapes.
 
     Attributes
@@ -34,11 +40,11 @@ class SegmenterSize:
         Largest change of all pixel values of a training image, up or down, of 255.
     """
 
-    channels: int = 512
-    auxiliary: float = 0.4
-    crop: int = 769
-    scales: tuple[float, float] = (0.5, 2.0)
-    brightness: int = 10
+    channels: int = Field(default=512, ge=1)
+    auxiliary: float = Field(default=0.4, ge=0)
+    crop: int = Field(default=769, ge=1)
+    scales: Annotated[tuple[float, float], AfterValidator(_ascending)] = (0.5, 2.0)
+    brightness: int = Field(default=10, ge=0, le=255)
 
 
 class Segmenter(nn.Module):

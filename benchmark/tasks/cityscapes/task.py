@@ -3,7 +3,6 @@
 import copy
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
@@ -52,7 +51,7 @@ class Cityscapes(Task):
         details = cast(SegmentationRecipe, recipe)
         body = build_backbone(backbone, recipe.deformable, OUTPUT_STRIDE, details.deep_stem)
         crop = round((details.segmenter.crop - 1) * shorter_side / recipe.shorter_side / OUTPUT_STRIDE)
-        size = replace(details.segmenter, crop=max(4, crop) * OUTPUT_STRIDE + 1)
+        size = details.segmenter.replace(crop=max(4, crop) * OUTPUT_STRIDE + 1)
         return Segmenter(body, classes, shorter_side, size)
 
     def backbone(self, model: nn.Module) -> nn.Module:

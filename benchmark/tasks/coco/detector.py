@@ -1,7 +1,8 @@
 """Faster R-CNN with a feature pyramid, assembled from torchvision's parts around one of our backbones."""
 
-from dataclasses import dataclass
+from typing import Annotated
 
+from pydantic import Field
 from torch import Tensor, nn
 from torchvision.models.detection import FasterRCNN
 from torchvision.models.detection.anchor_utils import AnchorGenerator
@@ -10,14 +11,17 @@ from torchvision.ops import MultiScaleRoIAlign
 from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastLevelMaxPool
 
 from benchmark.nn.resnet import ResNet
+from benchmark.recipe import Fields
 
 PYRAMID_LEVELS = 5
 LEVELS = ("layer1", "layer2", "layer3", "layer4")  # the maps that boxes are pooled from
 ASPECT_RATIOS = (0.5, 1.0, 2.0)
 
 
-@dataclass(frozen=True)
-class DetectorSize:
+Count = Annotated[int, Field(ge=1)]
+
+
+class DetectorSize(Fields):
     """Widths and budgets of pyramid, proposals and box head; the defaults are the paper's (mmdetection's).
 
     Attributes
@@ -36,15 +40,15 @@ class DetectorSize:
         Boxes kept an image.
     """
 
-    pyramid_channels: int = 256
-    representation: int = 1024
-    smallest_anchor: int = 32
-    proposals_before: tuple[int, int] = (2000, 1000)
-    proposals_after: tuple[int, int] = (1000, 1000)
-    anchors_per_image: int = 256
-    boxes_per_image: int = 512
-    positive_share: float = 0.25
-    detections: int = 100
+    pyramid_channels: Count = 256
+    representation: Count = 1024
+    smallest_anchor: Count = 32
+    proposals_before: tuple[Count, Count] = (2000, 1000)
+    proposals_after: tuple[Count, Count] = (1000, 1000)
+    anchors_per_image: Count = 256
+    boxes_per_image: Count = 512
+    positive_share: float = Field(default=0.25, gt=0, le=1)
+    detections: Count = 100
 
 
 class PyramidBackbone(nn.Module):

@@ -1,16 +1,16 @@
 """What detection fixes at each scale (paper §4.1, §4.3)."""
 
-from dataclasses import dataclass, field, replace
+from pydantic import Field
 
-from benchmark.recipe import FINE_TUNING, FROM_NOTHING, Recipe, Schedule
+from benchmark.recipe import FINE_TUNING, FROM_NOTHING, Backbone, Recipe, Schedule
 from benchmark.tasks.coco.detector import DetectorSize
 
 
-@dataclass(frozen=True)
 class DetectionRecipe(Recipe):
     """A recipe with the detector's widths and budgets."""
 
-    detector: DetectorSize = field(default_factory=DetectorSize)
+    backbone: Backbone
+    detector: DetectorSize = Field(default_factory=DetectorSize)
 
 
 MINI_DETECTOR = DetectorSize(
@@ -29,8 +29,8 @@ MINI = DetectionRecipe(
     shorter_side=128,
     longer_side=224,
     start="dense",
-    pretrain=replace(FROM_NOTHING, steps=1000),
-    train=replace(FINE_TUNING, steps=120),
+    pretrain=FROM_NOTHING.replace(steps=1000),
+    train=FINE_TUNING.replace(steps=120),
     parameters={"window": 5, "grid_stride": 5, "initial_lambda": 1.0},
     curves={
         "gamma": (0.05, 0.3, 1.0, 3.0),
@@ -40,13 +40,12 @@ MINI = DetectionRecipe(
     threads=1,
     detector=MINI_DETECTOR,
 )
-SMALL = replace(
-    MINI,
+SMALL = MINI.replace(
     shorter_side=256,
     longer_side=448,
     deformable=True,
-    pretrain=replace(FROM_NOTHING, batch=16, steps=8000),
-    train=replace(FINE_TUNING, batch=16, steps=1500),
+    pretrain=FROM_NOTHING.replace(batch=16, steps=8000),
+    train=FINE_TUNING.replace(batch=16, steps=1500),
     parameters={"window": 7, "grid_stride": 11},
     curves={"gamma": (0.05, 0.1, 0.2, 0.4), "shorter_side": (256, 192, 160, 128)},
     threads=None,

@@ -1,11 +1,10 @@
 """What classification fixes at each scale (paper §4.1, §4.5)."""
 
-from dataclasses import dataclass, replace
+from pydantic import Field
 
-from benchmark.recipe import FINE_TUNING, FROM_NOTHING, Recipe, Schedule
+from benchmark.recipe import FINE_TUNING, FROM_NOTHING, Backbone, Recipe, Schedule
 
 
-@dataclass(frozen=True)
 class ClassificationRecipe(Recipe):
     """A recipe with the classifier's crops.
 
@@ -18,7 +17,8 @@ class ClassificationRecipe(Recipe):
         Smallest share of an image's area that a training crop shows.
     """
 
-    smallest_crop: float = 0.08
+    backbone: Backbone
+    smallest_crop: float = Field(default=0.08, gt=0, le=1)
 
 
 MINI = ClassificationRecipe(
@@ -26,21 +26,20 @@ MINI = ClassificationRecipe(
     shorter_side=64,
     longer_side=64,
     start="dense",
-    pretrain=replace(FROM_NOTHING, batch=32, steps=900),
+    pretrain=FROM_NOTHING.replace(batch=32, steps=900),
     # Batch norm goes on measuring: gates bring their own, and pruning changes what the others see.
-    train=replace(FINE_TUNING, batch=32, steps=150, freeze_statistics=False),
+    train=FINE_TUNING.replace(batch=32, steps=150, freeze_statistics=False),
     parameters={"window": 5, "grid_stride": 2, "initial_lambda": 1.0},
     curves={"gamma": (0.05, 0.3, 1.5, 6.0), "shorter_side": (64, 56, 48, 40), "structure": ("grid",)},
     threads=1,
     smallest_crop=0.5,
 )
-SMALL = replace(
-    MINI,
+SMALL = MINI.replace(
     backbone="resnet34",
     shorter_side=128,
     longer_side=128,
-    pretrain=replace(FROM_NOTHING, batch=64, steps=4000, learning_rate=1e-3),
-    train=replace(MINI.train, batch=64, steps=1500, learning_rate=3e-4),
+    pretrain=FROM_NOTHING.replace(batch=64, steps=4000, learning_rate=1e-3),
+    train=MINI.train.replace(batch=64, steps=1500, learning_rate=3e-4),
     parameters={"window": 5, "grid_stride": 2},
     curves={"gamma": (0.05, 0.1, 0.2, 0.4), "shorter_side": (128, 112, 96, 64), "structure": ("grid",)},
     threads=None,
