@@ -7,12 +7,14 @@ model of another form brings its own `Adapter`.
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from benchmark.flops.trace import DenseCounts, Size, skeleton, structure, structure_of, trace
+from benchmark.flops.structure import structure
+from benchmark.flops.trace import DenseCounts, Size, skeleton, structure_of, trace
 
 SCOPES = ("backbone", "neck", "head")
 
@@ -94,7 +96,7 @@ class DetectorAdapter:
     def image_counts(self, size: Size) -> DenseCounts:
         """Count backbone, pyramid and the proposal head on all levels."""
         counts = self._body.counts(size)
-        return DenseCounts(counts.macs, counts.uncounted + Counter(dict.fromkeys(self.OUTSIDE, 1)))
+        return replace(counts, uncounted=counts.uncounted + Counter(dict.fromkeys(self.OUTSIDE, 1)))
 
     def region_counts(self) -> DenseCounts:
         """Count RoIAlign and the box head for one RoI; the size of maps and RoI do not matter."""

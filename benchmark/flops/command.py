@@ -18,11 +18,13 @@ from torch import Tensor, nn
 from benchmark.errors import UsageError
 from benchmark.flops import paper
 from benchmark.flops.adapter import SCOPES
-from benchmark.flops.geometry import block_sizes
+from benchmark.flops.geometry import BlockSizes, block_sizes
 from benchmark.flops.measured import MeasuredCounter
 from benchmark.flops.trace import Size
 from benchmark.method import Method, resolve
-from benchmark.nn.masks import FixedMask
+from benchmark.nn import work
+from benchmark.nn.blocks import Decided
+from benchmark.nn.masks import CarriedMask, FixedMask, Mask, RandomMask
 from benchmark.nn.noise import uniform_field
 from benchmark.tasks import Task, find_task
 
@@ -101,9 +103,9 @@ def count_flops(request: FlopsRequest) -> dict[str, Any]:
         uncounted = list(paper.UNCOUNTED)
     else:
         counter = MeasuredCounter(model.eval())
-        names = {module: path for path, module in task.backbone(model).named_modules()}
-        within = {path: masks[names[module]] for path, module in model.named_modules() if names.get(module) in masks}
-        counter.record(size, within, counter.adapter.most_regions)
+        names = {module: path for path, module in model.named_modules()}
+        decided = {names[sizes.block]: given for sizes, given in masks}
+        counter.record(size, decided, counter.adapter.most_regions)
         rows, uncounted = counter.layers(), counter.uncounted
     rows = _within_scope(rows, request)
     return {
@@ -157,33 +159,42 @@ def _model(task: Task, method: Method | None, backbone: str, side: int, request:
     return model
 
 
-def _masks(backbone: nn.Module, size: Size, request: FlopsRequest) -> dict[str, Tensor]:
-    """Make every mask ``(1, 1, H, W)``, by its name in the backbone.
+def _masks(backbone: nn.Module, size: Size, request: FlopsRequest) -> list[tuple[BlockSizes, Decided]]:
+    """Make what every block decides, masks ``(1, 1, H, W)``.
 
-    A mask that does not depend on the image is itself. A learned one is drawn: ``density * H * W`` positions without
-    replacement, from the seed and the mask's name.
+    A mask that does not depend on the image is itself, and one that is carried on is its owner's. Any other is drawn:
+    ``density * H * W`` positions without replacement, from the seed and the mask's name. Gates are open.
     """
-    masks: dict[str, Tensor] = {}
+    made: list[tuple[BlockSizes, Decided]] = []
+    drawn: dict[Mask, Tensor] = {}
     for sizes in block_sizes(backbone, size):
-        for index, map_size in ((1, sizes.first), (2, sizes.second), (3, sizes.second)):
+        decided = Decided(sizes.size)
+        for index, map_size in sizes.block.work.mask_sizes(sizes.size).items():
             mask = getattr(sizes.block, f"mask{index}")
-            if mask is None:
-                continue
-            layer = f"{sizes.block.name}.mask{index}"
-            if isinstance(mask, FixedMask):
-                if request.density is not None:
-                    raise UsageError(
-                        f"the masks of {request.method!r} have a density of their own: leave out --density"
-                    )
-                values = mask.pattern(map_size)
-            elif request.density is None:
-                raise UsageError(f"the density of {request.method!r} depends on the image: add --density, as 0.25")
+            owner = mask.owner if isinstance(mask, CarriedMask) else None
+            if owner in drawn and drawn[owner].shape[-2:] == map_size:
+                values = drawn[owner]
             else:
-                values = _drawn(request.seed, layer, map_size, request.density)
-            masks[layer] = torch.from_numpy(np.asarray(values, dtype=np.float32))[None, None]
-    if request.density is not None and not masks:
+                nominal = _nominal(mask, f"{sizes.block.name}.mask{index}", map_size, request)
+                values = torch.from_numpy(np.asarray(nominal, dtype=np.float32))[None, None]
+            decided.masks[index] = drawn[mask] = values
+        for index in sizes.block.work.gates:
+            decided.gates[index] = torch.ones(1, getattr(sizes.block, f"gate{index}").channels)
+        made.append((sizes, decided))
+    if request.density is not None and not drawn:
         raise UsageError(f"method {request.method!r} masks no layer, so that it has no density")
-    return masks
+    return made
+
+
+def _nominal(mask: Mask, layer: str, size: Size, request: FlopsRequest) -> np.ndarray:
+    """Return a mask's values ``(H, W)``: its own pattern or density, or the one that was asked for."""
+    if isinstance(mask, FixedMask | RandomMask):
+        if request.density is not None:
+            raise UsageError(f"the masks of {request.method!r} have a density of their own: leave out --density")
+        return mask.pattern(size) if isinstance(mask, FixedMask) else _drawn(request.seed, layer, size, mask.density)
+    if request.density is None:
+        raise UsageError(f"the density of {request.method!r} depends on the image: add --density, as 0.25")
+    return _drawn(request.seed, layer, size, request.density)
 
 
 def _drawn(seed: int, layer: str, size: Size, density: float) -> np.ndarray:
@@ -193,11 +204,14 @@ def _drawn(seed: int, layer: str, size: Size, density: float) -> np.ndarray:
     return values
 
 
-def _densities(masks: dict[str, Tensor]) -> dict[str, float]:
-    """Return the density of every masked convolution; conv2 runs under conv1's mask where it has none (Fig. 3a)."""
-    densities = {layer.replace(".mask", ".conv"): float(mask.mean()) for layer, mask in masks.items()}
-    for layer in list(densities):
-        densities.setdefault(f"{layer.rpartition('.')[0]}.conv2", densities[layer])
+def _densities(masks: list[tuple[BlockSizes, Decided]]) -> dict[str, float]:
+    """Return the density of every convolution that a mask changes: of what it computes, and of what its fill leaves."""
+    densities: dict[str, float] = {}
+    for sizes, decided in masks:
+        for step, size in zip(sizes.block.work.convolutions, sizes.maps, strict=True):
+            computed = work.positions(step.computes if step.fill is None else step.fill.mask, decided.masks, size)
+            if computed is not None:
+                densities[f"{sizes.block.name}.{step.layer}"] = float(computed.float().mean())
     return densities
 
 

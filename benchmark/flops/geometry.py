@@ -14,11 +14,12 @@ from benchmark.nn.sparsity import output_size
 
 
 class BlockSizes(NamedTuple):
-    """A residual block with the sizes of its maps after conv1 (``first``) and after conv2 (``second``)."""
+    """A residual block, its name in the model, the size of its input, and those of its maps behind each convolution."""
 
-    block: Any
-    first: Size
-    second: Size
+    path: str
+    block: ResidualBlock
+    size: Size
+    maps: tuple[Size, ...]
 
 
 def convolution_size(convolution: Any, size: Size) -> Size:
@@ -50,9 +51,8 @@ def block_sizes(backbone: nn.Module, size: Size) -> Iterator[BlockSizes]:
     """Yield the residual blocks in the order in which they run, for images of a size (H, W)."""
     size = stem_sizes(backbone, size)[-1][2]
     size = output_size(size, 3, 2, 1)  # the max pooling after the stem
-    for module in backbone.modules():
+    for path, module in backbone.named_modules():
         if isinstance(module, ResidualBlock):
-            block: Any = module
-            first = convolution_size(block.conv1, size)
-            size = convolution_size(block.conv2, first)
-            yield BlockSizes(block, first, size)
+            maps = module.work.sizes(size)
+            yield BlockSizes(path, module, size, maps)
+            size = maps[-1]

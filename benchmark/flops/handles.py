@@ -39,6 +39,9 @@ UNCOUNTED_OPERATORS = (
     "aten::upsample_nearest2d",
 )
 
+#: What stands before the name of such an operator among fvcore's counts, which are calls then.
+NOT_COUNTED = "not counted: "
+
 #: fvcore's operator name -> kind of the row in a table of layers.
 KINDS = {
     "conv": "conv",
@@ -80,20 +83,18 @@ def roi_align(inputs: list[Any], outputs: list[Any]) -> Counter[str]:
     return Counter({"roi_align": BILINEAR_MACS * prod(get_shape(outputs[0])) * ratio**2})
 
 
-def uncounted(operator: str, seen: Counter[str]) -> Handle:
-    """Make a handle that counts nothing and notes in ``seen`` that the operator ran."""
+def uncounted(operator: str) -> Handle:
+    """Make a handle that counts calls, not MACs, under the operator's name with `NOT_COUNTED` before it.
 
-    def handle(inputs: list[Any], outputs: list[Any]) -> Counter[str]:
-        seen[operator] += 1
-        return Counter()
-
-    return handle
+    That way fvcore says which module called it, as it does for what is counted.
+    """
+    return lambda inputs, outputs: Counter({NOT_COUNTED + operator: 1})
 
 
-def handles(seen: Counter[str]) -> dict[str, Handle]:
-    """Return the handles to register with fvcore; operators that are not counted are noted in ``seen``."""
+def handles() -> dict[str, Handle]:
+    """Return the handles to register with fvcore."""
     return {
         "torchvision::deform_conv2d": deform_conv2d,
         "torchvision::roi_align": roi_align,
-        **{operator: uncounted(operator, seen) for operator in UNCOUNTED_OPERATORS},
+        **{operator: uncounted(operator) for operator in UNCOUNTED_OPERATORS},
     }

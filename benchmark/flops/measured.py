@@ -7,17 +7,19 @@
                 model(batch.images)
     counter.images(), counter.layers(), counter.density_maps(), counter.uncounted
 
-Dense layers come from fvcore (`benchmark.flops.trace`), masks from the evaluation itself (`benchmark.flops.recorder`)
-and the rules of what runs from `benchmark.nn.sparsity`, which the CPU engine obeys too. An image is counted at the
-padded size at which it ran: batches of mixed sizes pad, and what pads is computed. All numbers are integers until
-they are averaged.
+Dense layers and whatever a method adds come from fvcore (`benchmark.flops.trace`), masks from the evaluation itself
+(`benchmark.flops.recorder`), and what runs under them from each block's description (`benchmark.nn.work`), which the
+engines obey too. An image is counted at the padded size at which it ran: batches of mixed sizes pad, and what pads is
+computed. All numbers are integers until they are averaged.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -28,13 +30,17 @@ from torch import nn
 
 from benchmark.errors import SaibenchError
 from benchmark.flops.adapter import SCOPES, Adapter, adapter_for
+from benchmark.flops.additions import counted_by_pairs, is_own
 from benchmark.flops.handles import KINDS
-from benchmark.flops.recorder import QUANTITIES, MaskedBlock, Recorder, SizeGroup
+from benchmark.flops.recorder import Recorder, SizeGroup
 from benchmark.flops.trace import Size
 from benchmark.nn import sparsity
-from benchmark.nn.masks import Mask
+from benchmark.nn.blocks import Decided
+from benchmark.nn.interpolation import Interpolation
+from benchmark.nn.masks import LearnedMask, Mask
+from benchmark.nn.work import Convolution, Fill, Region, Sampled
 
-#: What masked layers compute beside what is counted, by name.
+#: What the project's own masks and fills compute beside what is counted, by name.
 UNCOUNTED_MASKS = ("mask: sigmoid, noise, threshold, grid prior",)
 UNCOUNTED_FILLS = ("interpolation: kernel weights, sum of weights, division, blending, copies",)
 
@@ -49,12 +55,12 @@ class Row:
     Attributes
     ----------
     layer, kind, scope
-        Name in the model; ``conv``, ``mask``, ``offset``, ``bilinear``, ``interpolation`` or ``linear``; and
+        Name in the model; ``conv``, ``mask``, ``gate``, ``offset``, ``bilinear``, ``interpolation`` or ``linear``; and
         ``backbone``, ``neck`` or ``head``.
     positions
-        Output positions of a convolution, None for what has none.
+        Output positions of a convolution, channels of a gate; None for what has neither.
     sampled
-        Positions computed, an integer or one for each image.
+        Positions computed, or channels left open: an integer or one for each image.
     macs
         Multiply-accumulates, an integer or one for each image.
     """
@@ -90,10 +96,10 @@ class MeasuredCounter:
         self._forget()
         return self.recorder.recording()
 
-    def record(self, size: Size, masks: Mapping[str, torch.Tensor], regions: int = 0) -> None:
-        """Count one image without running the model: its padded size, masks ``(1, 1, H, W)`` by name, and RoIs."""
+    def record(self, size: Size, decided: Mapping[str, Decided], regions: int = 0) -> None:
+        """Count one image without running the model: its padded size, what its blocks decide by name, and RoIs."""
         self._forget()
-        self.recorder.record(size, masks, regions)
+        self.recorder.record(size, decided, regions)
 
     def images(self) -> pd.DataFrame:
         """Return the count of each image, in the order in which they ran.
@@ -160,6 +166,19 @@ class MeasuredCounter:
         columns.update({name: self._matrix(name).T.ravel() for name in ("positions", "sampled")})
         return pd.DataFrame({**columns, "macs": self._matrix("macs").T.ravel().astype(np.int64)})
 
+    def dense_macs(self) -> dict[str, int]:
+        """Return what PyTorch, which is dense, runs for the recorded images by layer; bilinear samples and fills aside."""
+        self._check()
+        macs: Counter[str] = Counter()
+        for size, group in self.recorder.groups.items():
+            for counts, times in (
+                (self.adapter.image_counts(size), len(group.numbers)),
+                (self.adapter.region_counts(), int(self._regions(group).sum())),
+            ):
+                for (layer, operator), count in counts.macs.items():
+                    macs[layer] += times * count if KINDS.get(operator) != "bilinear" else 0
+        return dict(macs)
+
     def density_maps(self) -> dict[str, np.ndarray]:
         """Return, for each mask, the share of images in which each position was sampled.
 
@@ -173,11 +192,11 @@ class MeasuredCounter:
         images = sum(len(group.numbers) for group in groups)
         maps = {}
         for index, block in enumerate(self.recorder.blocks):
-            for convolution in block.masks:
-                sums = [self._map(group, index, convolution) for group in groups]
+            for mask in block.masks:
+                sums = [self._map(group, index, mask) for group in groups]
                 if len(groups) > 1:
                     sums = [_resized(values) for values in sums]
-                maps[f"{block.name}.mask{convolution}"] = np.sum(sums, axis=0) / images
+                maps[f"{block.name}.mask{mask}"] = np.sum(sums, axis=0) / images
         return maps
 
     @property
@@ -187,8 +206,11 @@ class MeasuredCounter:
         for size in self.recorder.groups:
             names.update(self.adapter.image_counts(size).uncounted)
         names.update(self.adapter.region_counts().uncounted)
-        if self.recorder.blocks:
-            names.update(UNCOUNTED_MASKS + UNCOUNTED_FILLS)
+        parts = [part for block in self.recorder.blocks for part in block.block.children() if not is_own(part)]
+        if any(isinstance(part, Mask) for part in parts):
+            names.update(UNCOUNTED_MASKS)
+        if any(isinstance(part, Interpolation) for part in parts):
+            names.update(UNCOUNTED_FILLS)
         return sorted(names)
 
     def _forget(self) -> None:
@@ -198,13 +220,9 @@ class MeasuredCounter:
     def _rows(self, size: Size) -> list[Row]:
         if size not in self._tables:
             group = self.recorder.groups[size]
-            table = _Table(self.recorder.modules, self.adapter, size)
+            table = _Table(self.recorder, size)
             rows = list(table.dense())
-            counts = self._quantities(group)
-            masked: list[Row] = []
-            for index, block in enumerate(self.recorder.blocks):
-                quantities = dict(zip(QUANTITIES, counts[:, index], strict=True))
-                masked.extend(table.masked(block, group, index, quantities))
+            masked = [row for index in range(len(self.recorder.blocks)) for row in table.masked(index)]
             rows = _merged(rows, masked)
             rows.extend(table.per_region(self._regions(group)))
             self._tables[size] = rows
@@ -245,29 +263,20 @@ class MeasuredCounter:
             whole[..., group.numbers] = value
         return whole
 
-    def _quantities(self, group: SizeGroup) -> np.ndarray:
-        """Return all counts of a size, ``(6, blocks, images)``."""
-        if not group.counts:
-            return np.zeros((len(QUANTITIES), len(self.recorder.blocks), len(group.numbers)), dtype=np.int64)
-        if len(group.counts) > 1:
-            group.counts[:] = [np.concatenate(group.counts, axis=-1)]
-        return group.counts[0]
-
     def _regions(self, group: SizeGroup) -> np.ndarray:
         return np.asarray(self.recorder.regions, dtype=np.int64)[group.numbers]
 
     def _densities(self, group: SizeGroup) -> np.ndarray | float:
         """Return each image's mean over masks of the share of positions sampled."""
-        masks = [(index, i) for index, block in enumerate(self.recorder.blocks) for i in block.masks]
-        if not masks:
-            return 1.0
-        sizes = [group.rules[index].first if i == 1 else group.rules[index].second for index, i in masks]
-        blocks, convolutions = np.array(masks).T
-        sampled = self._quantities(group)[convolutions - 1, blocks]
-        return (sampled / np.prod(sizes, axis=1)[:, None]).mean(axis=0)
+        shares = [
+            group.count(index, Sampled(mask)) / prod(group.alike[index].sizes[Sampled(mask)])
+            for index, block in enumerate(self.recorder.blocks)
+            for mask in block.masks
+        ]
+        return np.mean(shares, axis=0) if shares else 1.0
 
-    def _map(self, group: SizeGroup, index: int, convolution: int) -> np.ndarray:
-        sums = group.map_sums[index][convolution]
+    def _map(self, group: SizeGroup, index: int, mask: int) -> np.ndarray:
+        sums = group.map_sums[index][mask]
         fixed = self.recorder.blocks[index].fixed  # seen once for all images
         return sums * len(group.numbers) if fixed else sums
 
@@ -275,45 +284,34 @@ class MeasuredCounter:
 class _Table:
     """Makes the rows of one padded image size."""
 
-    def __init__(self, modules: dict[str, Any], adapter: Adapter, size: Size) -> None:
-        self.modules = modules
-        self.adapter = adapter
-        self.counts = adapter.image_counts(size).macs
+    def __init__(self, recorder: Recorder, size: Size) -> None:
+        self.recorder = recorder
+        self.adapter = recorder.adapter
+        self.group = recorder.groups[size]
+        self.dense_counts = self.adapter.image_counts(size)
+        self.counts = self.dense_counts.macs
 
     def dense(self) -> Iterator[Row]:
-        """Yield every layer as it would run without masks, once an image."""
+        """Yield every layer as it would run without masks, once an image; a mask, gate or own fill is one row."""
+        added = self.dense_counts.added
+        totals: dict[str, int] = {}
+        for (layer, _), macs in self.counts.items():
+            if layer in added:
+                totals[layer] = totals.get(layer, 0) + macs
         for (layer, operator), macs in self.counts.items():
-            yield self._row(layer, operator, macs)
+            if layer not in added:
+                yield self._row(layer, operator, macs)
+            elif layer in totals:
+                yield self._added_row(layer, added[layer], totals.pop(layer))
 
     def per_region(self, regions: np.ndarray) -> Iterator[Row]:
         """Yield the layers that run once a RoI, given each image's number of RoIs."""
         for (layer, operator), macs in self.adapter.region_counts().macs.items():
             yield self._row(layer, operator, macs * regions)
 
-    def masked(self, block: MaskedBlock, group: SizeGroup, index: int, counts: dict[str, np.ndarray]) -> Iterator[Row]:
-        """Yield the rows of a block that its masks change, given counts by quantity, one for each image."""
-        rule, name, module = group.rules[index], block.name, block.block
-        second = rule.second[0] * rule.second[1]
-        conv1, conv2, conv3 = (f"{name}.conv{i}" for i in (1, 2, 3))
-        if rule.own[0]:
-            yield self._sampled_row(conv1, "conv", counts["sampled1"], rule.first[0] * rule.first[1])
-            yield self._fill_row(name, 1, counts["pairs1"] * module.conv1.out_channels)
-        if rule.own[1] or rule.shared:
-            for layer, operator in ((f"{name}.offset", "conv"), (conv2, "conv"), (conv2, "bilinear")):
-                if (layer, operator) in self.counts:
-                    yield self._sampled_row(layer, operator, counts["sampled2"], second)
-        if (conv3, "conv") not in self.counts:
-            yield self._fill_row(name, 2, counts["pairs2"] * module.conv2.out_channels)
-        elif rule.own[2]:
-            yield self._fill_row(name, 2, counts["pairs2"] * module.conv2.out_channels)
-            yield self._sampled_row(conv3, "conv", counts["sampled3"], second)
-            yield self._fill_row(name, 3, counts["pairs3"] * module.conv3.out_channels)
-        elif rule.own[1] or rule.shared:
-            inner, outer = module.conv3.in_channels, module.conv3.out_channels
-            plan = sparsity.conv3_plan(counts["sampled2"], counts["pairs2"], second, inner, outer, block.linear)
-            computed = np.where(plan.on_samples, counts["sampled2"], second)
-            yield self._sampled_row(conv3, "conv", computed, second)
-            yield self._fill_row(name, 2, plan.interpolation_macs)
+    def masked(self, index: int) -> Iterator[Row]:
+        """Yield the rows of a block that its masks and gates change, for all images."""
+        return _BlockTable(self, index).rows()
 
     def _row(self, layer: str, operator: str, macs: Any) -> Row:
         """Make the row of a layer whose whole output is computed."""
@@ -321,40 +319,155 @@ class _Table:
         positions = macs // values if values and not isinstance(macs, np.ndarray) and macs % values == 0 else None
         return Row(name, kind, self.adapter.scope(layer), positions, positions, macs)
 
+    def _added_row(self, layer: str, kind: str, macs: int) -> Row:
+        """Make the row of what a method added; that of a single convolution has positions."""
+        module = self.recorder.modules.get(layer)
+        values = module.conv.weight.numel() if isinstance(module, LearnedMask) else 0
+        single = values and [operator for name, operator in self.counts if name == layer] == ["conv"]
+        positions = macs // values if single and macs % values == 0 else None
+        return Row(layer, kind, self.adapter.scope(layer), positions, positions, macs)
+
     def _described(self, layer: str, operator: str) -> tuple[str, str, int]:
         """Return the row's name and kind, and what a convolution costs at a position, else 0."""
-        module, parent = self.modules[layer], layer.rpartition(".")[0]
+        module = self.recorder.modules[layer]
         weight = getattr(module, "weight", None) if operator == "conv" else None
         values = 0 if weight is None else weight.numel()
-        if isinstance(self.modules[parent], Mask):
-            return parent, "mask", values
         if layer.endswith(".offset"):
             return layer, "offset", values
         if operator == "bilinear":
             return f"{layer}.bilinear", "bilinear", values
         return layer, KINDS.get(operator, operator), values
 
-    def _sampled_row(self, layer: str, operator: str, sampled: np.ndarray, positions: int) -> Row:
-        """Make the row of a layer that runs at sampled positions only."""
+    def sampled_row(self, layer: str, operator: str, sampled: Any, positions: int, share: _Share) -> Row:
+        """Make the row of a layer that runs at sampled positions, or with open channels, only."""
         dense = self.counts[layer, operator]
         if dense % positions:
             raise SaibenchError(f"{layer}: {dense} MACs do not divide into {positions} positions of its mask")
         row = self._row(layer, operator, dense)
-        row.positions, row.sampled, row.macs = positions, sampled, sampled * (dense // positions)
+        row.positions, row.sampled, row.macs = positions, sampled, sampled * share(dense // positions)
         return row
 
-    def _fill_row(self, name: str, index: int, macs: np.ndarray) -> Row:
-        return Row(f"{name}.interpolation{index}", "interpolation", self.adapter.scope(name), None, None, macs)
+    def fill_row(self, layer: str, macs: np.ndarray) -> Row:
+        """Make the row of a fill."""
+        return Row(layer, "interpolation", self.adapter.scope(layer), None, None, macs)
+
+
+#: What is left of the multiply-accumulates of a position when channels are closed.
+_Share = Callable[[int], Any]
+
+
+class _BlockTable:
+    """Makes the rows of one block: what its description says runs, times what each position costs."""
+
+    def __init__(self, table: _Table, index: int) -> None:
+        self.table = table
+        self.group, self.index = table.group, index
+        masked = table.recorder.blocks[index]
+        self.name, self.block, self.work = masked.name, masked.block, masked.work
+        self.sizes = self.work.sizes(self.group.alike[index].rule.size)
+        self.images = len(self.group.numbers)
+
+    def rows(self) -> Iterator[Row]:
+        """Yield the gates, and each convolution that masks or gates change with the fill behind it."""
+        for gate in self.work.gates:
+            yield self._gate_row(gate)
+        steps = self.work.convolutions
+        for place, step in enumerate(steps):
+            before = steps[place - 1].fill if place else None
+            # A fill that runs by itself costs what it costs in front: only there is it traced.
+            if step.commutes and before is not None and self._by_pairs(before):
+                yield from self._commuting(step, before, prod(self.sizes[place]))
+                continue
+            if (step.computes.masks and not step.commutes) or not (step.gate is None and step.input_gate is None):
+                computed = prod(self.sizes[place]) if step.commutes else self._positions(step.computes, place)
+                yield from self._convolution(step, computed, prod(self.sizes[place]))
+            commutes = place + 1 < len(steps) and steps[place + 1].commutes
+            if step.fill is not None and self._by_pairs(step.fill) and not commutes:
+                pairs = self._pairs(step.fill) * self._open(step.gate, self._module(step).out_channels)
+                yield self.table.fill_row(f"{self.name}.{step.fill.layer}", pairs)
+
+    def _gate_row(self, gate: int) -> Row:
+        layer = f"{self.name}.gate{gate}"
+        channels = self.group.open_channels(self.index, gate)
+        macs = sum(count for (name, _), count in self.table.counts.items() if name == layer)
+        scope = self.table.adapter.scope(layer)
+        return Row(layer, "gate", scope, channels.shape[1], channels.sum(axis=1, dtype=np.int64), macs)
+
+    def _commuting(self, step: Convolution, before: Fill, positions: int) -> Iterator[Row]:
+        """Yield a convolution that trades places with the fill before it, image by image the cheaper way."""
+        samples, module = self._positions(step.computes), self._module(step)
+        plan = sparsity.conv3_plan(samples, self._pairs(before), positions, module.in_channels, module.out_channels)
+        yield from self._convolution(step, np.where(plan.on_samples, samples, positions), positions)
+        yield self.table.fill_row(f"{self.name}.{before.layer}", plan.interpolation_macs)
+
+    def _convolution(self, step: Convolution, computed: Any, positions: int) -> Iterator[Row]:
+        layer = f"{self.name}.{step.layer}"
+        shares = [
+            (f"{self.name}.{step.beside}", "conv", _whole),
+            (layer, "conv", lambda macs: self._open_pairs(step, macs)),
+            (layer, "bilinear", lambda macs: self._open_inputs(step, macs)),
+        ]
+        for name, operator, share in shares:
+            if (name, operator) in self.table.counts:
+                yield self.table.sampled_row(name, operator, computed, positions, share)
+
+    def _positions(self, region: Region, place: int = -1) -> Any:
+        """Return how many positions of a region are computed: all of a dense map, or a number for each image."""
+        return self.group.count(self.index, region) if region.masks else prod(self.sizes[place])
+
+    def _pairs(self, fill: Fill) -> np.ndarray:
+        return self.group.count(self.index, fill) if fill.window else np.zeros(self.images, dtype=np.int64)
+
+    def _by_pairs(self, fill: Fill) -> bool:
+        return counted_by_pairs(getattr(self.block, fill.layer))
+
+    def _module(self, step: Convolution) -> Any:
+        return getattr(self.block, step.layer)
+
+    def _open(self, gate: int | None, channels: int) -> Any:
+        """Return how many channels of a map are open: all, or a number for each image."""
+        if gate is None:
+            return channels
+        return self.group.open_channels(self.index, gate).sum(axis=1, dtype=np.int64)
+
+    def _open_inputs(self, step: Convolution, macs: int) -> Any:
+        """Return what is left of costs that are the same for every input channel."""
+        channels = self._module(step).in_channels
+        return macs // channels * self._open(step.input_gate, channels)
+
+    def _open_pairs(self, step: Convolution, macs: int) -> Any:
+        """Return what is left of a convolution's costs: those of open outputs that read open inputs of their group."""
+        if step.gate is None and step.input_gate is None:
+            return macs
+        module = self._module(step)
+        inputs = self._by_group(step.input_gate, module.in_channels, module.groups)
+        outputs = self._by_group(step.gate, module.out_channels, module.groups)
+        taps = macs * module.groups // (module.in_channels * module.out_channels)
+        return taps * (inputs * outputs).sum(axis=1)
+
+    def _by_group(self, gate: int | None, channels: int, groups: int) -> np.ndarray:
+        """Return the open channels of each group, ``(images, groups)``."""
+        if gate is None:
+            return np.full((self.images, groups), channels // groups, dtype=np.int64)
+        opened = self.group.open_channels(self.index, gate)
+        return opened.reshape(self.images, groups, -1).sum(axis=2, dtype=np.int64)
+
+
+def _whole(macs: int) -> int:
+    return macs
 
 
 def _merged(rows: list[Row], masked: Iterable[Row]) -> list[Row]:
-    """Put masked rows in the place of their dense ones, and interpolations behind the row that they follow."""
-    replacements: dict[tuple[str, str], list[Row]] = {}
+    """Put masked rows in the place of their dense ones, and those without one behind the row that they follow."""
+    places = {(row.layer, row.kind): [row] for row in rows}
+    replaced = places[rows[0].layer, rows[0].kind]
     for row in masked:
-        if row.kind != "interpolation":
-            replaced = replacements[row.layer, row.kind] = []
-        replaced.append(row)
-    return [new for row in rows for new in replacements.get((row.layer, row.kind), [row])]
+        if row.kind == "interpolation" or (row.layer, row.kind) not in places:
+            replaced.append(row)
+        else:
+            replaced = places[row.layer, row.kind]
+            replaced[0] = row
+    return [row for place in places.values() for row in place]
 
 
 def _resized(values: np.ndarray) -> np.ndarray:

@@ -14,13 +14,22 @@ and for a basic block with masks of its own for both convolutions:
 
     C1 d1 + C2 d2 + M1 + M2 + r^2 C HW2 (d1 (1 - d1) + d2 (1 - d2))
 
-Shortcuts are dense. FPN, RPN, heads, normalisation, ReLU, pooling, bias and bilinear sampling are not
+Both are read off a block's description (`benchmark.nn.work`), which gives the form of any other placement too: a
+convolution counts at the density of the region that it computes, a fill at that of its mask. A region that the next
+convolution reads (a dilated mask) has the density that is given for its layer, as a record's table does. Where none
+is given, samples are taken to lie independently: an output read by n samples' places is computed with probability
+1 - (1 - d)^n, which is more than clustered or tiled masks need. A convolution behind a gate counts at the share of
+channels that is given for the gate, else whole.
+
+M is the mask's convolution; a mask, gate or fill with a forward of its own counts what that forward runs. Shortcuts are
+dense. FPN, RPN, heads, normalisation, ReLU, pooling, bias and bilinear sampling are not
 counted.
 """
 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any, TypeAlias
 
@@ -28,9 +37,10 @@ import pandas as pd
 from torch import nn
 
 from benchmark.errors import SaibenchError, UsageError
+from benchmark.flops.additions import counted_by_pairs, is_own
 from benchmark.flops.geometry import BlockSizes, block_sizes, stem_sizes
-from benchmark.flops.trace import Size
-from benchmark.nn.blocks import BasicBlock, Bottleneck, ResidualBlock
+from benchmark.flops.trace import Size, skeleton
+from benchmark.nn.work import Convolution, ReadBy, Region, Subsampled, Walk
 
 #: Layers that the convention leaves out, whatever the model.
 UNCOUNTED = (
@@ -85,13 +95,13 @@ def count(backbone: nn.Module, height: int, width: int, densities: Densities = N
         Nominal image size in pixels.
     densities
         Density of the masked layers: one number for all; a mapping from layer (``layer1.0.conv1``, with any
-        prefix) to number; or the ``layers`` table of a record, with columns ``layer`` and ``density``. Not
-        needed for a backbone without masks.
+        prefix) to number; or the ``layers`` table of a record, with columns ``layer``, ``kind`` and ``density``.
+        Not needed for a backbone without masks.
 
     Returns
     -------
     pandas.DataFrame
-        Columns ``layer, kind, scope, density, macs``; kinds are ``conv``, ``mask``, ``offset``,
+        Columns ``layer, kind, scope, density, macs``; kinds are ``conv``, ``mask``, ``gate``, ``offset``,
         ``interpolation`` and ``linear``. MACs are real numbers, since the form multiplies means. Divide the
         sum by 1e9 for GMACs.
 
@@ -102,8 +112,9 @@ def count(backbone: nn.Module, height: int, width: int, densities: Densities = N
     """
     lookup = _Densities(densities)
     rows = [_row(name, "conv", _macs(module, size)) for name, module, size in stem_sizes(backbone, (height, width))]
+    own = _own_macs(backbone, (height, width))
     for sizes in block_sizes(backbone, (height, width)):
-        rows.extend(_block_rows(sizes, lookup))
+        rows.extend(_Block(sizes, lookup, own).rows())
     classifier = getattr(backbone, "fc", None)
     if isinstance(classifier, nn.Linear):
         macs = classifier.in_features * classifier.out_features
@@ -120,7 +131,7 @@ class _Densities:
         if isinstance(densities, pd.DataFrame):
             named = densities.dropna(subset=["density"])
             if "kind" in named:
-                named = named[named["kind"] == "conv"]
+                named = named[named["kind"].isin(["conv", "gate"])]
             densities = dict(zip(named["layer"], named["density"], strict=True))
         if isinstance(densities, Mapping):
             self.table = {_within_backbone(layer): float(density) for layer, density in densities.items()}
@@ -137,6 +148,9 @@ class _Densities:
             raise SaibenchError(f"no density given for the masked layer {layer}")
         return self.table[layer]
 
+    def __contains__(self, layer: str) -> bool:
+        return layer in self.table
+
 
 def _within_backbone(layer: str) -> str:
     """Cut what stands before the stage."""
@@ -144,47 +158,116 @@ def _within_backbone(layer: str) -> str:
     return match.group() if match else layer
 
 
-def _block_rows(sizes: BlockSizes, density: _Densities) -> Iterator[dict[str, Any]]:
-    """Yield the rows of a block."""
-    block, first, second = sizes
-    name = block.name
-    d1 = 1.0 if block.mask1 is None else density[f"{name}.conv1"]
-    # With one mask a block (Fig. 3a), conv2 and conv3 run under conv1's, at their own stride.
-    shared = isinstance(block, Bottleneck) and block.mask1 is not None
-    d2 = density[f"{name}.conv2"] if shared or block.mask2 is not None else 1.0
-    d3 = d2 if block.mask3 is None else density[f"{name}.conv3"]
-    for index, map_size in ((1, first), (2, second), (3, second)):
-        mask = getattr(block, f"mask{index}")
-        if mask is not None and hasattr(mask, "conv"):
-            yield _row(f"{name}.mask{index}", "mask", _macs(mask.conv, map_size))
-    yield _row(f"{name}.conv1", "conv", _macs(block.conv1, first), d1)
-    yield from _interpolation(block, name, 1, block.conv1.out_channels, first, d1)
-    if isinstance(block, BasicBlock):
-        yield _row(f"{name}.conv2", "conv", _macs(block.conv2, second), d2)
-        yield from _interpolation(block, name, 2, block.conv2.out_channels, second, d2)
-    elif isinstance(block, Bottleneck):
-        if block.offset is not None:
-            yield _row(f"{name}.offset", "offset", _macs(block.offset, second), d2)
-        yield _row(f"{name}.conv2", "conv", _macs(block.conv2, second), d2)
-        # A mask shared by conv2 and conv3 is interpolated once, behind conv3.
-        channels = block.conv3.out_channels if block.mask3 is None else block.conv2.out_channels
-        yield from _interpolation(block, name, 2, channels, second, d2)
-        yield _row(f"{name}.conv3", "conv", _macs(block.conv3, second), d3)
-        yield from _interpolation(block, name, 3, block.conv3.out_channels, second, d3)
-    if block.downsample is not None:
-        for part, module in block.downsample.named_modules(prefix=f"{name}.downsample"):
-            if isinstance(module, nn.Conv2d):
-                yield _row(part, "conv", _macs(module, second))
+def _own_macs(backbone: nn.Module, size: Size) -> Mapping[str, int]:
+    """Return what the forwards of a backbone's own masks, gates and fills cost, by their name in the backbone."""
+    if not any(map(is_own, backbone.modules())):
+        return {}
+    counts = skeleton(backbone).counts(size)
+    macs: Counter[str] = Counter()
+    for (layer, _), count in counts.macs.items():
+        macs[layer] += count if layer in counts.added else 0
+    return macs
 
 
-def _interpolation(
-    block: ResidualBlock, name: str, index: int, channels: int, size: Size, density: float
-) -> Iterator[dict[str, Any]]:
-    """Yield the interpolation's row: each missing position meets ``window^2 * density`` samples on average."""
-    interpolation = getattr(block, f"interpolation{index}")
-    if interpolation is not None and interpolation.window:
-        pairs = interpolation.window**2 * size[0] * size[1] * density * (1 - density)
-        yield _row(f"{name}.interpolation{index}", "interpolation", pairs * channels)
+class _Block:
+    """Makes the rows of one residual block."""
+
+    def __init__(self, sizes: BlockSizes, densities: _Densities, own: Mapping[str, int]) -> None:
+        self.path, block, _, self.sizes = sizes
+        self.block: Any = block
+        self.steps = block.work.convolutions
+        self.densities = densities
+        self.own = own
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """Yield masks and gates, then each convolution with the fill behind it, then the shortcut."""
+        for mask in self.block.work.masks:
+            yield from self._mask(mask)
+        for gate in self.block.work.gates:
+            yield self._row(f"gate{gate}", "gate", self._own(f"gate{gate}"))
+        for place, step in enumerate(self.steps):
+            density, size = self._density_of(place), self.sizes[place]
+            if step.beside:
+                yield self._row(step.beside, "offset", _macs(getattr(self.block, step.beside), size), density)
+            gates = self._gate(step.gate) * self._gate(step.input_gate)
+            yield self._row(step.layer, "conv", _macs(getattr(self.block, step.layer), size) * gates, density)
+            yield from self._fill(place)
+        if self.block.downsample is not None:
+            for part, module in self.block.downsample.named_modules(prefix="downsample"):
+                if isinstance(module, nn.Conv2d):
+                    yield self._row(part, "conv", _macs(module, self.sizes[-1]))
+
+    def _mask(self, mask: int) -> Iterator[dict[str, Any]]:
+        layer = f"mask{mask}"
+        module = getattr(self.block, layer)
+        if is_own(module):
+            yield self._row(layer, "mask", self._own(layer))
+        elif hasattr(module, "conv"):
+            yield self._row(layer, "mask", _macs(module.conv, self.sizes[mask - 1]))
+
+    def _fill(self, place: int) -> Iterator[dict[str, Any]]:
+        """Yield the fill's row: each missing position meets ``window^2 * density`` samples on average."""
+        step = self.steps[place]
+        if step.fill is None:
+            return
+        if not counted_by_pairs(getattr(self.block, step.fill.layer)):
+            yield self._row(step.fill.layer, "interpolation", self._own(step.fill.layer))
+        elif step.fill.window:
+            # A mask that two convolutions share is interpolated once, behind the second.
+            shared = place + 1 < len(self.steps) and self._shares(place + 1)
+            channels = getattr(self.block, self.steps[place + shared].layer).out_channels * self._gate(step.gate)
+            density, size = self._density(step.fill.mask, step.layer), self.sizes[place]
+            pairs = step.fill.window**2 * size[0] * size[1] * density * (1 - density)
+            yield self._row(step.fill.layer, "interpolation", pairs * channels)
+
+    def _shares(self, place: int) -> bool:
+        """Whether a convolution runs under the mask before it: a pointwise one does in this form, whatever the fill."""
+        step: Convolution = self.steps[place]
+        return place > 0 and step.fill is None and step.walk.is_pointwise and self.steps[place - 1].fill is not None
+
+    def _density_of(self, place: int) -> float:
+        """Return the density at which a convolution counts."""
+        before = self.steps[place - 1].fill
+        if self._shares(place) and before is not None:
+            return self._density(before.mask, self.steps[place - 1].layer)
+        return self._density(self.steps[place].computes, self.steps[place].layer)
+
+    def _density(self, region: Region, layer: str) -> float:
+        """Return the density of a region that a layer computes."""
+        if not region.masks:
+            return 1.0
+        if isinstance(region, ReadBy):
+            if f"{self.block.name}.{layer}" in self.densities:
+                return self.densities[f"{self.block.name}.{layer}"]
+            return read_density(self._density(region.region, layer), region.walk)
+        governed = [step.layer for step in self.steps if step.fill is not None and step.fill.mask == region]
+        if not governed and isinstance(region, Subsampled):
+            return self._density(region.region, layer)
+        return self.densities[f"{self.block.name}.{governed[0] if governed else layer}"]
+
+    def _gate(self, gate: int | None) -> float:
+        layer = f"{self.block.name}.gate{gate}"
+        return self.densities[layer] if gate is not None and layer in self.densities else 1.0
+
+    def _own(self, layer: str) -> int:
+        return self.own.get(f"{self.path}.{layer}", 0)
+
+    def _row(self, layer: str, kind: str, macs: float, density: float = 1.0) -> dict[str, Any]:
+        return _row(f"{self.block.name}.{layer}", kind, macs, density)
+
+
+def read_density(density: float, walk: Walk) -> float:
+    """Return the share of a map that a convolution reads when samples of its output lie independently of each other.
+
+    An input position is read by as many output positions as taps reach it, which depends on its place within the
+    stride; the mean over those places of ``1 - (1 - density)^n`` is returned. Edges are left out.
+    """
+    rows, columns = (
+        [sum((phase + padding - tap * dilation) % stride == 0 for tap in range(kernel)) for phase in range(stride)]
+        for kernel, stride, padding, dilation in zip(walk.kernel, walk.stride, walk.padding, walk.dilation, strict=True)
+    )
+    shares = [1 - (1 - density) ** (row * column) for row in rows for column in columns]
+    return sum(shares) / len(shares)
 
 
 def _row(layer: str, kind: str, macs: float, density: float = 1.0) -> dict[str, Any]:

@@ -1,17 +1,19 @@
 """Collects the masks of an evaluation and reduces them to integers, at a small share of the evaluation's time.
 
-During the evaluation, only references to masks are kept; counting happens later, for many images and for all blocks of
-one geometry at once, so that its cost does not depend on how small a network's own operators are. Masks are reduced
-where they live: with NumPy on a CPU, with PyTorch on an accelerator, by the same rules (`benchmark.nn.sparsity`).
-What the integers mean in multiply-accumulates is the business of `benchmark.flops.measured`.
+During the evaluation, only references to what the blocks decide are kept; counting happens later, for many images and
+for all blocks of one geometry at once, so that its cost does not depend on how small a network's own operators are.
+Masks are reduced where they live: with NumPy on a CPU, with PyTorch on an accelerator, by the same rules. Which
+positions a block computes and fills is `benchmark.nn.work`'s to say; what the integers mean in multiply-accumulates is
+the business of `benchmark.flops.measured`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from math import prod
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -20,88 +22,128 @@ from torch import Tensor, nn
 from benchmark.errors import SaibenchError
 from benchmark.flops.adapter import Adapter
 from benchmark.flops.trace import Size
-from benchmark.nn import sparsity
-from benchmark.nn.blocks import Bottleneck, ResidualBlock
-from benchmark.nn.context import at_hand
+from benchmark.nn import sparsity, work
+from benchmark.nn.blocks import Decided, ResidualBlock
+from benchmark.nn.context import at_hand, observing
 from benchmark.nn.masks import FixedMask
+from benchmark.nn.work import BlockWork, Fill, Region, Sampled
 
 #: Mask values that are kept before they are reduced; 4 bytes each.
 KEPT_VALUES = 2**22
 
-#: What is counted for a block and image: sampled positions and (missing, sampled neighbour) pairs, by convolution.
-QUANTITIES = ("sampled1", "sampled2", "sampled3", "pairs1", "pairs2", "pairs3")
+#: What is counted for a block and image: a region's positions, or the (missing, sampled neighbour) pairs of a fill.
+Quantity: TypeAlias = Region | Fill
 
 
-class Rule(NamedTuple):
-    """What decides how a block's masks are counted; blocks with equal rules are counted together.
+@dataclass(frozen=True)
+class Rule:
+    """What decides how a block is counted; blocks with equal rules are counted together.
 
     Attributes
     ----------
-    own
-        Which of conv1, conv2 and conv3 has a mask of its own.
-    shared
-        Whether conv2 runs under conv1's mask, at its own stride (Fig. 3a).
-    windows
-        Windows of the three interpolations, 0 where none.
-    reader
-        Kernel, stride, padding and dilation of conv2; None where it is deformable and may read any position.
-    first, second
-        Sizes of the maps after conv1 and after conv2.
+    work : BlockWork
+        What the block computes.
+    size : (int, int)
+        Height and width of the block's input.
     """
 
-    own: tuple[bool, bool, bool]
-    shared: bool
-    windows: tuple[int, int, int]
-    reader: tuple[Any, Any, Any, Any] | None
-    first: Size
-    second: Size
+    work: BlockWork
+    size: Size
+
+    def quantities(self) -> dict[Quantity, Size]:
+        """Return what is counted, and on which map: the masks, the regions that are computed, and windowed fills."""
+        found: dict[Quantity, Size] = {Sampled(mask): size for mask, size in self.work.mask_sizes(self.size).items()}
+        for step, size in zip(self.work.convolutions, self.work.sizes(self.size), strict=True):
+            if step.computes.masks:
+                found.setdefault(step.computes, size)
+            if step.fill is not None and step.fill.window:
+                found[step.fill] = size
+        return found
+
+
+@dataclass(eq=False)
+class Alike:
+    """Blocks of one rule, which are counted together.
+
+    Attributes
+    ----------
+    rule : Rule
+        Their rule.
+    blocks : tuple of int
+        Their numbers.
+    first_row : int
+        The first of their rows of counts: those of all blocks for one quantity, then for the next.
+    sizes : dict
+        Size of the map of each quantity.
+    """
+
+    rule: Rule
+    blocks: tuple[int, ...]
+    first_row: int = 0
+
+    def __post_init__(self) -> None:
+        self.sizes = self.rule.quantities()
+        places = range(self.first_row, self.first_row + len(self.sizes) * len(self.blocks), len(self.blocks))
+        self._rows = dict(zip(self.sizes, places, strict=True))
+        fills = [step.fill for step in self.rule.work.convolutions if step.fill is not None]
+        self.runs = [
+            Run(self, mask, next((fill for fill in fills if fill.mask == Sampled(mask)), None))
+            for mask in self.rule.work.masks
+        ]
+        stacked = {Sampled(run.mask) for run in self.runs} | {run.fill for run in self.runs}
+        #: What is not counted in stacks: dilated and subsampled masks.
+        self.others = [quantity for quantity in self.sizes if quantity not in stacked]
+
+    @property
+    def rows(self) -> int:
+        """Number of their rows."""
+        return len(self.sizes) * len(self.blocks)
+
+    def rows_of(self, quantity: Quantity) -> slice:
+        """Return the rows of a quantity, one for each block."""
+        return slice(self._rows[quantity], self._rows[quantity] + len(self.blocks))
 
 
 class Run(NamedTuple):
-    """The masks of one convolution in the blocks of one rule: adjacent in a stack."""
+    """The masks of one number in blocks of one rule, adjacent in a stack, and the fill that they govern."""
 
-    rule: Rule
-    convolution: int
-    blocks: tuple[int, ...]
+    alike: Alike
+    mask: int
+    fill: Fill | None
+
+    @property
+    def key(self) -> tuple[Size, int]:
+        """What masks of one stack share: their size, and the window of their fill."""
+        return self.alike.sizes[Sampled(self.mask)], 0 if self.fill is None else self.fill.window
 
 
 #: Masks of one size whose fills have one window: they are reduced together.
-Stack = list[Run]
+Stack: TypeAlias = list[Run]
 
 
 class MaskedBlock:
-    """A residual block with at least one mask.
+    """A residual block that decides masks or gates.
 
     Attributes
     ----------
     name : str
         Of the block, within the model.
-    masks : dict
-        Mask modules by the number of their convolution.
+    work : BlockWork
+        What it computes.
+    masks : tuple of int
+        Numbers of its masks.
     fixed : bool
-        Whether no mask depends on the image.
+        Whether nothing that it decides depends on the image.
     """
 
     def __init__(self, name: str, block: ResidualBlock) -> None:
         self.name = name
         self.block: Any = block
-        self.masks = {i: mask for i in (1, 2, 3) if (mask := getattr(block, f"mask{i}")) is not None}
-        self.fixed = all(isinstance(mask, FixedMask) for mask in self.masks.values())
-        fills = [getattr(block, f"interpolation{i}") for i in (1, 2, 3)]
-        self.windows = tuple(0 if fill is None else int(fill.window) for fill in fills)
-        self.linear = fills[1] is None or bool(fills[1].linear)
-
-    def rule(self, sizes: dict[int, Size]) -> Rule:
-        """Return the rule at given sizes of the masks, by the number of their convolution."""
-        conv2 = self.block.conv2
-        own = (1 in self.masks, 2 in self.masks, 3 in self.masks)
-        shared = own[0] and not own[1] and isinstance(self.block, Bottleneck)
-        reader = (conv2.kernel_size, conv2.stride, conv2.padding, conv2.dilation)
-        first = sizes.get(1, (0, 0))
-        second = sizes[2] if own[1] else sparsity.output_size(first, *reader) if own[0] else sizes[3]
-        deformable = getattr(self.block, "offset", None) is not None
-        windows = (self.windows[0], self.windows[1], self.windows[2])
-        return Rule(own, shared, windows, None if deformable else reader, first, second)
+        self.work = block.work
+        self.masks = self.work.masks
+        masks = [getattr(block, f"mask{index}") for index in self.masks]
+        drawn = [isinstance(mask, FixedMask) and type(mask).forward is FixedMask.forward for mask in masks]
+        self.fixed = all(drawn) and not self.work.gates
 
 
 @dataclass
@@ -110,28 +152,49 @@ class SizeGroup:
 
     Attributes
     ----------
-    rules : list of Rule
-        One for each masked block.
+    alike : list of Alike
+        For each masked block, those that are counted with it.
     numbers : list of int
         Running numbers of the images, in the order of their columns.
     counts : list of ndarray
-        Reduced so far: ``(6, blocks, images)`` int64, quantities in the order of `QUANTITIES`.
+        Reduced so far: ``(rows, images)`` int64, rows as `Alike` has them.
+    gates : dict
+        Open channels by block and number of the gate: a list of boolean ``(images, C)``.
     map_sums : list of dict
-        For each block, by number of the convolution: in how many images each position was sampled, ``(H, W)``.
+        For each block, by number of the mask: in how many images each position was sampled, ``(H, W)``.
     stacks, fixed_stacks : list of Stack
         How masks are reduced: those of blocks that depend on the image, and those that do not.
     """
 
-    rules: list[Rule] = field(default_factory=list)
+    alike: list[Alike] = field(default_factory=list)
     numbers: list[int] = field(default_factory=list)
     counts: list[np.ndarray] = field(default_factory=list)
+    gates: dict[tuple[int, int], list[np.ndarray]] = field(default_factory=dict)
     map_sums: list[dict[int, np.ndarray]] = field(default_factory=list)
     stacks: list[Stack] = field(default_factory=list)
     fixed_stacks: list[Stack] = field(default_factory=list)
     fixed_counts: np.ndarray | None = None
-    kept: list[list[Tensor]] = field(default_factory=list)
+    kept: list[list[Decided]] = field(default_factory=list)
     kept_images: list[int] = field(default_factory=list)
     values_per_image: int = 0
+
+    def all_counts(self) -> np.ndarray:
+        """Return all counts, ``(rows, images)``."""
+        if not self.counts:
+            return np.zeros((0, len(self.numbers)), dtype=np.int64)  # a network without masks
+        if len(self.counts) > 1:
+            self.counts[:] = [np.concatenate(self.counts, axis=-1)]
+        return self.counts[0]
+
+    def count(self, index: int, quantity: Quantity) -> np.ndarray:
+        """Return a quantity of a block, one integer for each image."""
+        alike = self.alike[index]
+        counts: np.ndarray = self.all_counts()[alike.rows_of(quantity)][alike.blocks.index(index)]
+        return counts
+
+    def open_channels(self, index: int, gate: int) -> np.ndarray:
+        """Return which channels a gate of a block leaves open, boolean ``(images, C)``."""
+        return np.concatenate(self.gates[index, gate])
 
 
 class Recorder:
@@ -140,7 +203,7 @@ class Recorder:
     Attributes
     ----------
     modules : dict
-        The model's modules by name.
+        The model's modules by name; one that stands in several places has several names.
     blocks : list of MaskedBlock
         In the order in which they run.
     groups : dict
@@ -153,15 +216,13 @@ class Recorder:
 
     def __init__(self, model: nn.Module, adapter: Adapter) -> None:
         self.adapter = adapter
-        self.modules: dict[str, Any] = dict(model.named_modules())
+        self.modules: dict[str, Any] = dict(model.named_modules(remove_duplicate=False))
         self.blocks = [
             MaskedBlock(name, module)
-            for name, module in self.modules.items()
-            if isinstance(module, ResidualBlock) and (module.mask1 or module.mask2 or module.mask3) is not None
+            for name, module in model.named_modules()
+            if isinstance(module, ResidualBlock) and (module.work.masks or module.work.gates)
         ]
-        modules = [(i, mask) for block in self.blocks for i, mask in block.masks.items()]
-        self._masks = [mask for _, mask in modules]
-        self._slots = [0, *np.cumsum([len(block.masks) for block in self.blocks]).tolist()]
+        self._numbers = {block.block: index for index, block in enumerate(self.blocks)}
         self.reset()
 
     def reset(self) -> None:
@@ -169,18 +230,18 @@ class Recorder:
         self.groups: dict[Size, SizeGroup] = {}
         self.identifiers: list[str | int] = []
         self.regions: list[int] = []
-        self._current: list[Any] = []
+        self._current: list[Decided | None] = [None] * len(self.blocks)
 
     @contextmanager
     def recording(self) -> Iterator[None]:
         """Record every evaluation batch that the model runs inside of the block; training batches are not."""
-        hooks = [self.adapter.entry.register_forward_hook(self._batch_ends)]
+        hooks = [
+            self.adapter.entry.register_forward_pre_hook(self._batch_begins),
+            self.adapter.entry.register_forward_hook(self._batch_ends),
+        ]
         if self.adapter.regions is not None:
             hooks.append(self.adapter.regions.register_forward_pre_hook(self._regions_begin))
-        self._current = [None] * len(self._masks)
-        with ExitStack() as watched:
-            for slot, mask in enumerate(self._masks):
-                watched.enter_context(self._watched(slot, mask))
+        with observing(self._observed):
             try:
                 yield
             finally:
@@ -189,48 +250,33 @@ class Recorder:
         for group in self.groups.values():
             self._reduce(group)
 
-    @contextmanager
-    def _watched(self, slot: int, mask: Any) -> Iterator[None]:
-        """Keep what a mask returns inside of the block.
-
-        By its ``forward``: a hook would send each call through PyTorch's slow path, which takes 6 microseconds longer,
-        and a small network with many masks up to 1 %.
-        """
-        forward, before = mask.forward, vars(mask).get("forward")
-
-        def watching(x: Tensor) -> Tensor:
-            values = forward(x)
-            self._keep(slot, values)
-            return values
-
-        mask.forward = watching
-        try:
-            yield
-        finally:
-            del mask.forward
-            if before is not None:
-                mask.forward = before
-
-    def _keep(self, slot: int, values: Tensor) -> None:
-        self._current[slot] = values
-
-    def record(self, size: Size, masks: Mapping[str, Tensor], regions: int = 0) -> None:
+    def record(self, size: Size, decided: Mapping[str, Decided], regions: int = 0) -> None:
         """Record one image without running the model.
 
         Parameters
         ----------
         size
             Padded height and width in pixels.
-        masks
-            ``(1, 1, H, W)`` by the mask's name in the model.
+        decided
+            What each masked block decides, by the block's name in the model; masks ``(1, 1, H, W)``.
         regions
             Number of RoIs.
         """
-        names = [f"{block.name}.mask{i}" for block in self.blocks for i in block.masks]
-        self._current = [masks[name] for name in names]
+        self._current = [decided[block.name] for block in self.blocks]
         self._add(size, 1)
         self.regions[-1] = regions
         self._reduce(self.groups[size])
+
+    def _observed(self, block: ResidualBlock, decided: Decided) -> None:
+        index = self._numbers.get(block)
+        if index is None:
+            return  # a block of another model, or one outside of what is counted
+        if self._current[index] is not None:
+            raise SaibenchError(f"{self.blocks[index].name}: a block that runs twice for a batch cannot be counted")
+        self._current[index] = decided
+
+    def _batch_begins(self, module: nn.Module, inputs: Any) -> None:
+        self._current = [None] * len(self.blocks)
 
     def _batch_ends(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Any) -> None:
         if not module.training:
@@ -238,125 +284,164 @@ class Recorder:
             self._add((images.shape[-2], images.shape[-1]), images.shape[0])
 
     def _add(self, size: Size, count: int) -> None:
-        """Add images of a size whose masks are the current ones."""
+        """Add images of a size that the blocks decided for as is at hand."""
         first = len(self.identifiers)
         named = at_hand().images
         if named and len(named) != count:
             raise SaibenchError(f"{len(named)} identifiers were given for a batch of {count} images")
+        batch = [self._checked(block, self._current[index], count) for index, block in enumerate(self.blocks)]
         self.identifiers.extend(named or range(first, first + count))
         self.regions.extend([0] * count)
-        group = self.groups.get(size) or self._new_group(size)
+        group = self.groups.get(size) or self._new_group(size, batch)
         group.numbers.extend(range(first, first + count))
-        if self.blocks:
-            group.kept.append(self._current)
+        if batch:
+            group.kept.append(batch)
             group.kept_images.append(count)
-            self._current = [None] * len(self._masks)
+            self._current = [None] * len(self.blocks)
             if group.values_per_image * sum(group.kept_images) >= KEPT_VALUES:
                 self._reduce(group)
+
+    def _checked(self, block: MaskedBlock, decided: Decided | None, count: int) -> Decided:
+        """Return what a block decided, if it has a value for every image; each would be counted for another else."""
+        if decided is None:
+            raise SaibenchError(f"{block.name}: this block did not run for a batch, so its masks cannot be counted")
+        for index, values in decided.masks.items():
+            if values.shape[0] != count or values.shape[1] != 1:
+                found = " x ".join(map(str, values.shape))
+                raise SaibenchError(f"{block.name}.mask{index}: a mask is ({count}, 1, H, W), not {found}; expand it")
+        return decided
 
     def _regions_begin(self, module: nn.Module, inputs: Any) -> None:
         if not module.training:
             proposals = inputs[1]
             self.regions[-len(proposals) :] = [len(boxes) for boxes in proposals]
 
-    def _new_group(self, size: Size) -> SizeGroup:
-        group = self.groups[size] = SizeGroup()
-        for index, block in enumerate(self.blocks):
-            masks = self._current[self._slots[index] : self._slots[index + 1]]
-            sizes = {i: (mask.shape[-2], mask.shape[-1]) for i, mask in zip(block.masks, masks, strict=True)}
-            group.rules.append(block.rule(sizes))
-            group.values_per_image += 0 if block.fixed else sum(h * w for h, w in sizes.values())
-            group.map_sums.append({i: np.zeros(sizes[i], dtype=np.int64) for i in sizes})
-        rules: dict[bool, dict[Rule, list[int]]] = {False: {}, True: {}}
-        for index, (block, rule) in enumerate(zip(self.blocks, group.rules, strict=True)):
-            rules[block.fixed].setdefault(rule, []).append(index)
-        group.stacks, group.fixed_stacks = stacks_of(rules[False]), stacks_of(rules[True])
+    def _new_group(self, size: Size, batch: Sequence[Decided]) -> SizeGroup:
+        members: dict[tuple[Rule, bool], list[int]] = {}
+        for index, (block, decided) in enumerate(zip(self.blocks, batch, strict=True)):
+            members.setdefault((Rule(block.work, decided.size), block.fixed), []).append(index)
+        alike: list[Alike] = []
+        for (rule, _), blocks in members.items():
+            alike.append(Alike(rule, tuple(blocks), alike[-1].first_row + alike[-1].rows if alike else 0))
+        by_block = {index: kind for kind in alike for index in kind.blocks}
+        group = SizeGroup(alike=[by_block[index] for index in range(len(self.blocks))])
+        for index, (block, decided) in enumerate(zip(self.blocks, batch, strict=True)):
+            sizes = {mask: group.alike[index].sizes[Sampled(mask)] for mask in block.masks}
+            for mask, map_size in sizes.items():
+                _check_size(f"{block.name}.mask{mask}", decided.masks[mask], map_size)
+            group.values_per_image += 0 if block.fixed else sum(map(prod, sizes.values()))
+            group.map_sums.append({mask: np.zeros(sizes[mask], dtype=np.int64) for mask in sizes})
+        group.stacks = stacks_of(kind for kind in alike if not self.blocks[kind.blocks[0]].fixed)
+        group.fixed_stacks = stacks_of(kind for kind in alike if self.blocks[kind.blocks[0]].fixed)
+        self.groups[size] = group
         return group
 
     def _reduce(self, group: SizeGroup) -> None:
-        """Turn the masks kept so far into counts; what no image changes is counted once."""
+        """Turn what was decided so far into counts; what no image changes is counted once."""
         if not group.kept:
             return
         with torch.no_grad():
             counts = self._count(group, group.stacks, group.kept, sum(group.kept_images))
             if group.fixed_stacks:
                 if group.fixed_counts is None:
-                    one = [[None if mask is None else mask[:1] for mask in group.kept[0]]]
-                    group.fixed_counts = self._count(group, group.fixed_stacks, one, 1)
+                    first = [
+                        Decided(decided.size, {index: values[:1] for index, values in decided.masks.items()})
+                        for decided in group.kept[0]
+                    ]
+                    group.fixed_counts = self._count(group, group.fixed_stacks, [first], 1)
                 counts += group.fixed_counts
+            self._keep_gates(group)
         group.counts.append(counts)
         group.kept, group.kept_images = [], []
 
-    def _count(self, group: SizeGroup, stacks: list[Stack], batches: list[list[Tensor]], images: int) -> np.ndarray:
-        """Count the blocks of some stacks for some batches: ``(6, blocks, images)``, 0 for all other blocks."""
-        counts = np.zeros((len(QUANTITIES), len(self.blocks), images), dtype=np.int64)
+    def _keep_gates(self, group: SizeGroup) -> None:
+        for index, block in enumerate(self.blocks):
+            for gate in block.work.gates:
+                values = torch.cat([batch[index].gates[gate] for batch in group.kept])
+                group.gates.setdefault((index, gate), []).append((values != 0).cpu().numpy())
+
+    def _count(self, group: SizeGroup, stacks: list[Stack], batches: list[list[Decided]], images: int) -> np.ndarray:
+        """Count the blocks of some stacks for some batches: ``(rows, images)``, 0 for all other blocks."""
+        rows = max((alike.first_row + alike.rows for alike in group.alike), default=0)
+        counts = np.zeros((rows, images), dtype=np.int64)
         stacked = [(stack, self._stacked(group, stack, batches)) for stack in stacks]
-        masks = {run[:2]: part for stack, array in stacked for run, part in _parts(stack, array, images)}
-        for rule, blocks in {run.rule: run.blocks for stack in stacks for run in stack if run.rule.shared}.items():
-            stride = -(-rule.first[0] // rule.second[0]), -(-rule.first[1] // rule.second[1])
-            masks[rule, 2] = masks[rule, 1][..., :: stride[0], :: stride[1]]
-            stacked.append(([Run(rule, 2, blocks)], masks[rule, 2]))
+        masks: dict[Alike, dict[int, Any]] = {}
+        for stack, array in stacked:
+            for run, part in _parts(stack, array, images):
+                masks.setdefault(run.alike, {})[run.mask] = part
         for stack, array in stacked:
             sampled = _numpy(sparsity.total(sparsity.sampled(array)))
             for run, part in _parts(stack, sampled, images):
-                counts[run.convolution - 1, run.blocks] = part.reshape(-1, images)
-            window = stack[0].rule.windows[stack[0].convolution - 1]
+                counts[run.alike.rows_of(Sampled(run.mask))] = part.reshape(-1, images)
+            window = stack[0].key[1]
             if window:
                 pairs = _numpy(sparsity.neighbour_pairs(array, _needed(stack, array, masks, images), window))
                 for run, part in _parts(stack, pairs, images):
-                    counts[run.convolution + 2, run.blocks] = part.reshape(-1, images)
+                    if run.fill is not None:
+                        counts[run.alike.rows_of(run.fill)] = part.reshape(-1, images)
+        for alike, values in masks.items():
+            for quantity in alike.others:
+                counts[alike.rows_of(quantity)] = _other(alike, quantity, values).reshape(-1, images)
         return counts
 
-    def _stacked(self, group: SizeGroup, stack: Stack, batches: list[list[Tensor]]) -> Any:
+    def _stacked(self, group: SizeGroup, stack: Stack, batches: list[list[Decided]]) -> Any:
         """Return the masks of a stack, ``(B, H, W)``, and add them to the sums of their maps."""
-        places = [(index, run.convolution) for run in stack for index in run.blocks]
-        slots = [self._slots[index] + list(self.blocks[index].masks).index(i) for index, i in places]
-        values = torch.cat([batch[slot] for slot in slots for batch in batches])[:, 0]
-        for (index, convolution), sums in zip(places, _map_sums(values, len(places)), strict=True):
-            group.map_sums[index][convolution] += sums
+        places = [(index, run.mask) for run in stack for index in run.alike.blocks]
+        values = torch.cat([batch[index].masks[mask] for index, mask in places for batch in batches])[:, 0]
+        for (index, mask), sums in zip(places, _map_sums(values, len(places)), strict=True):
+            group.map_sums[index][mask] += sums
         return _compact(values)
 
 
-def stacks_of(rules: Mapping[Rule, Sequence[int]]) -> list[Stack]:
-    """Put the masks of blocks, by their rule, in as few stacks as there are sizes and windows."""
+def stacks_of(kinds: Iterable[Alike]) -> list[Stack]:
+    """Put the masks of blocks in as few stacks as there are sizes and windows."""
     stacks: dict[tuple[Size, int], Stack] = {}
-    for rule, blocks in rules.items():
-        for convolution in (i for i in (1, 2, 3) if rule.own[i - 1]):
-            size = rule.first if convolution == 1 else rule.second
-            stack = stacks.setdefault((size, rule.windows[convolution - 1]), [])
-            stack.append(Run(rule, convolution, tuple(blocks)))
+    for alike in kinds:
+        for run in alike.runs:
+            stacks.setdefault(run.key, []).append(run)
     return list(stacks.values())
+
+
+def _check_size(name: str, values: Tensor, size: Size) -> None:
+    found = values.shape[-2], values.shape[-1]
+    if found != size:
+        raise SaibenchError(f"{name}: the mask is {found[0]}x{found[1]}, the map that it governs {size[0]}x{size[1]}")
 
 
 def _parts(stack: Stack, array: Any, images: int) -> Iterator[tuple[Run, Any]]:
     """Cut an array along its first axis into its runs."""
     start = 0
     for run in stack:
-        stop = start + len(run.blocks) * images
+        stop = start + len(run.alike.blocks) * images
         yield run, array[start:stop]
         start = stop
 
 
-def _needed(stack: Stack, array: Any, masks: Mapping[tuple[Any, ...], Any], images: int) -> Any:
-    """Return the positions of a stack whose value something reads, boolean ``(B, H, W)``; None for all.
-
-    conv2 reads the map after conv1, at its own sampled positions. Where conv3 has a mask, it reads the map after conv2
-    at its sampled positions. Everything else is read whole.
-    """
-    reads = {run: _read(run, masks) for run in stack}
-    if all(read is None for read in reads.values()):
+def _needed(stack: Stack, array: Any, masks: Mapping[Alike, dict[int, Any]], images: int) -> Any:
+    """Return the positions of a stack whose value something reads, boolean ``(B, H, W)``; None for all."""
+    reads = [None if run.fill is None else _positions(run.alike, run.fill, masks[run.alike]) for run in stack]
+    if all(read is None for read in reads):
         return None
     needed = _ones(array)
-    for run, part in _parts(stack, needed, images):
-        if reads[run] is not None:
-            part[...] = _like(reads[run], part)
+    for read, (_, part) in zip(reads, _parts(stack, needed, images), strict=True):
+        if read is not None:
+            part[...] = _like(read, part)
     return needed
 
 
-def _read(run: Run, masks: Mapping[tuple[Any, ...], Any]) -> Any:
-    if run.convolution == 1 and run.rule.reader is not None:
-        return sparsity.positions_read(masks.get((run.rule, 2)), *run.rule.reader, run.rule.first)
-    return sparsity.sampled(masks[run.rule, 3]) if run.convolution == 2 and run.rule.own[2] else None
+def _positions(alike: Alike, fill: Fill, masks: dict[int, Any]) -> Any:
+    """Return the positions of a filled map that something reads; None for all."""
+    return work.positions(fill.needed, masks, alike.sizes[fill])
+
+
+def _other(alike: Alike, quantity: Quantity, masks: dict[int, Any]) -> np.ndarray:
+    """Count what has no mask of its own, for all blocks of a rule and images: a region, or the fill that it governs."""
+    if isinstance(quantity, Region):
+        return _numpy(sparsity.total(work.positions(quantity, masks, alike.sizes[quantity])))
+    values, needed = work.values(quantity.mask, masks), _positions(alike, quantity, masks)
+    if needed is not None:
+        needed = _like(needed, values)
+    return _numpy(sparsity.neighbour_pairs(values, needed, quantity.window))
 
 
 def _compact(stack: Tensor) -> Any:

@@ -1,24 +1,24 @@
 """Dense multiply-accumulates of every layer, from fvcore.
 
-`dense_counts` gives what each layer of a model costs without masks, for one image of a given size. The graph is
+A `Skeleton` gives what each layer of a model costs without masks, for one image of a given size. The graph is
 traced by fvcore once for each structure, at a small size; layers whose cost is proportional to their output
 (convolutions, linear layers, resizing) are then scaled by the exact size of that output at the asked size, which
-takes milliseconds. A model with any other counted operator is traced at the asked size itself. Both give the same
-integers (tests/flops/test_trace.py).
+takes milliseconds. A model with any other counted operator is traced at the asked size itself, and so is one with
+masks, gates or fills that have a forward of their own (`benchmark.flops.additions`). All give the same integers
+(tests/flops/test_trace.py).
 
-Masks and interpolations are taken out before tracing, except for the masks' convolutions: what they save and cost
-depends on the image and is counted by `benchmark.flops.measured`.
+What masks save, and what the project's fills cost, depends on the image and is counted by `benchmark.flops.measured`.
 """
 
 from __future__ import annotations
 
+import contextvars
 import copy
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from operator import attrgetter
 from typing import Any
 
 import torch
@@ -28,9 +28,9 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from benchmark.errors import SaibenchError
-from benchmark.flops.handles import handles
-from benchmark.nn.interpolation import Interpolation
-from benchmark.nn.masks import FixedMask, LearnedMask
+from benchmark.flops.additions import Added, additions, tensors, wrap
+from benchmark.flops.handles import NOT_COUNTED, handles
+from benchmark.flops.structure import Structure, structure
 
 #: Longest side at which a structure is traced; larger images are scaled from there where that is exact.
 TRACED_SIDE = 64
@@ -40,7 +40,6 @@ PROPORTIONAL_OPERATORS = frozenset({"conv", "bilinear", "linear", "addmm"})
 
 Size = tuple[int, int]
 Key = tuple[str, str]
-Structure = tuple[Any, ...]
 
 
 @dataclass(frozen=True)
@@ -52,15 +51,18 @@ class DenseCounts:
     macs : dict
         Multiply-accumulates for one image (or one RoI), by layer (module name) and fvcore's operator name.
     uncounted : Counter
-        Calls of operators that are not counted, by name.
+        Calls of operators that are not counted, by name; what masks, gates and fills call has their kind before it.
+    added : dict
+        Kind of the layers that are masks, gates and fills: ``mask``, ``gate`` or ``interpolation``.
     """
 
     macs: dict[Key, int]
     uncounted: Counter[str] = field(default_factory=Counter)
+    added: dict[str, str] = field(default_factory=dict)
 
 
 class Skeleton:
-    """A model's structure without its weights, masks and fills, ready to be traced at any size.
+    """A model's structure without its weights, ready to be traced at any size.
 
     Parameters
     ----------
@@ -76,18 +78,21 @@ class Skeleton:
     def __init__(self, module: nn.Module) -> None:
         self._cpu = structure_of(module, "cpu")
         self._meta = structure_of(module, "meta")
-        for name, part in list(self._meta.named_modules()):
+        self._scales = self._stripped = not any(part.is_own for _, part in additions(self._cpu))
+        for name, part in list(self._meta.named_modules()) if self._stripped else ():
             # They keep shapes, and PyTorch decomposes them on the meta device, which would take most of the time.
             if type(part) in (nn.BatchNorm2d, nn.ReLU):
                 self._meta.set_submodule(name, nn.Identity())
-        self._reference: tuple[DenseCounts, dict[str, int], bool] | None = None
+        self._reference: tuple[DenseCounts, dict[str, int]] | None = None
         self._counts: dict[Size, DenseCounts] = {}
         self.regions: dict[Structure, DenseCounts] = {}
 
     def outputs(self, size: Size) -> Any:
-        """Return the outputs for one image of a size, on the meta device: shapes without values."""
-        with torch.no_grad(), _ShapesAlone():
-            return self._meta(torch.empty(1, 3, *size, device="meta"))
+        """Return the outputs for one image of a size: shapes whose values mean nothing."""
+        try:
+            return self._run(size)
+        except Exception:  # a part of it needs values, and so fails on the meta device
+            return _isolated(lambda: self._cpu(torch.zeros(1, 3, *size)))
 
     def counts(self, size: Size) -> DenseCounts:
         """Return the dense counts of one image ``(1, 3, H, W)``.
@@ -98,39 +103,64 @@ class Skeleton:
             The model cannot be traced at this size.
         """
         if size not in self._counts:
-            self._counts[size] = self._count(size)
+            self._counts[size] = self._scaled(size) if self._scales else self._traced(size)
         return self._counts[size]
 
-    def _count(self, size: Size) -> DenseCounts:
+    def _scaled(self, size: Size) -> DenseCounts:
+        """Scale what was traced at a small size, where everything that is counted is proportional to its output."""
         if self._reference is None:
-            self._reference = self._trace((TRACED_SIDE, TRACED_SIDE))
-        reference, before, proportional = self._reference
-        if not proportional:
-            return self._trace(size)[0]
+            counts = self._trace(self._cpu, "cpu", (TRACED_SIDE, TRACED_SIDE))
+            self._reference = counts, self._outputs_of(counts, (TRACED_SIDE, TRACED_SIDE))
+            self._scales = all(
+                self._proportional(layer, operator, macs, self._reference[1].get(layer, 0))
+                for (layer, operator), macs in counts.macs.items()
+            )
+        if not self._scales:
+            return self._traced(size)
+        reference, before = self._reference
         after = self._numbers({layer for layer, _ in reference.macs}, size)
         macs = {key: count * after[key[0]] // before[key[0]] for key, count in reference.macs.items()}
-        return DenseCounts(macs, reference.uncounted)
+        return DenseCounts(macs, reference.uncounted, reference.added)
 
-    def _trace(self, size: Size) -> tuple[DenseCounts, dict[str, int], bool]:
-        """Trace at a size; return counts, the numbers each layer puts out, and whether they are proportional."""
+    def _traced(self, size: Size) -> DenseCounts:
+        """Trace at a size: without values where that works, since a large image takes seconds with them."""
+        if not self._stripped:
+            try:
+                return self._trace(self._meta, "meta", size)
+            except Exception:
+                pass  # a part of it needs values; what else is wrong is said below
+        return self._trace(self._cpu, "cpu", size)
+
+    def _trace(self, structure: nn.Module, device: str, size: Size) -> DenseCounts:
         try:
-            counts = trace(self._cpu, (torch.zeros(1, 3, *size),))
-            numbers = self._numbers({layer for layer, _ in counts.macs}, size)
+            return trace(structure, (torch.zeros(1, 3, *size, device=device),))
         except (RuntimeError, ValueError) as error:
             reason = str(error).strip().splitlines()[0]
             raise SaibenchError(f"cannot count images of {size[0]}x{size[1]}: {reason}") from error
-        proportional = all(
-            self._proportional(layer, operator, macs, numbers[layer]) for (layer, operator), macs in counts.macs.items()
-        )
-        return counts, numbers, proportional
+
+    def _outputs_of(self, counts: DenseCounts, size: Size) -> dict[str, int]:
+        """Return the numbers that the counted layers put out; none where the meta device cannot say."""
+        try:
+            return self._numbers({layer for layer, _ in counts.macs}, size)
+        except Exception:
+            return {}
 
     def _proportional(self, layer: str, operator: str, macs: int, numbers: int) -> bool:
         module = self._meta.get_submodule(layer)
-        if isinstance(module, nn.modules.conv._ConvTransposeNd):
+        if not numbers or isinstance(module, nn.modules.conv._ConvTransposeNd):
             return False
         if operator == "upsample_bilinear2d":
             return macs == 4 * numbers  # it makes the module's output, so it grows with it
-        return operator in PROPORTIONAL_OPERATORS and not list(module.children()) and macs % numbers == 0
+        # What a module from elsewhere does between its operator and its output is not known.
+        standard = isinstance(module, Added) or type(module).__module__.startswith(("torch.nn.", "torchvision.ops."))
+        return standard and operator in PROPORTIONAL_OPERATORS and not list(module.children()) and macs % numbers == 0
+
+    def _run(self, size: Size) -> Any:
+        def run() -> Any:
+            with _ShapesAlone():
+                return self._meta(torch.empty(1, 3, *size, device="meta"))
+
+        return _isolated(run)
 
     def _numbers(self, layers: Iterable[str], size: Size) -> dict[str, int]:
         """Count the numbers that layers put out for one image, over all of their calls."""
@@ -138,12 +168,12 @@ class Skeleton:
 
         def hook(layer: str) -> Callable[..., None]:
             def count(module: nn.Module, inputs: Any, output: Any) -> None:
-                numbers[layer] += next(_tensors(output)).numel()
+                numbers[layer] += next(tensors(output)).numel()
 
             return count
 
         with _hooks((self._meta.get_submodule(layer), hook(layer)) for layer in layers):
-            self.outputs(size)
+            self._run(size)
         return dict(numbers)
 
 
@@ -162,26 +192,47 @@ def trace(module: nn.Module, inputs: tuple[Tensor, ...]) -> DenseCounts:
     DenseCounts
         Each operator belongs to the module that called it, and to no other.
     """
-    seen: Counter[str] = Counter()
     analysis = FlopCountAnalysis(_Flat(module), inputs)
     analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings("none")
-    analysis.set_op_handle(**handles(seen))
-    with torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        counts = analysis.by_module_and_operator()
-        seen.update(analysis.unsupported_ops())
+    analysis.set_op_handle(**handles())
+    counts = _isolated(analysis.by_module_and_operator)
+    added = {f"module.{name}": part.kind for name, part in additions(module)}
     # fvcore adds an operator to all ancestors of its module: what the children have is not the module's own.
     own = {name: Counter(by_operator) for name, by_operator in counts.items()}
     for name, by_operator in counts.items():
         if name:
             own[name.rpartition(".")[0]].subtract(by_operator)
-    macs = {
-        (name.removeprefix("module").removeprefix("."), operator): int(count)
-        for name, by_operator in own.items()
-        for operator, count in by_operator.items()
-        if count
-    }
-    return DenseCounts(macs, seen)
+    unknown = {name: Counter(analysis.unsupported_ops(name)) for name in ("", *added)}
+    for name in added:
+        unknown[""].subtract(unknown[name])
+    macs: dict[Key, int] = {}
+    seen: Counter[str] = Counter()
+    for name, by_operator in own.items():
+        place = f"{added[name]}: " if name in added else ""
+        for operator, count in by_operator.items():
+            if count and operator.startswith(NOT_COUNTED):
+                seen[place + operator.removeprefix(NOT_COUNTED)] += int(count)
+            elif count:
+                macs[_layer(name), operator] = int(count)
+        for operator, count in unknown.get(name, {}).items():
+            seen[place + operator] += count
+    return DenseCounts(macs, +seen, {_layer(name): kind for name, kind in added.items()})
+
+
+def _layer(name: str) -> str:
+    """Return the name within the traced module of a part that `_Flat` calls."""
+    return name.removeprefix("module").removeprefix(".")
+
+
+def _isolated(function: Callable[[], Any]) -> Any:
+    """Call a function that runs a structure, so that nobody notices.
+
+    In a context of its own, since the images at hand are not the structure's and observers wait for the model's masks;
+    and without moving PyTorch's generator, from which masks may draw.
+    """
+    with torch.no_grad(), torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return contextvars.Context().run(function)
 
 
 _skeletons: dict[Structure, Skeleton] = {}
@@ -198,64 +249,37 @@ def skeleton(module: nn.Module) -> Skeleton:
     return _skeletons[key]
 
 
-def structure(module: nn.Module) -> Structure:
-    """Return what a module is made of: its parts' types, options and shapes, equal for equal structures.
-
-    As much as ``repr`` says, in a fraction of its time, which is longer than a small network takes for an image.
-    """
-    parts: list[Any] = []
-    seen: dict[nn.Module, int] = {}
-
-    def visit(name: str, part: nn.Module) -> None:
-        if part in seen:
-            parts.append((name, seen[part]))
-            return
-        seen[part] = len(seen)
-        parts.append((name, type(part), len(part._modules), *_options(part)))
-        for child, module in part._modules.items():
-            if module is not None:
-                visit(child, module)
-
-    visit("", module)
-    return tuple(parts)
-
-
-#: Options of the most frequent layers, which need not be written as text; a container has none of its own.
-_OPTIONS: dict[type, Callable[[Any], Any]] = {
-    nn.Conv2d: attrgetter("weight.shape", "stride", "padding", "dilation", "groups", "padding_mode"),
-    nn.BatchNorm2d: attrgetter("num_features"),
-    nn.ReLU: type,
-    nn.Sequential: type,
-}
-
-
-def _options(part: nn.Module) -> tuple[Any, ...]:
-    known = _OPTIONS.get(type(part))
-    if known is not None:
-        return (known(part),)
-    text = part.extra_repr() if type(part).__repr__ is nn.Module.__repr__ else repr(part)
-    return (text, *(None if value is None else value.shape for value in part._parameters.values()))
-
-
 def structure_of(module: nn.Module, device: str) -> nn.Module:
-    """Copy a module without its weights (zeros instead), hooks, masks and fills, in evaluation mode."""
+    """Copy a module without its weights (zeros instead) and hooks, in evaluation mode, its additions wrapped."""
     memo: dict[int, Any] = {}
     for parameter in module.parameters():
         zeros = torch.zeros(parameter.shape, dtype=parameter.dtype, device=device)
         memo[id(parameter)] = nn.Parameter(zeros, requires_grad=False)
     for buffer in module.buffers():
         memo[id(buffer)] = torch.zeros(buffer.shape, dtype=buffer.dtype, device=device)
-    structure = copy.deepcopy(module, memo)
-    for name, part in list(structure.named_modules()):
+    with _TensorsAsZeros(device):
+        structure = copy.deepcopy(module, memo)
+    for part in structure.modules():
         part._forward_hooks.clear()
         part._forward_pre_hooks.clear()
-        if isinstance(part, Interpolation):
-            structure.set_submodule(name, _Unfilled())
-        elif isinstance(part, FixedMask):
-            structure.set_submodule(name, _AnyMask())
-        elif isinstance(part, LearnedMask):
-            structure.set_submodule(name, _MaskConvolution(part.conv))
+    wrap(structure.eval())
     return structure.eval()
+
+
+class _TensorsAsZeros(TorchFunctionMode):
+    """Makes copies of tensors zeros: those that modules hold without registering them, graphs of gradients or not."""
+
+    def __init__(self, device: str) -> None:
+        super().__init__()
+        self.device = device
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is not Tensor.__deepcopy__ or not args[0].is_floating_point():
+            return func(*args, **(kwargs or {}))  # indices, and the state of a generator, are copied
+        tensor, memo = args
+        if id(tensor) not in memo:
+            memo[id(tensor)] = torch.zeros(tensor.shape, dtype=tensor.dtype, device=self.device)
+        return memo[id(tensor)]
 
 
 class _ShapesAlone(TorchFunctionMode):
@@ -265,67 +289,25 @@ class _ShapesAlone(TorchFunctionMode):
         return args[0] if func in (torch.relu, F.relu) else func(*args, **(kwargs or {}))
 
 
-class _Unfilled(nn.Module):
-    """Stands for an interpolation: returns the map as it is."""
-
-    window, linear = 0, True
-
-    def forward(self, features: Tensor, mask: Tensor, source: Tensor) -> Tensor:
-        return features
-
-
-class _AnyMask(nn.Module):
-    """Stands for a mask without convolution; its size and values are not looked at."""
-
-    confidence = None
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x[:, :1]
-
-
-class _MaskConvolution(nn.Module):
-    """Stands for a learned mask: its convolution, without noise, threshold and grid prior.
-
-    The last output is kept: nothing else reads it, and the tracer drops what is not part of the result.
-    """
-
-    confidence = None
-
-    def __init__(self, conv: nn.Module) -> None:
-        super().__init__()
-        self.conv = conv
-        self.last: Tensor | None = None
-
-    def forward(self, x: Tensor) -> Tensor:
-        self.last = self.conv(x)
-        return self.last
-
-
 class _Flat(nn.Module):
-    """Returns all tensors of a module's output and its masks as a tuple: the tracer takes no dictionaries."""
+    """Returns all tensors of a module's output, and what its additions kept, as a tuple.
+
+    The tracer takes no dictionaries, and drops what is not part of the result.
+    """
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
         self.module = module
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        outputs = list(_tensors(self.module(*inputs)))
-        for part in self.module.modules():
-            if isinstance(part, _MaskConvolution) and part.last is not None:
-                outputs.append(part.last)
-                part.last = None
+        parts = [part for _, part in additions(self.module)]
+        for part in parts:
+            part.kept.clear()
+        outputs = list(tensors(self.module(*inputs)))
+        for part in parts:
+            outputs.extend(part.kept)
+            part.kept.clear()
         return tuple(outputs)
-
-
-def _tensors(nest: Any) -> Iterator[Tensor]:
-    if isinstance(nest, Tensor):
-        yield nest
-    elif isinstance(nest, dict):
-        for value in nest.values():
-            yield from _tensors(value)
-    elif isinstance(nest, list | tuple):
-        for value in nest:
-            yield from _tensors(value)
 
 
 @contextmanager

@@ -253,14 +253,17 @@ class CarriedMask(Mask):
         # In a tuple, so that PyTorch does not take the owner for a part of this module; copies stay together.
         self._owner = (owner,)
 
+    @property
+    def owner(self) -> Mask:
+        """The mask that is carried."""
+        return self._owner[0]
+
     def forward(self, x: Tensor) -> Tensor:
         """Return the owner's values ``(N, 1, H', W')`` of this forward."""
-        values, size = self._owner[0].decided, self.size(x)
+        values, size = self.owner.decided, self.size(x)
         if values is None or tuple(values.shape[-2:]) != size:
             found = None if values is None else tuple(values.shape[-2:])
-            raise ValueError(
-                f"{self.layer}: the mask carried from {self._owner[0].layer} is {found}, the map is {size}"
-            )
+            raise ValueError(f"{self.layer}: the mask carried from {self.owner.layer} is {found}, the map is {size}")
         return values
 
 

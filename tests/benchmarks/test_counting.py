@@ -133,7 +133,7 @@ def clock(monkeypatch):
         clock.around(context.__exit__)(None, None, None)
 
     monkeypatch.setattr(MeasuredCounter, "recording", timed)
-    for name in ("_keep", "_batch_ends", "_regions_begin"):
+    for name in ("_observed", "_batch_begins", "_batch_ends", "_regions_begin"):
         monkeypatch.setattr(Recorder, name, clock.around(getattr(Recorder, name)))
     for name in ("__init__", "image_columns", "layer_columns", "density_maps"):
         monkeypatch.setattr(MeasuredCounter, name, clock.around(getattr(MeasuredCounter, name)))
