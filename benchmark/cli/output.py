@@ -56,6 +56,11 @@ def print_error(text: str, what: str = "error", colour: str = "red") -> None:
     errors.print(f"[{colour}]{what}:[/{colour}] {escape(text)}", soft_wrap=True, highlight=False)
 
 
+def print_warning(text: str) -> None:
+    """Print to standard error what the user should know and nothing stops at."""
+    print_error(text, "warning", "yellow")
+
+
 def print_note(text: str) -> None:
     """Print a line about what is going on to standard error."""
     errors.print(text, soft_wrap=True, highlight=False, markup=False)

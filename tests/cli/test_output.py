@@ -56,14 +56,19 @@ def test_a_long_name_in_a_table_is_not_cut_short(capsys, monkeypatch):
     assert "/a/long/folder/" * 6 in "".join(line.split("│")[1].strip() for line in out.splitlines() if "│" in line)
 
 
+def in_a_process(*arguments, **options):
+    """Run the command in a process of its own, where nothing captures what libraries print."""
+    command = [sys.executable, "-m", "benchmark.cli", *map(str, arguments)]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    return subprocess.run(command, env=environment, stderr=subprocess.PIPE, text=True, **options)
+
+
 @pytest.mark.parametrize(
     "arguments", [["--version"], ["--help"], ["report", "--store", ".", "--out", "out"], ["methods", "--json"]]
 )
 def test_an_output_that_takes_nothing_is_one_line(tmp_path, arguments):
-    command = [sys.executable, "-m", "benchmark.cli", *arguments]
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     with open("/dev/full", "w") as full:
-        done = subprocess.run(command, cwd=tmp_path, env=environment, stdout=full, stderr=subprocess.PIPE, text=True)
+        done = in_a_process(*arguments, cwd=tmp_path, stdout=full)
     assert done.returncode == 1
     assert done.stderr.splitlines() == ["error: the output cannot be written (No space left on device)"]
 
@@ -72,3 +77,20 @@ def test_a_reader_that_goes_away_is_no_error():
     command = f"{sys.executable} -m benchmark.cli --help | true"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
     assert done.stderr == ""
+
+
+def test_a_check_prints_nothing_of_what_libraries_say(tmp_path, plugin):
+    path = tmp_path / "plugin.py"
+    elsewhere = "    def skip(self, task):\n        return None if task == 'imagenet' else 'one task is enough'\n"
+    path.write_text(f"{plugin.read_text()}\n{elsewhere}")
+    done = in_a_process("check", path, stdout=subprocess.DEVNULL)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_an_interrupted_command_says_how_to_go_on(run_cli, monkeypatch):
+    def interrupt(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("benchmark.store.provenance", interrupt)
+    code, _, err = run_cli("info")
+    assert code == 130 and err == "interrupted: finished cells are kept; the same command resumes from here\n"

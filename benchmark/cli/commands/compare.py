@@ -7,7 +7,7 @@ import typer
 
 from benchmark.cli.app import app
 from benchmark.cli.options import DEFAULT_STORE, JsonOption, OptionalTaskName, Scale, StoresOption, complete_method
-from benchmark.cli.output import emit, print_error, print_line
+from benchmark.cli.output import emit, print_line, print_warning
 from benchmark.errors import UsageError
 
 
@@ -36,7 +36,7 @@ def compare(
     if json_:
         return emit([pair.row() for pair in pairs])
     for warning in results.warnings:
-        print_error(warning, "warning", "yellow")
+        print_warning(warning)
     for _, group in itertools.groupby(pairs, key=lambda pair: id(pair.panel)):
         print_line(table(list(group)).markdown())
 

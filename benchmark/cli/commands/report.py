@@ -7,7 +7,7 @@ import typer
 
 from benchmark.cli.app import app
 from benchmark.cli.options import DEFAULT_STORE, JsonOption, StoresOption, complete_reports, split_list
-from benchmark.cli.output import emit, print_error, print_line
+from benchmark.cli.output import emit, print_line, print_warning
 from benchmark.errors import unknown
 from benchmark.listing import report_names
 
@@ -38,6 +38,6 @@ def report(
     for output in outputs:
         print_line(output.text)
         for warning in output.warnings:
-            print_error(warning, "warning", "yellow")
+            print_warning(warning)
         for path in output.files:
             print_line(str(path))

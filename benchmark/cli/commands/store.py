@@ -7,7 +7,7 @@ import typer
 
 from benchmark.cli.app import app
 from benchmark.cli.options import DEFAULT_STORE, JsonOption, StoreOption
-from benchmark.cli.output import emit, print_error, print_line
+from benchmark.cli.output import emit, print_line, print_warning
 
 store_app = typer.Typer(no_args_is_help=True, help="Merge, check and clean stores of records.")
 app.add_typer(store_app, name="store")
@@ -28,7 +28,7 @@ def merge(
     else:
         print_line("\n".join([*map(str, merged.copied), f"{len(merged.copied)} copied, {merged.kept} there already"]))
         for line in (*merged.conflicts, *merged.warnings):
-            print_error(line, "warning", "yellow")
+            print_warning(line)
     if merged.warnings:
         raise typer.Exit(1)
 
@@ -67,4 +67,4 @@ def gc(
     if found.unfinished:
         print_line(f"{len(found.unfinished)} unfinished cells kept to be resumed; --unfinished removes them")
     for line in found.busy:
-        print_error(line, "warning", "yellow")
+        print_warning(line)
