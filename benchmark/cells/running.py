@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -157,7 +157,7 @@ def _shareable(model: nn.Module) -> dict[str, torch.Tensor]:
 def _layers(model: nn.Module, counter: MeasuredCounter) -> pd.DataFrame:
     """Return the counter's rows with each interpolation's lambda."""
     lambdas = {
-        f"{block.name}.{name}": child.lam.item()
+        f"{block.name}.{name}": cast(Any, child).lam.item()
         for block in residual_blocks(model)
         for name, child in block.named_children()
         if hasattr(child, "lam")

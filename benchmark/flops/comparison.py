@@ -1,6 +1,6 @@
 """Writes the table of docs/flops.md: both conventions for the same densities.
 
-    python -m benchmark.flops.comparison docs/flops.md
+    python -m benchmark.flops.comparison METHOD docs/flops.md
 
 replaces what stands between the two marks in the file; without a file, it prints the table.
 """
@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from benchmark.files import write_atomic
 from benchmark.flops.command import FlopsRequest, count_flops
@@ -26,16 +26,17 @@ HEADER = (
 )
 
 
-def table() -> str:
-    """Return the table in Markdown, in GMACs."""
-    return "\n".join([HEADER, "| --- " + "| ---: " * 6 + "|", *_lines()])
+def table(method: str) -> str:
+    """Return the table of a method with learned masks in Markdown, in GMACs."""
+    return "\n".join([HEADER, "| --- " + "| ---: " * 6 + "|", *_lines(method)])
 
 
-def _lines() -> Iterator[str]:
+def _lines(masked: str) -> Iterator[str]:
     for name, density in DENSITIES.items():
-        paper = _count(density, "paper", "backbone")["gmacs"]
-        backbone = _count(density, "measured", "backbone")
-        everything = _count(density, "measured", "all")["gmacs"]
+        method = None if density is None else masked
+        paper = count(method, density, "paper", "backbone")["gmacs"]
+        backbone = count(method, density, "measured", "backbone")
+        everything = count(method, density, "measured", "all")["gmacs"]
         parts = [
             sum(layer["macs"] for layer in backbone["layers"] if layer["kind"] == kind) / 1e9
             for kind in ("bilinear", "interpolation")
@@ -45,21 +46,27 @@ def _lines() -> Iterator[str]:
         yield f"| {name} | {'1' if density is None else density} | {shown} |"
 
 
-def _count(density: float | None, convention: Literal["paper", "measured"], scope: Literal["all", "backbone"]) -> dict:
-    method = None if density is None else "stochastic"
+def count(
+    method: str | None,
+    density: float | None,
+    convention: Literal["paper", "measured"],
+    scope: Literal["all", "backbone"],
+) -> dict[str, Any]:
+    """Count ResNet-101 of the detector, dense or with masks of a density."""
     return count_flops(FlopsRequest("coco", method=method, density=density, convention=convention, scope=scope))
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Print the table, or put it into the named file."""
-    if not arguments:
-        print(table())
+    """Print the table of the named method, or put it into the named file."""
+    method, *files = arguments
+    if not files:
+        print(table(method))
         return
-    path = Path(arguments[0])
+    path = Path(files[0])
     text = path.read_text(encoding="utf-8")
     before, _, rest = text.partition(BEGIN)
     after = rest.partition(END)[2]
-    write_atomic(path, f"{before}{BEGIN}\n{table()}\n{END}{after}")
+    write_atomic(path, f"{before}{BEGIN}\n{table(method)}\n{END}{after}")
 
 
 if __name__ == "__main__":

@@ -125,17 +125,23 @@ class ResidualBlock(nn.Module):
     ) -> None:
         """Put masks and fills at the block's sites, and gates over the channels of its inner convolutions."""
         self.placement = placement
-        for site in self.sites(placement) if build_mask is not None else ():
-            index = site.layer[-1]
-            mask = cast(Callable[[Site], Mask], build_mask)(site)
+        if build_mask is not None:
+            self._put_masks(build_mask, build_interpolation)
+        if build_gate is not None:
+            self._put_gates(build_gate)
+
+    def _put_masks(self, build: Callable[[Site], Mask], build_interpolation: Callable[[], Interpolation]) -> None:
+        for site in self.sites(self.placement):
+            index, mask = site.layer[-1], build(site)
             setattr(self, f"mask{index}", mask)
             setattr(self, f"interpolation{index}", build_interpolation())
             self.stage.masks.append((site.resolution, mask))
-        if build_mask is not None and placement == "one" and isinstance(self, Bottleneck):
-            self.interpolation2 = build_interpolation()
-        for index in self.convolutions[:-1] if build_gate is not None else ():
-            site_of_gate = GateSite(f"{self.name}.gate{index}", self.in_channels, self.planes)
-            setattr(self, f"gate{index}", cast(Callable[[GateSite], ChannelGate], build_gate)(site_of_gate))
+        if self.placement == "one" and isinstance(self, Bottleneck):
+            self.interpolation2 = build_interpolation()  # conv1's mask governs conv2 too, whose map is filled as well
+
+    def _put_gates(self, build: Callable[[GateSite], ChannelGate]) -> None:
+        for index in self.convolutions[:-1]:  # the output keeps all its channels: the shortcut is added to it
+            setattr(self, f"gate{index}", build(GateSite(f"{self.name}.gate{index}", self.in_channels, self.planes)))
 
     @property
     def work(self) -> BlockWork:
@@ -277,7 +283,7 @@ class Bottleneck(ResidualBlock):
     def _offset(self) -> nn.Conv2d:
         offset = nn.Conv2d(self.in_channels, OFFSET_CHANNELS, 3, self.stride, padding=1)
         nn.init.zeros_(offset.weight)
-        nn.init.zeros_(offset.bias)
+        nn.init.zeros_(cast(Tensor, offset.bias))
         return offset
 
 

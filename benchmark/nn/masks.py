@@ -11,7 +11,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -126,7 +126,7 @@ class LearnedMask(Mask):
         self.grid_stride = grid_stride
         self.conv = nn.Conv2d(site.in_channels, 1, 3, stride=site.stride, padding=1)
         nn.init.zeros_(self.conv.weight)
-        nn.init.constant_(self.conv.bias, initial_bias)
+        nn.init.constant_(cast(Tensor, self.conv.bias), initial_bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the mask ``(N, 1, H', W')``: the kind's own values, with the grid prior added."""

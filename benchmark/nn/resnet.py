@@ -79,6 +79,7 @@ class ResNet(nn.Sequential):
 
     def _stem(self, width: int, deep: bool) -> int:
         """Add torchvision's stem, or TorchCV's deep one of three 3x3 convolutions, twice as wide; return channels."""
+        self.conv1: nn.Module
         if deep:
             self.conv1 = nn.Sequential(
                 nn.Conv2d(3, width, 3, 2, 1, bias=False),

@@ -40,7 +40,7 @@ def prepare(
 
 def _torch(model: nn.Module, image: Floats, threads: int) -> tuple[Callable[[], Any], str]:
     torch.set_num_threads(threads)
-    network = copy.deepcopy(model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network = copy.deepcopy(model).to(memory_format=torch.channels_last)
     x = torch.from_numpy(image)[None].to(memory_format=torch.channels_last)
 
     def call() -> Any:
@@ -52,7 +52,7 @@ def _torch(model: nn.Module, image: Floats, threads: int) -> tuple[Callable[[], 
 
 def _torch_frozen(model: nn.Module, image: Floats, threads: int) -> tuple[Callable[[], Any], str]:
     torch.set_num_threads(threads)
-    network = copy.deepcopy(model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network = copy.deepcopy(model).to(memory_format=torch.channels_last)
     x = torch.from_numpy(image)[None].to(memory_format=torch.channels_last)
     with torch.no_grad():
         frozen = torch.jit.optimize_for_inference(torch.jit.freeze(torch.jit.trace(network, x)))
@@ -72,7 +72,7 @@ def _onnxruntime(model: nn.Module, image: Floats, threads: int) -> tuple[Callabl
 
     buffer = io.BytesIO()
     example = torch.from_numpy(image)[None]
-    torch.onnx.export(copy.deepcopy(model), (example,), buffer, dynamo=False, input_names=["image"])  # type: ignore[arg-type]
+    torch.onnx.export(copy.deepcopy(model), (example,), buffer, dynamo=False, input_names=["image"])
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     # Idle threads that spin would take the cores from whoever is timed next.

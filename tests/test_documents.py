@@ -1,0 +1,102 @@
+"""What the documents tell a reader to type works: commands parse, environments exist, methods in them are methods."""
+
+import configparser
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import torch
+from typer.main import get_command
+
+from benchmark.cli import commands as subcommands
+from benchmark.cli.app import app
+from benchmark.method import discover
+from benchmark.nn import build_backbone, residual_blocks
+
+ROOT = Path(__file__).parent.parent
+DOCUMENTS = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("docs/**/*.md")])
+
+
+def blocks(language):
+    """Return the code blocks of a language: (where, text)."""
+    found = []
+    for path in DOCUMENTS:
+        text = path.read_text(encoding="utf-8")
+        for match in re.finditer(rf"^```{language}\n(.*?)^```", text, re.M | re.S):
+            line = text[: match.start()].count("\n") + 1
+            found.append((f"{path.relative_to(ROOT)}:{line}", match[1]))
+    return found
+
+
+def commands():
+    """Return the command lines in the documents: (where, words)."""
+    found = []
+    for where, text in blocks("sh"):
+        for line in re.sub(r"\\\n\s*", " ", text).splitlines():
+            for part in line.split("&&"):
+                words = shlex.split(part, comments=True)
+                while words and "=" in words[0] and not words[0].startswith("-"):
+                    words = words[1:]  # a variable for this command
+                if words:
+                    found.append((f"{where}: {part.strip()}", words))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("where", "words"), [c for c in commands() if c[1][0] == "saibench"], ids=lambda v: str(v)[:60]
+)
+def test_commands_parse(where, words):
+    subcommands.load()
+    command, arguments = get_command(app), words[1:]
+    while hasattr(command, "get_command"):
+        context = command.make_context("saibench", list(arguments[:1]), resilient_parsing=True)
+        found = command.get_command(context, arguments[0])
+        assert found is not None, f"{where}: there is no command {arguments[0]!r}"
+        command, arguments = found, arguments[1:]
+    # Values such as paths are not there in a test; options and their number must be.
+    known = {flag for parameter in command.params for flag in (*parameter.opts, *parameter.secondary_opts)}
+    for word in arguments:
+        if word.startswith("--"):
+            assert word.partition("=")[0] in known | {"--help"}, f"{where}: no option {word}"
+
+
+@pytest.mark.parametrize(("where", "words"), [c for c in commands() if "tox" in c[1]], ids=lambda v: str(v)[:60])
+def test_tox_environments_exist(where, words):
+    tox = configparser.ConfigParser(interpolation=None)
+    tox.read(ROOT / "tox.ini")
+    if "-e" in words:
+        for name in words[words.index("-e") + 1].split(","):
+            assert f"testenv:{name}" in tox, f"{where}: tox.ini has no environment {name!r}"
+
+
+METHODS = [block for block in blocks("python") if re.search(r"^class \w+\(\w*Method\)", block[1], re.M)]
+
+
+@pytest.mark.parametrize(("where", "text"), METHODS, ids=[where for where, _ in METHODS])
+def test_methods_in_documents_adapt_a_network(where, text, tmp_path):
+    path = tmp_path / "documented.py"
+    path.write_text(text, encoding="utf-8")
+    known = set(discover())
+    (name,) = set(discover([path])) - known
+    method = discover([path])[name].make({})
+    model = build_backbone("mini")
+    method.adapt(model)
+    assert any(block.work.masks or block.work.gates for block in residual_blocks(model)), where
+    method.on_step(model, 0.5)
+    model.train()(torch.randn(2, 3, 64, 64))
+    assert torch.isfinite(method.loss(model))
+
+
+def test_there_are_documented_methods_and_commands():
+    assert METHODS and len(commands()) > 5
+
+
+def test_links_between_documents_lead_somewhere():
+    broken = [
+        f"{path.relative_to(ROOT)}: {target}"
+        for path in DOCUMENTS
+        for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", path.read_text(encoding="utf-8"))
+        if not (path.parent / target).exists()
+    ]
+    assert not broken
