@@ -126,8 +126,9 @@ def _load_start(planned: Plan, model: nn.Module, start: Record | None) -> None:
         stored = load_file(start.path(MODEL))
         model.load_state_dict({key: stored[key] for key in model.state_dict() if key in stored}, strict=False)
     elif not planned.recipe.start:
-        name = planned.method.backbone(planned.recipe.backbone)
-        planned.task.load_weights(model, cache_folder() / "weights" / f"{name}.safetensors")
+        names = planned.task.weights_names(planned.recipe, planned.method.backbone(planned.recipe.backbone))
+        paths = [cache_folder() / "weights" / f"{name}.safetensors" for name in names]
+        planned.task.load_weights(model, next((path for path in paths if path.is_file()), paths[0]))
 
 
 def _train(planned: Plan, model: nn.Module, train: Any, work: Work, callbacks: Sequence[Any]) -> float:

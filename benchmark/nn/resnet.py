@@ -8,11 +8,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from benchmark.errors import DataError, UsageError
 from benchmark.nn.blocks import BasicBlock, Bottleneck, ResidualBlock
+
+NAMED_KEYS = 20  # keys that a message names
 
 
 @dataclass(frozen=True)
@@ -43,11 +46,16 @@ class ResNet(nn.Sequential):
     ----------
     stage_channels : tuple of int
         Output channels of layer1 to layer4.
+    pretrained_keys : tuple of str
+        Keys that ImageNet weights must fill: all of the dense network's but offsets and counts of batches.
+    pretrained_file : str
+        Which ImageNet weights do, in words.
     """
 
     def __init__(self, spec: BackboneSpec, deformable: bool, output_stride: int, deep_stem: bool) -> None:
         super().__init__()
         self.spec = spec
+        self.deep_stem = deep_stem
         channels = self._stem(spec.width, deep_stem)
         strides, dilations = _strides(output_stride)
         resolution = 4  # the stem halves twice
@@ -75,7 +83,23 @@ class ResNet(nn.Sequential):
                 channels = planes * spec.block.expansion
             self.add_module(f"layer{stage + 1}", nn.Sequential(*blocks))
         self.stage_channels = tuple(spec.width * 2**stage * spec.block.expansion for stage in range(4))
+        # Taken before a method adds masks. Files of torchvision's first weights have no counts of batches.
+        self.pretrained_keys = tuple(
+            key for key in self.state_dict() if ".offset." not in key and not key.endswith("num_batches_tracked")
+        )
         _initialise(self)
+
+    @property
+    def pretrained_file(self) -> str:
+        """Which ImageNet weights fit this backbone, in words for a message."""
+        name = next((name for name, spec in BACKBONES.items() if spec == self.spec), "this backbone")
+        if self.deep_stem:
+            return (
+                f"ImageNet weights of {name} with TorchCV's deep stem (three 3x3 convolutions, 128 channels into "
+                "layer1); torchvision's have another stem and do not fit"
+            )
+        # The released code started from torchvision's first weights; V2 has the same keys and other numbers.
+        return f"torchvision's first ImageNet weights (IMAGENET1K_V1) of {name}"
 
     def _stem(self, width: int, deep: bool) -> int:
         """Add torchvision's stem, or TorchCV's deep one of three 3x3 convolutions, twice as wide; return channels."""
@@ -159,26 +183,36 @@ def residual_blocks(model: nn.Module) -> Iterator[ResidualBlock]:
             yield module
 
 
-def load_weights(model: nn.Module, path: Path) -> list[str]:
-    """Load ImageNet weights in torchvision's keys from a safetensors file, where shapes agree.
+def load_weights(model: ResNet, path: Path) -> list[str]:
+    """Load ImageNet weights in torchvision's keys from a safetensors file.
 
     Returns
     -------
     list of str
-        Keys of the model that the file does not fill (masks, interpolation, offsets, another head).
+        Keys of the model that the file does not fill: masks, fills, gates, offsets, a classifier for other classes.
 
     Raises
     ------
     DataError
-        When the file is missing, or fits not one key.
+        When the file is missing or broken, or leaves any other key unfilled: a backbone that is random in places must
+        not pass for a trained one.
     """
     if not path.is_file():
         raise DataError(
-            f"ImageNet weights not found: place them at {path} (torchvision's state dict, saved with safetensors)"
+            f"ImageNet weights not found: place them at {path}, as a state dict saved with safetensors: "
+            f"{model.pretrained_file}"
         )
     wanted = model.state_dict()
-    stored = {key: value for key, value in load_file(path).items() if key in wanted}
-    fitting = {key: value for key, value in stored.items() if value.shape == wanted[key].shape}
-    if not fitting:
-        raise DataError(f"{path}: no key fits this model; expected keys such as {next(iter(wanted))}")
+    try:
+        stored = load_file(path)
+    except SafetensorError as error:
+        raise DataError(f"{path} is broken ({error}): save the state dict with safetensors again") from None
+    fitting = {key: value for key, value in stored.items() if key in wanted and value.shape == wanted[key].shape}
+    unfilled = [key for key in model.pretrained_keys if key not in fitting]
+    if unfilled:
+        named = ", ".join(unfilled[:NAMED_KEYS]) + (", …" if len(unfilled) > NAMED_KEYS else "")
+        raise DataError(
+            f"{path} leaves {len(unfilled)} of the backbone's {len(model.pretrained_keys)} keys unfilled ({named}): "
+            f"it takes {model.pretrained_file}"
+        )
     return list(model.load_state_dict(fitting, strict=False).missing_keys)

@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import pandas as pd
@@ -20,7 +20,7 @@ from benchmark.data.reader import Identifier, Reader, Sample
 from benchmark.data.verification import Progress, Report
 from benchmark.errors import UsageError, unknown
 from benchmark.listing import task_names
-from benchmark.nn import load_weights
+from benchmark.nn import ResNet, load_weights
 from benchmark.recipe import Recipe
 
 
@@ -124,14 +124,18 @@ class Task(ABC):
         return batch
 
     def load_weights(self, model: nn.Module, path: Path) -> None:
-        """Load ImageNet weights from a safetensors file into a model: into its backbone, unless overridden.
+        """Load ImageNet weights from a safetensors file into a model's backbone.
 
         Raises
         ------
         DataError
             When the file is missing or does not fit.
         """
-        load_weights(self.backbone(model), path)
+        load_weights(cast(ResNet, self.backbone(model)), path)
+
+    def weights_names(self, recipe: Recipe, backbone: str) -> tuple[str, ...]:
+        """Return the names under which the ImageNet weights of a backbone may lie, the best first."""
+        return (backbone,)
 
     def recipe(self, scale: str) -> Recipe:
         """Return the recipe of a scale.

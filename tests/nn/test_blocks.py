@@ -139,6 +139,32 @@ def test_weights_load_where_shapes_agree_and_a_missing_file_is_named(tmp_path):
         load_weights(build_backbone("resnet50"), tmp_path / "resnet50.safetensors")
 
 
+def test_weights_that_leave_a_part_of_the_backbone_random_are_refused_by_name(tmp_path):
+    from safetensors.torch import save_file
+
+    path = tmp_path / "resnet50.safetensors"
+    deep = build_backbone("resnet50", deformable=True, output_stride=8, deep_stem=True)
+    save_file(dict(torchvision.models.resnet50().state_dict()), path)
+    with pytest.raises(DataError) as caught:
+        load_weights(deep, path)
+    message = str(caught.value)
+    # By the stem's definition: three convolutions and two batch norms of its own, bn1 of 128 channels, and what reads.
+    norm = ("weight", "bias", "running_mean", "running_var")
+    random = {f"conv1.{index}.weight" for index in (0, 3, 6)} | {
+        f"conv1.{index}.{part}" for index in (1, 4) for part in norm
+    }
+    random |= {f"bn1.{part}" for part in norm} | {"layer1.0.conv1.weight", "layer1.0.downsample.0.weight"}
+    assert set(message.split("(")[1].split(")")[0].split(", ")) == random and len(random) == 17
+    assert str(path) in message and "resnet50 with TorchCV's deep stem" in message and "\n" not in message
+    complete = {key: torch.full_like(deep.state_dict()[key], 0.5) for key in deep.pretrained_keys}
+    save_file(complete, path)
+    assert all(".offset." in key or key.endswith("num_batches_tracked") for key in load_weights(deep, path))
+    assert all(torch.equal(deep.state_dict()[key], value) for key, value in complete.items())
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(DataError, match="is broken"):
+        load_weights(deep, path)
+
+
 def test_unknown_backbone_and_impossible_choices_are_errors():
     with pytest.raises(UsageError, match="unknown backbone 'resnet7'; there are"):
         build_backbone("resnet7")

@@ -58,6 +58,11 @@ class Cityscapes(Task):
         """Return the part below the heads."""
         return cast(Segmenter, model).backbone
 
+    def weights_names(self, recipe: Recipe, backbone: str) -> tuple[str, ...]:
+        """Return a name of their own for the weights of a deep stem: detection has the plain stem under the other."""
+        deep = cast(SegmentationRecipe, recipe).deep_stem
+        return (f"{backbone}_deep_stem", backbone) if deep else (backbone,)
+
     def augment(self, model: nn.Module, batch: Batch, rng: np.random.Generator) -> Batch:
         """Resize each image by a random factor, cut a square at random and change its brightness."""
         segmenter = cast(Segmenter, model)

@@ -8,11 +8,14 @@ from torch import nn
 from benchmark.errors import UsageError
 from benchmark.nn.resnet import BACKBONES, ResNet
 
+IMAGENET_CLASSES = 1000
+
 
 class Classifier(ResNet):
     """Backbone, global average pooling and one linear layer.
 
-    It is a backbone with three more children, so that torchvision's weights load key for key, ``fc`` included.
+    It is a backbone with three more children, so that torchvision's weights load key for key. They fill ``fc`` too
+    where the classes are as many as ImageNet's; a classifier of other classes starts from nothing.
 
     Parameters
     ----------
@@ -39,3 +42,5 @@ class Classifier(ResNet):
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.flatten = nn.Flatten()
         self.fc = nn.Linear(self.stage_channels[-1], classes)
+        if classes == IMAGENET_CLASSES:
+            self.pretrained_keys += ("fc.weight", "fc.bias")

@@ -15,7 +15,6 @@ from torchvision.transforms.v2 import functional as transforms
 from benchmark.data.normalisation import normalise
 from benchmark.data.reader import Identifier
 from benchmark.data.verification import Progress, Report
-from benchmark.nn import load_weights
 from benchmark.recipe import Recipe
 from benchmark.tasks.base import Batch, Task
 from benchmark.tasks.imagenet import verification
@@ -51,10 +50,6 @@ class ImageNet(Task):
     def backbone(self, model: nn.Module) -> nn.Module:
         """Return the classifier itself: its residual blocks are its own children."""
         return model
-
-    def load_weights(self, model: nn.Module, path: Path) -> None:
-        """Load torchvision's weights; the linear layer too where the number of classes is the same."""
-        load_weights(model, path)
 
     def augment(self, model: nn.Module, batch: Batch, rng: np.random.Generator) -> Batch:
         """Cut a crop of random area and shape from each image and resize it to the classifier's square."""

@@ -8,11 +8,14 @@ import sys
 import numpy as np
 import pytest
 import torch
+import torchvision
 from cityscapesscripts.helpers.labels import id2label
 from PIL import Image
+from safetensors.torch import save_file
 
 from benchmark.cells import Request, execute, plan
 from benchmark.data.normalisation import normalise
+from benchmark.errors import DataError
 from benchmark.method import discover
 from benchmark.nn import build_backbone, residual_blocks
 from benchmark.store import Store
@@ -227,3 +230,24 @@ def test_real_images_train_and_score_as_cityscapesscripts_does_by_hand(real, tmp
                 link.symlink_to(data / kind / split / "camvid" / name)
     record = execute(plan(Request("cityscapes", "dense", data=few, overrides=TINY)), Store(tmp_path / "store"))
     assert record["metric_mIoU"] == run_by_hand(few, record.path("predictions"))[0]
+
+
+def test_scale_paper_refuses_torchvisions_weights_and_starts_from_those_of_its_own_stem(
+    tiny_set, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("SAIBENCH_CACHE", str(tmp_path))
+    (tmp_path / "weights").mkdir()
+    small = {"train.steps": 1, "train.batch": 2, "shorter_side": 64, "longer_side": 128, "segmenter.crop": 65}
+    small |= {"segmenter.channels": 8, "workers": 0}
+    planned = plan(Request("cityscapes", "dense", scale="paper", data=tiny_set("cityscapes"), overrides=small))
+    with pytest.raises(DataError, match=r"place them at .*resnet50_deep_stem\.safetensors.*deep stem.*do not fit"):
+        execute(planned, Store(tmp_path / "store"))
+    save_file(dict(torchvision.models.resnet50().state_dict()), tmp_path / "weights" / "resnet50.safetensors")
+    with pytest.raises(
+        DataError, match=r"resnet50\.safetensors leaves 17 of .*conv1\.0\.weight.*layer1\.0\.conv1\.weight"
+    ):
+        execute(planned, Store(tmp_path / "store"))
+    body = planned.build(19).backbone
+    complete = {key: value for key, value in body.state_dict().items() if key in body.pretrained_keys}
+    save_file(complete, tmp_path / "weights" / "resnet50_deep_stem.safetensors")
+    assert execute(planned, Store(tmp_path / "store")).status == "finished"

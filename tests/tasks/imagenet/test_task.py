@@ -8,10 +8,11 @@ import torch
 import torchvision
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import save_file
 
 from benchmark.cells import Request, execute, load_model, plan
 from benchmark.data.normalisation import DEVIATION, MEAN, normalise
-from benchmark.errors import UsageError
+from benchmark.errors import DataError, UsageError
 from benchmark.method import discover
 from benchmark.nn import residual_blocks
 from benchmark.store import Store
@@ -157,3 +158,19 @@ def test_real_images_train_and_evaluate(real, tmp_path):
                 (small / split / folder.name / image.name).symlink_to(image)
     record = execute(plan(Request("imagenet", "dense", data=small, overrides=TINY)), Store(tmp_path / "store"))
     assert record.finished and len(record.images()) == 20
+
+
+def test_a_classifier_of_imagenets_classes_wants_the_linear_layer_too_and_one_of_others_does_not(tmp_path):
+    stored = dict(torchvision.models.resnet18().state_dict())
+    save_file(stored, tmp_path / "whole.safetensors")
+    save_file({key: value for key, value in stored.items() if "fc" not in key}, tmp_path / "body.safetensors")
+    classifier, other = Classifier("resnet18", 1000), Classifier("resnet18", 10)
+    TASK.load_weights(classifier, tmp_path / "whole.safetensors")
+    assert torch.equal(classifier.fc.weight, stored["fc.weight"])
+    with pytest.raises(
+        DataError, match=r"leaves 2 of .* unfilled \(fc\.weight, fc\.bias\).*IMAGENET1K_V1\) of resnet18"
+    ):
+        TASK.load_weights(classifier, tmp_path / "body.safetensors")
+    for name in ("whole", "body"):
+        TASK.load_weights(other, tmp_path / f"{name}.safetensors")
+        assert torch.equal(other.layer4[0].conv1.weight, stored["layer4.0.conv1.weight"])
