@@ -26,6 +26,7 @@ from benchmark.errors import SaibenchError, StoreError, unknown
 from benchmark.method import Method, resolve
 from benchmark.progress import StepReporter
 from benchmark.recipe import Recipe
+from benchmark.selection import Cells, parameters_of
 from benchmark.store import Store
 from benchmark.tasks import find_task
 
@@ -114,6 +115,39 @@ def _check_parameters(names: Iterable[str], kinds: Sequence[type[Method]]) -> No
     for name in names:
         if name not in known:
             raise unknown("parameter", name, known, " in the methods chosen")
+
+
+def make_named_sweep(
+    task: str,
+    cells: Sequence[Cells],
+    seeds: Sequence[int] = (0,),
+    scale: str = "mini",
+    data: Path | None = None,
+    overrides: Mapping[str, Any] | None = None,
+) -> Sweep:
+    """Plan the cells of a task that reports declare; `benchmark.search` plans those whose value must be searched."""
+    recipe = find_task(task).recipe(scale)
+    template = Request(task, "", scale, data=data, overrides=overrides or {})
+    curves: list[list[Plan]] = []
+    skipped: dict[str, str] = {}
+    seen: set[str] = set()
+    for each in cells:
+        if each.task != task or each.equal_to is not None:
+            continue
+        for kind in resolve([each.method] if each.method else []):
+            reason = kind.make({}).skip(task)
+            if reason:
+                skipped[kind.name] = reason
+                continue
+            plans = [
+                plan(dataclasses.replace(template, method=kind.name, parameters=parameters, seed=seed))
+                for seed in seeds
+                for parameters in parameters_of(each, kind, recipe)
+            ]
+            new = list({one.cell.id: one for one in plans if one.cell.id not in seen}.values())
+            seen |= {one.cell.id for one in new}
+            curves += [new] if new else []
+    return Sweep(_ordered(curves), skipped)
 
 
 def _ordered(curves: Sequence[Sequence[Plan]]) -> list[Plan]:

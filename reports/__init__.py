@@ -1,7 +1,8 @@
 """Reports: one module a table or figure, found by being here.
 
 A report is a module of this package with a ``TITLE`` and a function ``build(results, out) -> Output``; its
-file's name is its name on the command line. Reports read stores through `benchmark.store`, compute through
+file's name is its name on the command line. Under ``CELLS`` it may declare the cells that it needs, which
+``saibench sweep TASK --cells NAME`` runs. Reports read stores through `benchmark.store`, compute through
 `benchmark.stats`, and touch nothing else of the harness. See `reports.base` for what they share.
 """
 
@@ -15,16 +16,38 @@ from pathlib import Path
 from types import ModuleType
 
 from benchmark.errors import UsageError
+from benchmark.selection import Cells
 from reports.base import Output, Results, writable
 
-__all__ = ["Output", "Results", "available", "build"]
+__all__ = ["Output", "Results", "available", "build", "cells"]
 
 
 def available() -> dict[str, ModuleType]:
     """Return the reports by name."""
     names = sorted(module.name for module in pkgutil.iter_modules(__path__))
     modules = {name: importlib.import_module(f"{__name__}.{name}") for name in names}
-    return {name: module for name, module in modules.items() if hasattr(module, "build")}
+    return {name: module for name, module in modules.items() if hasattr(module, "TITLE")}
+
+
+def cells(names: Sequence[str]) -> list[Cells]:
+    """Return the cells that reports declare under ``CELLS``.
+
+    Parameters
+    ----------
+    names
+        Names of reports; "all" stands for every one.
+
+    Raises
+    ------
+    UsageError
+        For a name that is no report with cells, listing those that are.
+    """
+    declared = {name: module.CELLS for name, module in available().items() if hasattr(module, "CELLS")}
+    unknown = [name for name in names if name not in declared and name != "all"]
+    if unknown:
+        raise UsageError(f"no cells {unknown[0]!r}; there are {', '.join(declared)}, all")
+    chosen = declared if "all" in names else {name: declared[name] for name in names}
+    return [each for sets in chosen.values() for each in sets]
 
 
 def build(

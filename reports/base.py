@@ -1,33 +1,32 @@
-"""What reports share: results read from stores, tables in four formats, provenance lines.
+"""What reports share: results read from stores, what a report gives, values as text, provenance lines.
 
-It draws nothing and knows no report by name.
+It draws nothing and knows no report by name. Tables are `reports.tables`'.
 """
 
 from __future__ import annotations
 
 import contextlib
-import io
 import math
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from benchmark.errors import SaibenchError, StoreError
-from benchmark.files import write_atomic
 from benchmark.store import Record, Store, table
 from reports.methods import Methods
 
+if TYPE_CHECKING:
+    from reports.tables import Table
+
 __all__ = [
-    "Column",
     "Output",
     "Results",
-    "Table",
     "decimals",
     "is_missing",
     "nothing",
@@ -57,6 +56,8 @@ class Output:
         Its tables in Markdown, or one line that says that there is no data.
     warnings
         One line each: folders that are no records, cells that were left out, and why.
+    tables
+        Its tables, for the page.
     """
 
     name: str
@@ -64,6 +65,7 @@ class Output:
     files: list[Path] = field(default_factory=list)
     text: str = ""
     warnings: list[str] = field(default_factory=list)
+    tables: list[Table] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -235,122 +237,3 @@ def provenance_line(cells: pd.DataFrame) -> str:
             f"data {', '.join(data) or 'unknown'}",
         ]
     )
-
-
-# ---------------------------------------------------------------------------------------------------- tables
-
-
-@dataclass(frozen=True)
-class Column:
-    """A column of a table.
-
-    Attributes
-    ----------
-    key
-        The rows' key.
-    head
-        What stands above it.
-    show
-        Turns a value into text.
-    right
-        Whether it is aligned to the right, as numbers are.
-    """
-
-    key: str
-    head: str
-    show: Callable[[Any], str] = plain
-    right: bool = False
-
-
-@dataclass(frozen=True)
-class Table:
-    """Rows that are printed as Markdown, LaTeX and CSV.
-
-    Attributes
-    ----------
-    title
-        Its caption.
-    columns
-        What Markdown and LaTeX show; the CSV has all keys of the rows, as they are.
-    rows
-        Values by key; keys that begin with ``_`` are texts for the columns and not in the CSV.
-    notes
-        Lines under the table.
-    """
-
-    title: str
-    columns: Sequence[Column]
-    rows: Sequence[Mapping[str, Any]]
-    notes: Sequence[str] = ()
-
-    def cells(self) -> list[list[str]]:
-        """Return the texts of the rows; columns that would be empty throughout are shown all the same."""
-        return [[column.show(row.get(column.key)) for column in self.columns] for row in self.rows]
-
-    def markdown(self) -> str:
-        """Return a Markdown table that is aligned as plain text too."""
-        heads = [column.head for column in self.columns]
-        body = [[text.replace("|", "\\|").replace("\n", " ") for text in row] for row in self.cells()]
-        widths = [max(3, *(len(row[index]) for row in [heads, *body])) for index in range(len(heads))]
-
-        def line(texts: Sequence[str]) -> str:
-            padded = (
-                text.rjust(width) if column.right else text.ljust(width)
-                for text, width, column in zip(texts, widths, self.columns, strict=True)
-            )
-            return f"| {' | '.join(padded)} |"
-
-        rule = (
-            f"{'-' * (width - 1)}:" if column.right else "-" * width
-            for width, column in zip(widths, self.columns, strict=True)
-        )
-        parts = [f"**{self.title}**", "", line(heads), f"| {' | '.join(rule)} |", *map(line, body)]
-        for note in self.notes:
-            parts += ["", note]
-        return "\n".join(parts) + "\n"
-
-    def latex(self) -> str:
-        """Return a LaTeX table for the package booktabs."""
-        alignment = "".join("r" if column.right else "l" for column in self.columns)
-        lines = [
-            "% needs \\usepackage{booktabs}",
-            "\\begin{table}",
-            "  \\centering",
-            f"  \\caption{{{_tex(self.title)}}}",
-            "  \\small",
-            f"  \\begin{{tabular}}{{{alignment}}}",
-            "    \\toprule",
-            f"    {' & '.join(_tex(column.head) for column in self.columns)} \\\\",
-            "    \\midrule",
-            *(f"    {' & '.join(map(_tex, row))} \\\\" for row in self.cells()),
-            "    \\bottomrule",
-            "  \\end{tabular}",
-            *(f"  \\par\\footnotesize {_tex(note)}" for note in self.notes),
-            "\\end{table}",
-        ]
-        return "\n".join(lines) + "\n"
-
-    def csv(self) -> str:
-        """Return all keys of the rows as CSV, numbers with all their digits."""
-        columns = list(dict.fromkeys(key for row in self.rows for key in row if not key.startswith("_")))
-        buffer = io.StringIO()
-        frame = pd.DataFrame(list(self.rows), columns=columns, dtype=object)
-        frame.to_csv(buffer, index=False, lineterminator="\n")
-        return buffer.getvalue()
-
-    def write(self, out: Path, stem: str) -> list[Path]:
-        """Write ``<stem>.md``, ``.csv`` and ``.tex`` and return their paths."""
-        forms = {"md": self.markdown(), "csv": self.csv(), "tex": self.latex()}
-        return [write_atomic(out / f"{stem}.{extension}", content) for extension, content in forms.items()]
-
-
-_TEX = {
-    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
-    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "γ": r"$\gamma$", "λ": r"$\lambda$",
-    "×": r"$\times$", "−": r"$-$", "–": "--", "…": r"\ldots{}", "⁹": r"$^9$", "“": "``", "”": "''",
-    "<": r"$<$", ">": r"$>$",
-}  # fmt: skip
-
-
-def _tex(text: str) -> str:
-    return "".join(_TEX.get(character, character) for character in text)

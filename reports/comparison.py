@@ -17,10 +17,11 @@ import pandas as pd
 from benchmark.errors import SaibenchError
 from benchmark.stats import Comparison, NoOverlap, Run, compare, read_outcomes
 from benchmark.store import read_table
-from reports.base import Column, Results, Table, number, plain
+from reports.base import Results, number, plain
 from reports.curves import COST, Panel, Series, panels
+from reports.tables import Column, Table
 
-__all__ = ["Pair", "compare_lines", "comparisons", "find_line", "runs_of", "table"]
+__all__ = ["Pair", "compare_lines", "comparisons", "find_line", "run_of", "runs_of", "table"]
 
 
 @dataclass(frozen=True)
@@ -118,10 +119,11 @@ def compare_lines(panel: Panel, a: Series, b: Series) -> Pair:
 def runs_of(panel: Panel, line: Series) -> list[Run]:
     """Return a line's finished cells, with outcomes and computation of single images where the records keep them."""
     cells = panel.cells[panel.cells["cell_id"].isin(line.points["ids"].explode())]
-    return [_run(cell, panel.score) for _, cell in cells.iterrows()]
+    return [run_of(cell, panel.score) for _, cell in cells.iterrows()]
 
 
-def _run(cell: pd.Series, score: str) -> Run:
+def run_of(cell: pd.Series, score: str) -> Run:
+    """Return a finished cell for `benchmark.stats`, given the column of its score."""
     folder = Path(cell["folder"])
     images = folder / "images.parquet"
     outcomes, costs = None, None

@@ -15,21 +15,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
+from benchmark.selection import Cells
 from benchmark.stats import find_metric
 from reports import paper
-from reports.base import (
-    Column,
-    Output,
-    Results,
-    Table,
-    decimals,
-    is_missing,
-    nothing,
-    number,
-    provenance_line,
-    shorten,
-    with_spread,
-)
+from reports.base import Output, Results, decimals, is_missing, nothing, number, provenance_line, shorten, with_spread
 from reports.curves import COST, Panel, Series, panels, stems
 from reports.drawing import (
     REFERENCE_LINE,
@@ -45,8 +34,11 @@ from reports.drawing import (
     write_below,
 )
 from reports.methods import REFERENCE, Methods
+from reports.tables import Column, Table
 
 TITLE = "Figure 4: computation against accuracy"
+
+CELLS = (Cells("coco"), Cells("cityscapes"))
 
 _NAME = "figure4"
 _HEADINGS = {

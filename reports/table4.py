@@ -11,24 +11,17 @@ from typing import Any
 
 import pandas as pd
 
+from benchmark.selection import Cells
 from benchmark.stats import over_seeds
 from reports import paper
-from reports.base import (
-    Column,
-    Output,
-    Results,
-    Table,
-    decimals,
-    is_missing,
-    nothing,
-    number,
-    provenance_line,
-    with_spread,
-)
+from reports.base import Output, Results, decimals, is_missing, nothing, number, provenance_line, with_spread
 from reports.curves import COST, Panel, describe, panels, stems
 from reports.methods import REFERENCE, Methods
+from reports.tables import Column, Table
 
 TITLE = "Table 4: classification, drop of accuracy and computation"
+
+CELLS = (Cells("imagenet"),)
 
 _NAME = "table4"
 _METRICS = {"top1": "metric_top1", "top5": "metric_top5"}

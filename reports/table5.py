@@ -15,8 +15,9 @@ from matplotlib.figure import Figure
 
 from benchmark.store import Store
 from reports import paper
-from reports.base import Column, Output, Results, Table, number
+from reports.base import Output, Results, number
 from reports.drawing import REFERENCE_LINE, entry, figure_style, legend_below, line_style, new_figure, place, save
+from reports.tables import Column, Table
 
 TITLE = "Table 5: real and theoretical speed-up on CPUs"
 

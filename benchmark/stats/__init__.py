@@ -5,7 +5,7 @@ It knows no method and no report, and draws and prints nothing.
 
 from __future__ import annotations
 
-from benchmark.stats.comparison import SEEDS_TO_TELL, Comparison, Run, compare, sign_flip
+from benchmark.stats.comparison import SEEDS_TO_TELL, Comparison, Run, compare, estimate, sign_flip
 from benchmark.stats.curves import (
     MIN_OVERLAP,
     NoOverlap,
@@ -33,6 +33,7 @@ __all__ = [
     "bjontegaard_rate",
     "common_range",
     "compare",
+    "estimate",
     "find_metric",
     "mean_gap",
     "over_seeds",

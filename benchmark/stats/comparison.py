@@ -9,6 +9,7 @@ seeds it cannot reach 5 %: then the verdict says so, whatever the interval.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -19,7 +20,18 @@ import numpy.typing as npt
 from benchmark.stats.curves import NoOverlap, bjontegaard_rate, common_range, mean_gap
 from benchmark.stats.outcomes import Outcomes
 
-__all__ = ["LEVEL", "RESAMPLES", "SEEDS_TO_TELL", "Comparison", "Run", "compare", "interval", "resample", "sign_flip"]
+__all__ = [
+    "LEVEL",
+    "RESAMPLES",
+    "SEEDS_TO_TELL",
+    "Comparison",
+    "Run",
+    "compare",
+    "estimate",
+    "interval",
+    "resample",
+    "sign_flip",
+]
 
 #: Seeds below which no two-sided sign-flip test reaches 5 %: with five, the least p is 2 / 2⁵ = 0.0625.
 SEEDS_TO_TELL = 6
@@ -157,6 +169,36 @@ def interval(values: Floats) -> tuple[float | None, float | None]:
         return None, None
     low, high = np.quantile(there, [LEVEL / 2, 1 - LEVEL / 2])
     return float(low), float(high)
+
+
+def estimate(
+    runs: Sequence[Run], value: str = "score", resamples: int = RESAMPLES
+) -> tuple[float, float | None, float | None]:
+    """Return the mean over seeds of one point's cells, and its interval over images and seeds.
+
+    Parameters
+    ----------
+    runs
+        The cells of one point, all seeds.
+    value
+        "score" or "cost".
+
+    Returns
+    -------
+    mean, low, high : float
+        The bounds are None where there is nothing to resample: one seed, and no outcomes of single images.
+    """
+    seeds = [run.seed for run in runs]
+    by_images = all(run.outcomes is not None and run.costs is not None for run in runs)
+    images = len(runs[0].costs) if by_images and runs[0].costs is not None else 0
+    weights, draws = resample(images, len(seeds), resamples)
+    side = _Side.of([dataclasses.replace(run, point="") for run in runs], seeds, weights if by_images else None)
+    values = (side.scores if value == "score" else side.costs)[0]
+    mean = float(values[:, 0].mean())
+    if not by_images and len(seeds) < 2:
+        return mean, None, None
+    drawn = values[:, 1:].T if by_images else values[:, 0][None]
+    return mean, *interval((draws * drawn).sum(1) / draws.sum(1))
 
 
 def compare(a: Sequence[Run], b: Sequence[Run], resamples: int = RESAMPLES) -> Comparison:

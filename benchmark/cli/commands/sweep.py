@@ -38,6 +38,9 @@ def sweep(
             autocompletion=complete_methods,
         ),
     ] = None,
+    cells: Annotated[
+        str, typer.Option("--cells", help="the cells of a report instead, such as table1, figure4; or all")
+    ] = "",
     seeds: Annotated[str, typer.Option("--seeds", help="comma-separated")] = "0",
     scale: ScaleOption = "mini",
     data: DataOption = None,
@@ -51,7 +54,7 @@ def sweep(
     force: ForceOption = False,
     json_: JsonOption = False,
 ) -> None:
-    """Run every point of every method's curve; finished cells are not run again."""
+    """Run every point of every method's curve, or what a report needs; finished cells are not run again."""
     chosen = split_list(methods, "--methods")
     check_methods(chosen)
     numbers = _numbers(seeds)
@@ -59,39 +62,60 @@ def sweep(
     if executor != "local":
         raise UsageError(f"executor {executor!r} is not there yet; there is local")
 
+    if cells and (chosen or parameters):
+        raise UsageError("--cells chooses methods and parameters itself; leave out --methods and --set")
+
+    from benchmark.search import make_searches
     from benchmark.store import Store
-    from benchmark.sweep import default_jobs, make_sweep, run_sweep
+    from benchmark.sweep import Sweep, default_jobs, make_named_sweep, make_sweep, run_sweep
     from benchmark.tasks import find_task
 
     destination = Store(store)
     if not dry_run:
         destination.check_writable()
-    cells = make_sweep(task, chosen, numbers, scale, data, overrides, parameters)
-    for name, reason in cells.skipped.items():
+    named = _named(cells, task) if cells else []
+    if cells:
+        planned = make_named_sweep(task, named, numbers, scale, data, overrides)
+    else:
+        planned = make_sweep(task, chosen, numbers, scale, data, overrides, parameters)
+    searches = make_searches(named, numbers, scale, data, overrides)
+    for name, reason in planned.skipped.items():
         print_note(f"skipped {name}: {reason}")
     if dry_run:
-        return _print_plan(cells, destination, json_)
+        return _print_plan(planned, destination, json_)
     refresh = _refresher(store, out)
-    with display(json_) as shown:
-        progress = SweepDisplay(shown, cells, len(cells.plans) if force else len(cells.pending(destination)), refresh)
-        outcomes = run_sweep(
-            cells,
-            destination,
-            jobs or default_jobs(find_task(task).recipe(scale)),
-            force,
-            progress.report,
-            progress.finished,
-        )
+    workers = jobs or default_jobs(find_task(task).recipe(scale))
+
+    def run(batch: Sweep, force: bool) -> list[Any]:
+        with display(json_) as shown:
+            count = len(batch.plans) if force else len(batch.pending(destination))
+            progress = SweepDisplay(shown, batch, count, refresh)
+            return run_sweep(batch, destination, workers, force, progress.report, progress.finished)
+
+    outcomes = run(planned, force)
+    while following := [each for search in searches for each in search.next(destination)]:
+        planned.plans.extend(following)
+        outcomes += run(Sweep(following, {}), False)
     failed = [outcome for outcome in outcomes if outcome.status != "finished"]
     if json_:
-        emit([dict(record.fields) for each in cells.plans if (record := destination.find(each.cell)) is not None])
+        emit([dict(record.fields) for each in planned.plans if (record := destination.find(each.cell)) is not None])
     else:
-        kept = len(cells.plans) - len(outcomes)
+        kept = len(planned.plans) - len(outcomes)
         print_line(f"{len(outcomes) - len(failed)} cells run, {kept} were finished before, {len(failed)} failed")
     for outcome in failed:
         print_error(outcome.error, "failed")
     if failed:
         raise typer.Exit(1)
+
+
+def _named(names: str, task: str) -> list[Any]:
+    """Return the cells that reports declare for a task."""
+    import reports
+
+    found = [each for each in reports.cells(split_list(names, "--cells")) if each.task == task]
+    if not found:
+        raise UsageError(f"--cells {names!r}: no cells of {task}; give another task")
+    return found
 
 
 def _numbers(seeds: str) -> list[int]:

@@ -1,0 +1,287 @@
+"""Tables of one method under different settings, beside the paper's: Tables 1 to 3, and the placements of Figure 3.
+
+A row is a value of one parameter; all others are as on the method's usual line. What was not run says which command
+runs it, what failed says why; so a table is complete from an empty store on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from benchmark.stats import TASK_METRICS, Run, estimate, find_metric
+from reports import paper
+from reports.base import Output, Results, decimals, is_missing, number, plain, provenance_line
+from reports.comparison import run_of
+from reports.curves import COST, Panel, panels, stems
+from reports.tables import Column, Table
+
+__all__ = ["Ablation", "Found", "build", "find"]
+
+#: Place on the curve at which the paper ablates: γ = 0.1, its third.
+POINT = 2
+NOT_RUN = "not run"
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """What a table shows.
+
+    Attributes
+    ----------
+    name, title
+        The report's.
+    task, method
+        Whose cells.
+    parameter
+        The parameter that rows differ in.
+    rows
+        Label and value of each row; a callable value is given the usual one, such as ``lambda usual: usual + 2``.
+    reference
+        Label of the row that computation is compared with.
+    printed
+        File of the paper's numbers; "" where it prints none.
+    printed_values
+        The paper's value of each row, by label, where it is not ours.
+    equal
+        Whether the trade-off parameter of a row is the one whose accuracy is nearest to the reference's; else all rows
+        have the reference's.
+    extra
+        More columns: from a row's cells to values by key.
+    columns
+        How those are shown.
+    notes
+        Lines under the table.
+    """
+
+    name: str
+    title: str
+    task: str
+    method: str
+    parameter: str
+    rows: Sequence[tuple[str, Any]]
+    reference: str
+    printed: str = ""
+    printed_values: Mapping[str, str] = field(default_factory=dict)
+    equal: bool = False
+    extra: Callable[[pd.DataFrame], dict[str, Any]] | None = None
+    columns: Sequence[Column] = ()
+    notes: Sequence[str] = ()
+
+    @property
+    def command(self) -> str:
+        """What runs the cells."""
+        return f"saibench sweep {self.task} --cells {self.name}"
+
+
+@dataclass(frozen=True)
+class Found:
+    """A row's cells: finished ones of one point, or those that failed; none where it was not run."""
+
+    label: str
+    value: Any
+    cells: pd.DataFrame
+
+    @property
+    def finished(self) -> pd.DataFrame:
+        """The cells with a result."""
+        return self.cells[self.cells["status"] == "finished"] if len(self.cells) else self.cells
+
+    def runs(self, score: str) -> list[Run]:
+        """Return the finished cells, for `benchmark.stats`."""
+        return [run_of(cell, score) for _, cell in self.finished.iterrows()]
+
+
+def build(what: Ablation, results: Results, out: Path) -> Output:
+    """Write the table for each panel of the task; one that says what to run, where there is none."""
+    found = panels(results, what.task)
+    files: list[Path] = []
+    tables: list[Table] = []
+    names = stems(what.name, found) if found else [f"{what.name}-{what.task}"]
+    shown: list[Panel | None] = [*found] or [None]
+    for panel, stem in zip(shown, names, strict=True):
+        tables.append(_table(what, panel))
+        files += tables[-1].write(out, stem)
+    text = "\n".join(table.markdown() for table in tables)
+    return Output(what.name, what.title, files, text, list(results.warnings), tables)
+
+
+# ----------------------------------------------------------------------------------------------------------- cells
+
+
+def find(what: Ablation, panel: Panel | None) -> list[Found]:
+    """Return each row's cells."""
+    empty = pd.DataFrame({"status": []})
+    if panel is None:
+        return [Found(label, None, empty) for label, _ in what.rows]
+    mine = panel.cells[panel.cells["method"] == what.method]
+    key, trade = f"p_{what.parameter}", _trade_off(panel, what.method)
+    usual = _usual(mine, trade)
+    if key not in mine or mine.empty:
+        return [Found(label, None, empty) for label, _ in what.rows]
+    same = mine
+    for name, value in usual.items():
+        if name not in (key, trade):
+            same = same[same[name].map(plain) == value]
+    rows = []
+    for label, value in what.rows:
+        wanted = value(_number_or_text(usual[key])) if callable(value) else value
+        rows.append(Found(label, wanted, same[same[key].map(plain) == plain(wanted)]))
+    return _at_one_point(what, rows, panel.score, trade)
+
+
+def _trade_off(panel: Panel, method: str) -> str | None:
+    line = next((line for line in panel.series if line.method == method and line.parameter), None)
+    return None if line is None else f"p_{line.parameter}"
+
+
+def _usual(cells: pd.DataFrame, trade: str | None) -> dict[str, str]:
+    """Return each parameter's commonest value, as text."""
+    names = [str(name) for name in cells if str(name).startswith("p_") and name != trade]
+    return {name: str(cells[name].map(plain).mode().iloc[0]) for name in names if len(cells)}
+
+
+def _number_or_text(text: str) -> Any:
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def _at_one_point(what: Ablation, rows: list[Found], score: str, trade: str | None) -> list[Found]:
+    """Keep each row's cells at one value of the trade-off parameter."""
+    reference = next(row for row in rows if row.label == what.reference)
+    if trade is None or reference.cells.empty:
+        return rows
+    values = sorted(reference.cells[trade].dropna().unique())
+    # Where the ablation was run is where the others have cells; before that, where it would be.
+    shared = [v for v in values if any((row.cells[trade] == v).any() for row in rows if row is not reference)]
+    at = (shared or values)[0] if len(shared) == 1 else values[min(POINT, len(values) - 1)]
+    target = reference.cells[reference.cells[trade] == at]
+    if not what.equal:
+        return [_where(row, trade, at) for row in rows]
+    aim = target.loc[target["status"] == "finished", score].mean()
+    found = []
+    for row in rows:
+        means = row.finished.groupby(trade)[score].mean()
+        nearest = at if row is reference or means.empty or np.isnan(aim) else (means - aim).abs().idxmin()
+        found.append(_where(row, trade, nearest))
+    return found
+
+
+def _where(row: Found, trade: str, value: Any) -> Found:
+    return Found(row.label, row.value, row.cells[row.cells[trade] == value])
+
+
+# ----------------------------------------------------------------------------------------------------------- table
+
+
+def _table(what: Ablation, panel: Panel | None) -> Table:
+    metric = panel.metric if panel else find_metric(TASK_METRICS[what.task][0])
+    found = find(what, panel)
+    printed = _printed(what)
+    trade = None if panel is None else _trade_off(panel, what.method)
+    rows = [_row(what, row, printed.get(row.label, []), f"metric_{metric.name}", metric.scale, trade) for row in found]
+    reference = next(row for row in rows if row["label"] == what.reference)
+    digits = decimals([row["gmacs"] for row in rows])
+    for row in rows:
+        for key, base in (("gmacs", "gmacs"), ("paper_gflops", "paper_gflops")):
+            there = not is_missing(row[key]) and not is_missing(reference[base])
+            row[f"{key}_of_reference"] = row[key] / reference[base] if there else None
+        row |= _texts(row, digits)
+    columns = [
+        Column("label", "Setting"),
+        Column("trade_off", "γ", right=True),
+        Column("seeds", "Seeds", right=True),
+        Column("_score", f"{metric.title}, 95 %", right=True),
+        Column("_paper", "Paper", right=True),
+        Column("_difference", "Difference", right=True),
+        Column("_gmacs", "GMACs", right=True),
+        Column("_share", f"of {what.reference}", right=True),
+        Column("_paper_gflops", "Paper GFLOPs", right=True),
+        Column("_paper_share", f"of {what.reference}", right=True),
+        *what.columns,
+        Column("status", "Status"),
+    ]
+    if not printed:
+        columns = [column for column in columns if "aper" not in column.key and column.key != "_difference"]
+    notes = [
+        "95 %: interval over images and seeds, where the records keep them. GMACs: measured, the backbone's, mean per "
+        "image; the paper's GFLOPs are GMACs by its convention.",
+        *what.notes,
+    ]
+    heading = f"{what.title}; {panel.dataset}, scale {panel.scale}" if panel else f"{what.title}; nothing run yet"
+    if panel is not None:
+        cells = pd.concat([row.cells for row in found if len(row.cells)] or [panel.cells])
+        notes.append(f"Provenance: {provenance_line(cells)}.")
+    return Table(heading, columns, rows, notes)
+
+
+def _printed(what: Ablation) -> dict[str, list[Mapping[str, Any]]]:
+    """Return the paper's lines by row; the paper contradicts itself in places, so there may be several."""
+    if not what.printed:
+        return {}
+    lines: list[Mapping[str, Any]] = [dict(line) for _, line in paper.load(what.printed).iterrows()]
+    return {
+        label: [line for line in lines if line["value"] == what.printed_values.get(label, plain(value))]
+        for label, value in what.rows
+    }
+
+
+def _row(
+    what: Ablation, found: Found, printed: Sequence[Mapping[str, Any]], score: str, scale: float, trade: str | None
+) -> dict[str, Any]:
+    runs = found.runs(score) if len(found.finished) else []
+    runs = [run for run in runs if not np.isnan(run.score)]
+    mean, low, high = estimate(runs) if runs else (None, None, None)
+    row: dict[str, Any] = {
+        "label": found.label,
+        what.parameter: found.value,
+        "trade_off": found.finished[trade].iloc[0] if runs and trade else None,
+        "seeds": len(runs),
+        "score": None if mean is None else mean * scale,
+        "score_low": None if low is None else low * scale,
+        "score_high": None if high is None else high * scale,
+        "gmacs": float(found.finished[COST].mean()) if runs else None,
+        "paper_score": printed[0]["score"] if printed else None,
+        "paper_gflops": printed[0]["gflops"] if printed else None,
+        "paper_source": "; ".join(line["source"] for line in printed),
+        "_lines": printed,
+    }
+    there = row["score"] is not None and row["paper_score"] is not None
+    row["difference"] = row["score"] - row["paper_score"] if there else None
+    row["status"] = _status(what, found, bool(runs))
+    if what.extra is not None:
+        row |= what.extra(found.cells)
+    return row
+
+
+def _status(what: Ablation, found: Found, finished: bool) -> str:
+    failures = [str(error) for error in found.cells["error"].dropna()] if "error" in found.cells else []
+    if finished:
+        return "finished" if not failures else f"finished; other seeds failed: {failures[0]}"
+    return f"failed: {failures[0]}" if failures else f"{NOT_RUN}: {what.command}"
+
+
+def _texts(row: Mapping[str, Any], digits: int) -> dict[str, str]:
+    """Return what the columns show; a number that is not there says why."""
+    missing = NOT_RUN if str(row["status"]).startswith(NOT_RUN) else "failed"
+    tenth, hundredth, share = number(1), number(2), number(2)
+    score = missing if row["score"] is None else hundredth(row["score"])
+    if row["score_low"] is not None:
+        score += f" [{hundredth(row['score_low'])}, {hundredth(row['score_high'])}]"
+    lines = row["_lines"]
+    return {
+        "_score": score,
+        "_paper": " or ".join(tenth(line["score"]) for line in lines) or "not stated",
+        "_difference": "–" if row["difference"] is None else f"{row['difference']:+.1f}",
+        "_gmacs": missing if row["gmacs"] is None else number(digits)(row["gmacs"]),
+        "_share": "–" if row["gmacs_of_reference"] is None else share(row["gmacs_of_reference"]),
+        "_paper_gflops": " or ".join(tenth(line["gflops"]) for line in lines) or "not stated",
+        "_paper_share": "–" if row["paper_gflops_of_reference"] is None else share(row["paper_gflops_of_reference"]),
+    }
