@@ -70,6 +70,7 @@ class Block:
             raise EngineRefusal(f"{block.name}.gate{block.work.gates[0]}", "the CPU engine has no gates over channels")
         self.name = block.name
         self.work = block.work
+        self._sizes: dict[Size, tuple[Size, ...]] = {}
         self.masks = BlockMasks(masks)
         self.fills = {
             index: Fill(f"{block.name}.{step.fill.layer}", getattr(block, step.fill.layer), step.fill)
@@ -90,13 +91,19 @@ class Block:
 
         ``following`` are the masks of the next block: the kernel that ends this one computes their products.
         """
-        sizes = self.work.sizes(size)
+        sizes = self.sizes(size)
         rows = sizes[-1][0] * sizes[-1][1]
-        decided = self.masks.decide(call, memory, x, size, self.work.mask_sizes(size))
+        decided = self.masks.decide(call, memory, x, size, sizes)
         call.expect(None if following is None else following.follow(memory, rows))
         out = x if self.downsample is None else memory.named(stage, rows, self.downsample.outputs)
         self.branch(Run(call, memory, x, size, sizes, Regions(decided, call.threads), out))
         return out, sizes[-1]
+
+    def sizes(self, size: Size) -> tuple[Size, ...]:
+        """Return height and width of the map behind each convolution, for an input of this size."""
+        if size not in self._sizes:
+            self._sizes[size] = self.work.sizes(size)
+        return self._sizes[size]
 
     def branch(self, run: Run) -> None:
         """Compute shortcut and branch, and their sum's ReLU, into the block's map."""

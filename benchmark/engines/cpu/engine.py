@@ -111,7 +111,7 @@ class CPUEngine:
         size = self._stem.out_size(size)
         for block in self._blocks:
             fields += list(block.masks.noisy(size))
-            size = block.work.sizes(size)[-1]
+            size = block.sizes(size)[-1]
         here = at_hand()
         (image,) = here.identifiers(1)
         with ThreadPoolExecutor(1) as pool:

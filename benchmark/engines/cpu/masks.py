@@ -42,11 +42,14 @@ class Placed:
         Of the mask within its block.
     module
         The mask, a copy in evaluation mode.
+    observed
+        Whether another mask's forward may read what it has decided (`Mask.decided`), as one that is carried on does.
     """
 
     name: str
     number: int
     module: Mask
+    observed: bool
 
 
 def place_masks(blocks: Sequence[ResidualBlock]) -> list[list[Placed]]:
@@ -59,13 +62,12 @@ def place_masks(blocks: Sequence[ResidualBlock]) -> list[list[Placed]]:
     copied: dict[int, object] = {
         id(left): None for masks in found for _, mask in masks for left in (mask.confidence, mask.decided)
     }
-    return [
-        [
-            Placed(f"{block.name}.mask{number}", number, copy.deepcopy(mask, copied).cpu().eval())
-            for number, mask in masks
-        ]
-        for block, masks in zip(blocks, found, strict=True)
-    ]
+    observed = not all(_has_kernel(mask) for masks in found for _, mask in masks)
+
+    def place(block: ResidualBlock, number: int, mask: Mask) -> Placed:
+        return Placed(f"{block.name}.mask{number}", number, copy.deepcopy(mask, copied).cpu().eval(), observed)
+
+    return [[place(block, number, mask) for number, mask in masks] for block, masks in zip(blocks, found, strict=True)]
 
 
 class BlockMasks:
@@ -86,11 +88,11 @@ class BlockMasks:
         return convolution.follow(memory.named("layer0", rows, convolution.columns))
 
     def decide(
-        self, call: Call, memory: Memory, x: Floats, size: Size, sizes: dict[int, Size]
+        self, call: Call, memory: Memory, x: Floats, size: Size, sizes: tuple[Size, ...]
     ) -> dict[int, kernels.Samples]:
         """Decide the masks from the block's input; return each one's samples, by its number.
 
-        ``sizes`` are those of the maps that the masks govern, by number.
+        ``sizes`` are those of the maps behind the block's convolutions, which the masks govern.
         """
         samples = {}
         for number, own in enumerate(self.passes):
@@ -102,7 +104,7 @@ class BlockMasks:
         for other in self.others:
             mask = other.mask
             with call.timed(mask.name, "mask") as row:
-                samples[mask.number] = _listed(call, mask, other.decide(call, x, size, sizes[mask.number]))
+                samples[mask.number] = _listed(call, mask, other.decide(call, x, size, sizes[mask.number - 1]))
             if not row.macs:
                 row.kind = "uncounted"
         return samples
@@ -221,8 +223,8 @@ def _listed(call: Call, placed: Placed, mask: Floats) -> kernels.Samples:
     if placed.name in call.given:
         mask = _checked_mask(placed.name, call.given[placed.name], mask.shape)
     call.masks[placed.name] = mask
-    # What a mask that carries this one on will read.
-    placed.module.decided = torch.from_numpy(mask)[None, None]
+    if placed.observed:
+        placed.module.decided = torch.from_numpy(mask)[None, None]
     try:
         return kernels.Samples(mask, threads=call.threads)
     except ValueError as error:

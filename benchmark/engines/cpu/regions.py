@@ -7,6 +7,7 @@ take. Nothing here decides what runs.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -76,10 +77,13 @@ class Regions:
         """
         if not isinstance(region, ReadBy):
             return None
-        samples = self.samples(region.region, region.walk.out_size(size))
+        samples = self._samples.get(region.region)
+        if samples is None:
+            samples = self.samples(region.region, region.walk.out_size(size))
         return None if samples is None else (samples, walk_geometry(region.walk))
 
 
+@lru_cache(maxsize=64)
 def walk_geometry(walk: Walk) -> Geometry:
     """Return the kernels' geometry of a walk: square, as all convolutions are that the engine has compiled."""
     return Geometry(1, walk.kernel[0], walk.stride[0], walk.padding[0], walk.dilation[0])
