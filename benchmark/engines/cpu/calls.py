@@ -29,7 +29,10 @@ class Call:
         self.following = following
 
     def follow(self) -> kernels.Follow | None:
-        """Return what computes the next block's mask products, for the one who finishes this block's rows."""
+        """Return what computes the next block's mask products, for the one who finishes this block's rows.
+
+        Asked for by whoever writes the whole map, and then run: where nobody asks, the next block takes a pass itself.
+        """
         self.followed = self.following is not None
         return self.following
 

@@ -42,14 +42,17 @@ class Memory:
 
     def scratch(self, rows: int, channels: int) -> Floats:
         """Take scratch memory that lasts until `release`."""
-        size = -(-rows * channels // 16) * 16
+        size = -(-rows * channels // 16) * 16  # whole cache lines, so that no two maps share one
         begin, self._taken = self._taken, self._taken + size
         if self._taken > self._scratch.size:
             return kernels.empty(rows, channels)
         return self._scratch[begin : begin + rows * channels].reshape(rows, channels)
 
     def spaced(self, rows: int, channels: int) -> Floats:
-        """Take scratch memory for rows that an interpolation reads: they lie `kernels.row_distance` apart."""
+        """Take scratch memory for rows that an interpolation reads: they lie `kernels.row_distance` apart.
+
+        Up to fifty rows are read at once, and with 512 channels or a multiple they would share a few sets of L1.
+        """
         return self.scratch(rows, kernels.row_distance(channels))[:, :channels]
 
     def release(self) -> None:
@@ -73,7 +76,7 @@ def bands(rows: int, row_bytes: float) -> Iterator[tuple[int, int]]:
 
 
 def ring_pieces(begin: int, end: int, ring: int) -> Iterator[tuple[int, int]]:
-    """Split ``[begin, end)`` where a ring of that many rows wraps."""
+    """Split ``[begin, end)`` where a ring of that many rows wraps: each piece lies in one stretch of the ring."""
     while begin < end:
         until = min(end, begin + ring - begin % ring)
         yield begin, until

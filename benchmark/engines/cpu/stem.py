@@ -69,6 +69,7 @@ class Stem:
         computed = begin = 0
         for first, last in pieces:
             need = max(0, first * stride - padding)
+            # The first rows of this band are the last of the one before, which both pool: moved to the front.
             keep = band[(need - begin) * width : (computed - begin) * width]
             band[: len(keep)] = keep.copy()
             begin = need

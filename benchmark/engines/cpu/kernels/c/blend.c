@@ -33,6 +33,8 @@ int64_t saibench_blend(const saibench_blend_args *a, const uint8_t *wanted, int 
     blend_tables tables;
     share shares[MAX_SHARES];
     int64_t pairs = 0;
+    /* A group's positions read one stretch of each row of the map, `window` columns plus the group's own width, in one
+     * vector: so wide may a group be. */
     memset(&tables, 0, sizeof tables);
     tables.reach = spare < BLEND_REACH ? spare : BLEND_REACH;
     for (int i = 0; a->num && i < a->window; i++) {

@@ -72,6 +72,8 @@ static inline void blend_add(blend_group *group, const blend_group *single, int 
  * Returns the number of (position, neighbour) pairs. */
 static inline int64_t collect_portable(const saibench_blend_args *a, const blend_tables *tables, blend_group *group)
 {
+    /* The index has a border of half a window on each side, so that the window of a position at (y, x) begins at
+     * (y, x) in it. */
     const int window = a->window, padded = a->width + 2 * (window / 2);
     const int lanes = window + group->shift[group->size - 1];
     size_t at = (size_t)group->y * padded + group->x;
@@ -83,6 +85,7 @@ static inline int64_t collect_portable(const saibench_blend_args *a, const blend
             const int32_t row = a->index[at + j];
             const int sampled = row >= 0;
             const float gate = sampled ? a->gate ? a->gate[at + j] : 1.0f : 0.0f;
+            /* Written always, counted when sampled: the next one overwrites what is not. */
             group->row[count] = row;
             for (int g = 0; g < group->size; g++) {
                 const int column = BLEND_LANES + j - group->shift[g];

@@ -8,8 +8,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Positions of one job: their input rows and output columns share L2 with one panel of weights. */
-#define BLOCK 168
+/* Positions of one job: their input rows and output columns share L2 with one panel of weights. A multiple of 7, the
+ * positions of AVX-512's tile, so that only a job's last tile is a partial one. */
+#define TILE_POSITIONS 7
+#define BLOCK (24 * TILE_POSITIONS)
 /* Floats of one job's bilinear samples: they stay in L2 beside a panel of weights. */
 #define SAMPLES 114688
 
@@ -25,7 +27,9 @@ static int out_rows(const saibench_geometry *g)
     return (g->height + 2 * (g->row_taps ? 0 : g->padding) - g->dilation * (g->kernel_h - 1) - 1) / g->stride + 1;
 }
 
-/* Row pointers of `n` positions, taps innermost. */
+/* Row pointers of `n` positions, taps innermost: where each tap of each position reads its channels. A tap outside of
+ * the map reads a row of zeros, so that the inner kernels know no border. With `row_taps` the input has its own border,
+ * and a tap is one kernel row: kernel_w * channels floats that lie side by side in memory. */
 static void point(const saibench_geometry *g, const float *input, const float *zeros, const int32_t *positions,
                   int first, int n, const float **rows)
 {
@@ -63,7 +67,9 @@ typedef struct {
     const saibench_follow *follow;
 } conv_call;
 
-/* Bilinear corners of one position's taps; a corner outside the map has weight 0 and reads the zero row. */
+/* Bilinear corners of one position's taps. As in torchvision, a point counts up to one position outside of the map: the
+ * corners inside have their part of the weight, the others weight 0 and the row of zeros. The comparison is written so
+ * that it is false for an offset that is no number: the point then lies outside. */
 static void find_corners(const conv_call *c, const float *zeros, int first, int n, corner *corners)
 {
     const saibench_geometry *g = c->g;
@@ -162,6 +168,8 @@ static void run_block(const conv_call *c, const scratch *s, int first, int n)
     else
         saibench_isa()->conv(&job, n);
     if (c->follow) {
+        /* The rows just written are still in this core's cache: they are the follower's input, and their number in the
+         * map (however they were listed or scattered) is its output's. */
         for (int i = 0; i < n; i++) {
             s->rows[i] = s->out[i];
             s->out[i] = c->follow->out + (s->rows[i] - c->out) / c->out_stride * c->follow->outputs;
@@ -176,9 +184,12 @@ static int run_conv(const conv_call *c, int threads)
     int limit = BLOCK, failed = 0;
     share shares[MAX_SHARES];
     if (c->offsets) {
-        limit = SAMPLES / (taps * length) / 7 * 7;
-        limit = limit < 14 ? 14 : limit > BLOCK ? BLOCK : limit;
+        /* The samples of a job are taps * length floats a position. Two tiles at least: with one, the weights would be
+         * read from L2 for every seven positions. */
+        limit = SAMPLES / (taps * length) / TILE_POSITIONS * TILE_POSITIONS;
+        limit = limit < 2 * TILE_POSITIONS ? 2 * TILE_POSITIONS : limit > BLOCK ? BLOCK : limit;
     }
+    /* Choose the instruction set here, on one thread, before all of them ask for it. */
     saibench_isa();
     threads = threads > MAX_SHARES ? MAX_SHARES : threads;
     saibench_share_out(shares, threads, c->n);
@@ -188,9 +199,12 @@ static int run_conv(const conv_call *c, int threads)
     {
         const unsigned arithmetic = saibench_flush_subnormals();
         scratch s;
+        const int thread = saibench_this_thread();
         int first, n;
         failed = scratch_make(&s, limit, taps, length, c->offsets != NULL) ? 0 : SAIBENCH_NO_MEMORY;
-        while (!failed && (n = saibench_take(shares, threads, saibench_this_thread(), 7, limit, &first)) > 0) {
+        while (!failed && (n = saibench_take(shares, threads, thread, TILE_POSITIONS, limit, &first)) > 0) {
+            /* Checked piece by piece, while the positions are read anyway: a pass before would cost as much as listing
+             * them. What lies outside is neither read nor written, and the caller hears of it. */
             if (c->positions && !inside(c->positions + first, n, out_rows(c->g) * c->g->out_width))
                 failed = SAIBENCH_OUTSIDE;
             else
@@ -214,7 +228,8 @@ int saibench_conv(const saibench_geometry *g, const float *input, const float *p
 int saibench_narrow(const saibench_geometry *g, const float *input, const float *packed, const float *bias,
                     int outputs, const int32_t *positions, int n, float *out, int scatter, int threads)
 {
-    const conv_call c = {g, input, packed, bias, outputs, positions, n, NULL, out, outputs, scatter, NULL, NULL, 0, 1, NULL};
+    const conv_call c = {g,   input,   packed,  bias, outputs, positions, n, NULL,
+                         out, outputs, scatter, NULL, NULL,    0,         1, NULL};
     return run_conv(&c, threads);
 }
 

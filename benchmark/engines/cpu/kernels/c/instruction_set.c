@@ -1,6 +1,7 @@
 /* The choice of instruction set: made when the first kernel runs, by what the CPU says it has. */
 #include "instruction_set.h"
 
+/* Not guarded: whoever asks first, and at the same time, chooses the same. */
 static const isa_table *selected = &saibench_table_portable;
 static int initialised = 0;
 

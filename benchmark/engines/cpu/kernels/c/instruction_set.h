@@ -1,5 +1,5 @@
-/* What an instruction set offers to the operators: a table of inner kernels, and the jobs that they are given. Each file
- * of isa/ defines one table; nothing outside of isa/ depends on the CPU that it is built for. */
+/* What an instruction set offers to the operators: a table of inner kernels, and the jobs that they are given. Each
+ * file of isa/ defines one table; nothing outside of isa/ depends on the CPU that it is built for. */
 #ifndef SAIBENCH_INSTRUCTION_SET_H
 #define SAIBENCH_INSTRUCTION_SET_H
 

@@ -45,9 +45,10 @@ typedef struct {
     float *out;
 } saibench_follow;
 
-/* Convolution at `n` positions (NULL: positions 0 .. n-1). Rows of `out` are `out_stride` floats apart. `bias` is padded to a whole panel (as long as
- * saibench_bias_size). Position i is written to row i of `out`, or to row positions[i] when `scatter`; `residual`
- * has the same rows as `out`. out = scale[i] * relu(conv + bias + residual), each part optional; so is `follow`. */
+/* Convolution at `n` positions (NULL: positions 0 .. n-1). Rows of `out` are `out_stride` floats apart. `bias` is padded
+ * to a whole panel (as long as saibench_bias_size). Position i is written to row i of `out`, or to row positions[i] when
+ * `scatter`; `residual` has the same rows as `out`. out = scale[i] * relu(conv + bias + residual), each part optional; so
+ * is `follow`. */
 /* What the three convolutions return besides 0; a position outside of the map is neither read nor written. */
 #define SAIBENCH_NO_MEMORY 1
 #define SAIBENCH_OUTSIDE 2
@@ -84,14 +85,15 @@ void saibench_index_samples(const int32_t *positions, const int32_t *starts, int
 
 /* Marks in wanted (H, W) the positions that a convolution with these sampled output positions reads; with the map's own
  * mask (H, W; NULL: none), only those where it is not 1: those to interpolate for it. */
-void saibench_positions_read(const saibench_geometry *g, const int32_t *positions, const int32_t *starts, int out_height,
-                           const float *mask, uint8_t *wanted, int threads);
+void saibench_positions_read(const saibench_geometry *g, const int32_t *positions, const int32_t *starts,
+                             int out_height, const float *mask, uint8_t *wanted, int threads);
 
 /* Interpolation and the end of a block: for each position of rows [row0, row1) that is `wanted` (a map; NULL: all)
  *     out = relu(own + (1 - M) * sum_q num(q) * rows(q) / (sum_q den(q) * M(q) + eps) + bias + residual)
  * over the sampled positions q of the window. `index` (H + window - 1, W + window - 1) holds the row of each sampled
  * position or -1, with a border of -1; `gate` is M with the same border, or NULL for a 0/1 mask; `rows` already carry
- * the factor M and are `row_stride` floats apart. `nearest`, if given, names the one row that fills a position, with weight 1, instead of the window.
+ * the factor M and are `row_stride` floats apart. `nearest`, if given, names the one row that fills a position, with
+ * weight 1, instead of the window.
  * num == NULL and nearest == NULL fill with zeros; `squared` multiplies `own` by M once more (eq. 4 in eq. 5).
  * `follow`, if given, runs on all positions of the rows, so nothing but all may then be wanted. Returns the number of
  * (position, neighbour) pairs summed. */

@@ -1,7 +1,9 @@
 /* Masks from the products of a map with every tap of every mask: sums of shifted products, and the decision. */
 #include "kernels.h"
 
-/* Logits of one output row. */
+/* Logits of one output row: for each tap, the products of the input row that it reads, shifted by its column. Tap by
+ * tap over the whole row, which vectorises, instead of all taps of one position at a time. `begin` and `end` are the
+ * output columns whose tap lies in the map: 0 <= ox * stride + shift < width. */
 static void mask_row(const saibench_geometry *g, const float *products, int columns, int first, float bias, int oy,
                      float *line)
 {

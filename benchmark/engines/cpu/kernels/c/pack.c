@@ -9,6 +9,8 @@ size_t saibench_bias_size(int outputs) { return round_up((size_t)outputs, (size_
 
 size_t saibench_packed_size(int outputs, int depth) { return saibench_bias_size(outputs) * (size_t)depth; }
 
+/* Panel by panel of outputs; within a panel, for each tap and channel the weights of its outputs side by side: the
+ * order in which the tile kernel streams them. Outputs that fill up the last panel have weight 0. */
 void saibench_pack(const float *weights, int outputs, int depth, float *packed)
 {
     const int panel = saibench_isa()->panel;
@@ -25,6 +27,7 @@ size_t saibench_narrow_size(int outputs, int depth)
     return (size_t)(vectors * saibench_isa()->width + dots) * depth;
 }
 
+/* Whole vectors of outputs as above, then each dot product's weights along taps and channels, as its input lies. */
 void saibench_narrow_pack(const float *weights, int outputs, int depth, float *packed)
 {
     int vectors, dots, lanes;

@@ -40,7 +40,9 @@ void saibench_list_samples(const float *mask, int height, int width, const int32
     for (int y = 0; y < height; y++) {
         int32_t *next = positions + starts[y];
         for (int32_t first = y * width; first < (y + 1) * width; first += LISTED) {
-            /* No branch on the mask, which is noise by design; not into `positions`, whose next row is another's. */
+            /* No branch on the mask, which is noise by design: every position is written, and only those that are
+             * sampled are kept by counting on. Into a buffer of its own, since the write behind the last kept one would
+             * fall into the next row of `positions`, which may be another thread's. */
             const int32_t last = first + LISTED < (y + 1) * width ? first + LISTED : (y + 1) * width;
             int32_t found[LISTED];
             int n = 0;
@@ -64,7 +66,7 @@ void saibench_index_samples(const int32_t *positions, const int32_t *starts, int
 #endif
     for (int y = -radius; y < height + radius; y++) {
         int32_t *line = index + (size_t)(y + radius) * padded;
-        memset(line, 0xff, sizeof(int32_t) * padded);
+        memset(line, 0xff, sizeof(int32_t) * padded); /* -1: not sampled, as all of the border */
         if (y < 0 || y >= height)
             continue;
         for (int32_t i = starts[y]; i < starts[y + 1]; i++)
@@ -73,8 +75,8 @@ void saibench_index_samples(const int32_t *positions, const int32_t *starts, int
     (void)threads;
 }
 
-void saibench_positions_read(const saibench_geometry *g, const int32_t *positions, const int32_t *starts, int out_height,
-                           const float *mask, uint8_t *wanted, int threads)
+void saibench_positions_read(const saibench_geometry *g, const int32_t *positions, const int32_t *starts,
+                             int out_height, const float *mask, uint8_t *wanted, int threads)
 {
 #ifdef _OPENMP
 #pragma omp parallel for num_threads(threads)
@@ -84,6 +86,8 @@ void saibench_positions_read(const saibench_geometry *g, const int32_t *position
         const float *m = mask ? mask + (size_t)y * g->width : NULL;
         memset(line, 0, (size_t)g->width);
         for (int u = 0; u < g->kernel_h; u++) {
+            /* The output row whose tap u reads row y, if there is one: y = oy * stride - padding + u * dilation. Walked
+             * from the input's side, so that each thread writes rows of its own. */
             const int above = y + g->padding - u * g->dilation, oy = above / g->stride;
             if (above < 0 || above % g->stride || oy >= out_height)
                 continue;

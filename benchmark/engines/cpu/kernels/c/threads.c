@@ -18,6 +18,10 @@ void saibench_share_out(share *shares, int threads, int count)
     }
 }
 
+/* Guided pieces: half of what is left, so that they shrink towards the end of a share and no thread is waited for long;
+ * but not under a quarter of the limit, since each piece starts cold in the weights. A thread looks into its own share
+ * first, then into the next thread's, and so on. One lock for all is enough: a piece takes hundreds of times as long
+ * as taking it. */
 int saibench_take(share *shares, int threads, int thread, int unit, int limit, int *first)
 {
     int size = 0;

@@ -1,5 +1,5 @@
-/* The inner kernels for AVX-512 (F, VL, DQ, BW): 16 lanes, 32 registers, masked loads and stores, and compression, which
- * gathers the sampled rows of a window without a branch. */
+/* The inner kernels for AVX-512 (F, VL, DQ, BW): 16 lanes, 32 registers, masked loads and stores, and compression,
+ * which gathers the sampled rows of a window without a branch. */
 #include "instruction_set.h"
 
 #if HAVE_X86
@@ -25,6 +25,7 @@ static int64_t collect_avx512(const saibench_blend_args *a, const blend_tables *
         const __mmask16 sampled = _mm512_mask_cmpge_epi32_mask(lanes, rows, _mm512_setzero_si512());
         const __m512 gate = a->gate ? _mm512_maskz_loadu_ps(sampled, a->gate + at)
                                     : _mm512_maskz_mov_ps(sampled, _mm512_set1_ps(1.0f));
+        /* Whole vectors are stored, of which `count` then keeps the sampled: hence a group's spare vector. */
         _mm512_storeu_si512(group->row + count, _mm512_maskz_compress_epi32(sampled, rows));
         for (int g = 0; g < group->size; g++) {
             const int column = BLEND_LANES - group->shift[g];

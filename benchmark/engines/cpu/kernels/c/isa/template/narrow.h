@@ -32,6 +32,7 @@ ALWAYS_INLINE void ISA(narrow_tile)(const int mr, const int nv, const int dots, 
                 UNROLL(8)
                 for (int i = 0; i < mr; i++) {
                     V x = VLOAD(a[i] + k);
+                    /* The same channels one tile on: with one tap, rows follow each other in memory. */
                     VPREFETCH(a[i] + (size_t)NARROW_TILE * length + k);
                     UNROLL(2)
                     for (int d = 0; d < dots; d++)
