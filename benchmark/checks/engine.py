@@ -20,7 +20,7 @@ def engine_agrees(subject: Subject) -> str:
     image = torch.from_numpy(np.random.default_rng(0).normal(size=(1, 3, 72, 104)).astype(np.float32))
     counter = MeasuredCounter(body)
     stages = [name for name, _ in body.named_children() if name.startswith("layer")]
-    with counter.recording(), torch.inference_mode(), outputs(body, stages) as maps, mask_values(body) as masks:
+    with counter.recording(), torch.inference_mode(), outputs(body, stages) as maps, mask_values() as masks:
         body(image)
     result = engine(image[0].numpy(), masks={name: value[0, 0].numpy().copy() for name, value in masks.items()})
     for name in stages:

@@ -19,6 +19,6 @@ def same_masks(subject: Subject) -> str:
 
 
 def _masks(subject: Subject, model: nn.Module, indices: list[int]) -> dict[str, Tensor]:
-    with mask_values(model) as found:
+    with mask_values() as found:
         subject.predictions(model, indices)
     return found

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmark.cells import Plan, reader
-from benchmark.nn import Mask, inference
+from benchmark.nn import Decided, ResidualBlock, inference, observing
 from benchmark.tasks import Batch
 from benchmark.train import CellModule, Loop, fit
 
@@ -73,9 +73,19 @@ def _captured(modules: dict[str, nn.Module]) -> Iterator[dict[str, Tensor]]:
             hook.remove()
 
 
-def mask_values(model: nn.Module) -> AbstractContextManager[dict[str, Tensor]]:
-    """Collect the masks' values ``(N, 1, H, W)`` by layer, of the last forward inside the context."""
-    return _captured({module.layer: module for module in model.modules() if isinstance(module, Mask)})
+@contextmanager
+def mask_values() -> Iterator[dict[str, Tensor]]:
+    """Collect the masks' values ``(N, 1, H, W)`` by place (``layer1.0.mask1``), of the last inference inside.
+
+    What each block decides, not what each module returns: one module may stand in several blocks.
+    """
+    found: dict[str, Tensor] = {}
+
+    def keep(block: ResidualBlock, decided: Decided) -> None:
+        found.update({f"{block.name}.mask{number}": values for number, values in decided.masks.items()})
+
+    with observing(keep):
+        yield found
 
 
 def outputs(model: nn.Module, names: list[str]) -> AbstractContextManager[dict[str, Tensor]]:

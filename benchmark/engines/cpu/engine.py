@@ -143,19 +143,19 @@ class CPUEngine:
 
 
 def _stages(model: ResNet) -> list[tuple[str, list[ResidualBlock]]]:
-    """Return the residual blocks of each stage.
+    """Return the residual blocks of each stage; what follows the last one is a head, and stays in PyTorch.
 
     Raises
     ------
     EngineRefusal
-        If a stage is anything but its blocks one after the other.
+        If there is anything between stem and head but stages, or in a stage but its blocks one after the other.
     """
     stages = []
-    for name, child in model.named_children():
-        if name in STEM:
-            continue
+    children = [(name, child) for name, child in model.named_children() if name not in STEM]
+    last = max(place for place, (name, _) in enumerate(children) if name.startswith("layer"))
+    for name, child in children[: last + 1]:
         if type(child) is not nn.Sequential:
-            reason = f"the CPU engine runs a stage's blocks one after the other, not a {type(child).__name__}"
+            reason = f"the CPU engine runs a stage's blocks one after the other, not {type(child).__name__}"
             raise EngineRefusal(name, reason)
         for place, block in child.named_children():
             if type(block) not in (Bottleneck, BasicBlock):
