@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -41,11 +42,10 @@ def command(tmp_path):
     return run
 
 
-def complete(command, *words):
+def complete(command, *words, **environment):
     """Return what the shell is offered for the last word."""
-    _, heavy, out, _ = command(
-        _SAIBENCH_COMPLETE="complete_bash", COMP_WORDS=" ".join(["saibench", *words]), COMP_CWORD=str(len(words))
-    )
+    line = {"COMP_WORDS": " ".join(["saibench", *words]), "COMP_CWORD": str(len(words))}
+    _, heavy, out, _ = command(_SAIBENCH_COMPLETE="complete_bash", **line, **environment)
     return heavy, out.split()
 
 
@@ -94,6 +94,27 @@ def test_the_large_libraries_would_be_seen(command):
 def test_the_shell_completes_names_without_large_libraries(command, words, offered):
     heavy, found = complete(command, *words)
     assert heavy == [] and set(found) == offered
+
+
+@pytest.fixture
+def installed(tmp_path):
+    """A folder like site-packages with a package that offers a method."""
+    folder = tmp_path / "site"
+    for path, text in {
+        "toy-1.0.dist-info/METADATA": "Metadata-Version: 2.1\nName: toy\nVersion: 1.0\n",
+        "toy-1.0.dist-info/entry_points.txt": "[saibench.methods]\nanything = toy.methods\n",
+        "toy/__init__.py": "raise RuntimeError('imported')\n",
+        "toy/methods.py": "class Toy:\n    name = 'toy_method'\n",
+    }.items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_text(text)
+    return folder
+
+
+def test_the_shell_completes_methods_of_installed_packages_without_importing_them(command, installed):
+    root = Path(__file__).parents[2]
+    heavy, found = complete(command, "check", "toy", PYTHONPATH=f"{root}{os.pathsep}{installed}")
+    assert heavy == [] and found == ["toy_method"]
 
 
 def test_the_names_read_from_files_are_those_of_the_methods():
