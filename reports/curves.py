@@ -14,7 +14,7 @@ from typing import Any
 
 import pandas as pd
 
-from benchmark.stats import TASK_METRICS, Metric, find_metric, over_seeds, pareto_front
+from benchmark.stats import Metric, find_metric, over_seeds, pareto_front, task_metrics
 from reports.base import Results, is_missing, plain, slug
 from reports.methods import REFERENCE, Methods
 
@@ -150,7 +150,10 @@ def describe(setting: Mapping[str, Any]) -> str:
 
 def _changes(overrides: str) -> str:
     """Return changes to a recipe, which a record holds as JSON, as they are typed."""
-    values = json.loads(overrides)
+    try:
+        values = json.loads(overrides)
+    except json.JSONDecodeError:
+        return overrides  # older records have them as they were typed
     return " ".join(
         f"{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in values.items()
     )
@@ -160,8 +163,10 @@ def _panel(cells: pd.DataFrame, known: Methods) -> Panel:
     foreign = [name for name in (*_settings(cells), *_columns(cells, "metric_")) if cells[name].isna().all()]
     cells = cells.drop(columns=foreign)  # other tasks' and methods'
     first = cells.iloc[0]
-    metrics = _metrics(first["task"], cells)
-    metric = metrics[0] if metrics else find_metric(TASK_METRICS.get(first["task"], ("score",))[0])
+    there = [name.removeprefix("metric_") for name in _columns(cells, "metric_") if cells[name].notna().any()]
+    described = _described(first["task"], cells)
+    metrics = [metric for metric in described if metric.name in there] or [find_metric((), name) for name in there]
+    metric = next(iter([*metrics, *described, find_metric((), "score")]))
     warnings: list[str] = []
     cells = _latest(cells, warnings)
     cells = cells.assign(**{name: pd.to_numeric(cells[name], errors="coerce") for name in _numeric(cells)})
@@ -202,10 +207,10 @@ def _panel(cells: pd.DataFrame, known: Methods) -> Panel:
     )
 
 
-def _metrics(task: str, cells: pd.DataFrame) -> list[Metric]:
-    there = [name.removeprefix("metric_") for name in _columns(cells, "metric_") if cells[name].notna().any()]
-    known = [name for name in TASK_METRICS.get(task, ()) if name in there]
-    return [find_metric(name) for name in known or there]
+def _described(task: str, cells: pd.DataFrame) -> list[Metric]:
+    """Return a task's metrics, as its newest record has them that says what they are."""
+    said = cells.sort_values("finished").get("metrics", pd.Series(dtype=object)).dropna().tolist()
+    return task_metrics(task, said[-1] if said else None)
 
 
 def _columns(cells: pd.DataFrame, prefix: str) -> list[str]:

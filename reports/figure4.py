@@ -94,7 +94,7 @@ def _draw(panel: Panel, known: Methods, out: Path, stem: str) -> list[Path]:
         legend_below(figure, 0.15, below, _draw_ours(ours, panel, known), columns)
         if printed is not None:
             theirs = place(figure, 5.0, top, 2.05, height)
-            legend_below(figure, 4.6, below, _draw_paper(theirs, known, panel.task, printed), 1)
+            legend_below(figure, 4.6, below, _draw_paper(theirs, known, panel, printed), 1)
         if failed:
             write_below(figure, 0.15, foot, "\n".join(failed), fontsize=6.5, color="#8A1C1C", linespacing=1.2)
         return save(figure, out, stem)
@@ -158,10 +158,10 @@ def _styles(known: Methods, methods: Sequence[str]) -> list[dict[str, Any]]:
     return [line_style(known.place(name), methods[:index].count(name)) for index, name in enumerate(methods)]
 
 
-def _draw_paper(axes: Axes, known: Methods, task: str, printed: pd.DataFrame) -> list[Line2D]:
-    _head(axes, _PAPER_HEADINGS[task], "as printed, not measured here")
+def _draw_paper(axes: Axes, known: Methods, panel: Panel, printed: pd.DataFrame) -> list[Line2D]:
+    _head(axes, _PAPER_HEADINGS[panel.task], "as printed, not measured here")
     axes.set_xlabel(_PAPER_COST_LABEL)
-    axes.set_ylabel(find_metric(printed["metric"].iloc[0]).title)
+    axes.set_ylabel(find_metric([panel.metric, *panel.metrics], printed["metric"].iloc[0]).title)
     entries = []
     for key, rows in printed.groupby(["method", printed["source"].str[0]], sort=False):
         method, source = map(str, key)

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from benchmark.cells import Request, execute, load_model, plan, plan_of
-from benchmark.errors import DataError
+from benchmark.errors import DataError, SaibenchError
 from benchmark.store import Store
 from benchmark.sweep import default_jobs, make_sweep, run_sweep
 from benchmark.tasks import find_task
@@ -123,6 +123,13 @@ def test_a_record_leads_back_to_its_plan_whatever_was_changed_in_the_recipe(tiny
     assert json.loads(record["overrides"]) == changes
     assert plan_of(record, data).recipe == planned.recipe
     assert load_model(record, plan_of(record, data)).backbone.body.layer2[0].offset is not None
+
+
+def test_a_record_whose_changes_are_in_the_older_form_is_one_line(swept):
+    record = swept[0].find(swept[1].plans[0].cell)
+    older = dataclasses.replace(record, fields={**record.fields, "overrides": "train.steps=2 deformable=True"})
+    with pytest.raises(SaibenchError, match=f"cell {record.cell_id} .* run the cell again"):
+        plan_of(older)
 
 
 def test_methods_with_their_own_backbone_start_from_nothing(tiny_set):

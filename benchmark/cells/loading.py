@@ -41,7 +41,12 @@ def plan_of(record: Record, data: Path | None = None) -> Plan:
         When data, recipe or code are not those of the record any more.
     """
     fields = record.fields
-    overrides = json.loads(fields.get("overrides") or "{}")
+    try:
+        overrides = json.loads(fields.get("overrides") or "{}")
+    except json.JSONDecodeError:
+        raise SaibenchError(
+            f"cell {record.cell_id} says what was changed in its recipe in an older form: run the cell again"
+        ) from None
     planned = plan(
         Request(fields["task"], fields["method"], fields["scale"], record.parameters, fields["seed"], data, overrides)
     )

@@ -18,6 +18,7 @@ from benchmark.files import atomic_path
 from benchmark.flops import paper
 from benchmark.flops.measured import MeasuredCounter
 from benchmark.method import kind_of
+from benchmark.metric import describe_metrics
 from benchmark.nn import residual_blocks
 from benchmark.stats.outcomes import OUTCOMES
 from benchmark.store import Record, Store, Work
@@ -75,7 +76,7 @@ def _run(planned: Plan, work: Work, start: Record | None, callbacks: Sequence[An
     seconds = _train(planned, model, train, work, callbacks)
     planned.method.finish(task.backbone(model))
     module = CellModule(task, planned.method, model, recipe.train, 1, seed)
-    counter = MeasuredCounter(model.eval())
+    counter = MeasuredCounter(model.eval(), task.adapter(model))
     elapsed = predict(module, val, Loop(work.scratch, list(callbacks), recipe.workers), counter)
     layers = _layers(model, counter)
     task.save(module.predictions, val, work.folder)
@@ -105,6 +106,7 @@ def _description(planned: Plan) -> dict[str, Any]:
     """Return what a record says about its method and its start, however the run ends."""
     method = type(planned.method)
     return {
+        "metrics": describe_metrics(planned.task.metrics),
         "method_label": method.title(),
         "method_kind": kind_of(method),
         "method_curve": list(method.curve),
@@ -173,6 +175,6 @@ def _layers(model: nn.Module, counter: MeasuredCounter) -> pd.DataFrame:
 def _paper_gmacs(planned: Plan, model: nn.Module, layers: pd.DataFrame) -> float:
     """Return the cell's GMACs by the released code's closed form, from the mean densities over the images."""
     shorter_side = planned.method.image_size(planned.recipe.shorter_side)
-    height, width = paper.nominal_size(planned.task.name, shorter_side)
+    height, width = planned.task.nominal_size(shorter_side)
     rows = paper.count(planned.task.backbone(model), height, width, layers)
     return float(rows["macs"].sum() / 1e9)

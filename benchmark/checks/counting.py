@@ -7,7 +7,7 @@ from benchmark.flops.measured import MeasuredCounter
 def counts(subject: Subject) -> str:
     """The count is positive, finite and no more than dense, the masks' own cost and interpolation aside."""
     model = subject.trained()
-    counter = MeasuredCounter(model.eval())
+    counter = MeasuredCounter(model.eval(), subject.plan.task.adapter(model))
     with counter.recording():
         subject.predictions(model, [0])
         subject.predictions(model, [1])

@@ -30,9 +30,6 @@ from benchmark.tasks import Task, find_task
 
 CONVENTIONS = ("paper", "measured")
 
-#: Classes of the paper's data sets.
-CLASSES = {"coco": 80, "cityscapes": 19, "imagenet": 1000}
-
 
 @dataclass(frozen=True)
 class FlopsRequest:
@@ -94,7 +91,7 @@ def count_flops(request: FlopsRequest) -> dict[str, Any]:
         side, name = method.image_size(side), method.backbone(name)
     side = side if request.shorter_side is None else request.shorter_side
     name = name if request.backbone is None else request.backbone
-    size = paper.nominal_size(task.name, side)
+    size = task.nominal_size(side)
     model = _model(task, method, name, side, request)
     masks = _masks(task.backbone(model), size, request)
     if request.convention == "paper":
@@ -102,7 +99,7 @@ def count_flops(request: FlopsRequest) -> dict[str, Any]:
         rows = paper.count(task.backbone(model), *size, densities)
         uncounted = list(paper.UNCOUNTED)
     else:
-        counter = MeasuredCounter(model.eval())
+        counter = MeasuredCounter(model.eval(), task.adapter(model))
         names = {module: path for path, module in model.named_modules()}
         decided = {names[sizes.block]: given for sizes, given in masks}
         counter.record(size, decided, counter.adapter.most_regions)
@@ -151,7 +148,7 @@ def _model(task: Task, method: Method | None, backbone: str, side: int, request:
         getattr(type(method), hook) is getattr(Method, hook) for hook in ("prepare", "finish", "restore")
     )
     with torch.device("meta") if weightless else nullcontext():
-        model = task.build(task.recipe(request.scale), backbone, CLASSES[task.name], side)
+        model = task.build(task.recipe(request.scale), backbone, task.nominal_classes, side)
         body = task.backbone(model)
         if method is not None:
             method.adapt(body)

@@ -53,31 +53,7 @@ UNCOUNTED = (
     "bilinear sampling of deformable convolutions",
 )
 
-#: Nominal shorter side where none is given.
-SHORTER_SIDES = {"coco": 1000, "cityscapes": 1024, "imagenet": 224}
-
 Densities: TypeAlias = float | Mapping[str, float] | pd.DataFrame | None
-
-
-def nominal_size(task: str, shorter_side: int | None = None) -> Size:
-    """Return the nominal height and width for a shorter side N.
-
-    Detection: ``floor(N / 32) * 32`` by ``floor((5 N / 3) / 32) * 32``, so that 1000 gives 992 x 1664. Segmentation:
-    N by 2N. Classification: N by N.
-
-    Raises
-    ------
-    UsageError
-        The task has no nominal size, or the side is smaller than 32.
-    """
-    if task not in SHORTER_SIDES:
-        raise UsageError(f"unknown task {task!r}; there are {', '.join(SHORTER_SIDES)}")
-    side = SHORTER_SIDES[task] if shorter_side is None else shorter_side
-    if side < 32:
-        raise UsageError(f"shorter side {side}: the smallest is 32")
-    if task == "coco":
-        return side // 32 * 32, 5 * side // 3 // 32 * 32
-    return side, 2 * side if task == "cityscapes" else side
 
 
 def count(backbone: nn.Module, height: int, width: int, densities: Densities = None) -> pd.DataFrame:

@@ -5,6 +5,7 @@ It knows no method and no report, and draws and prints nothing.
 
 from __future__ import annotations
 
+from benchmark.metric import Metric
 from benchmark.stats.comparison import SEEDS_TO_TELL, Comparison, Run, compare, estimate, sign_flip
 from benchmark.stats.curves import (
     MIN_OVERLAP,
@@ -15,16 +16,13 @@ from benchmark.stats.curves import (
     over_seeds,
     pareto_front,
 )
-from benchmark.stats.metrics import COSTS, METRICS, TASK_METRICS, Metric, find_metric
+from benchmark.stats.metrics import find_metric, task_metrics
 from benchmark.stats.outcomes import OUTCOMES, Outcomes, read_outcomes
 
 __all__ = [
-    "COSTS",
-    "METRICS",
     "MIN_OVERLAP",
     "OUTCOMES",
     "SEEDS_TO_TELL",
-    "TASK_METRICS",
     "Comparison",
     "Metric",
     "NoOverlap",
@@ -40,4 +38,5 @@ __all__ = [
     "pareto_front",
     "read_outcomes",
     "sign_flip",
+    "task_metrics",
 ]

@@ -19,7 +19,10 @@ from benchmark.data.embedded import EmbeddedSet
 from benchmark.data.reader import Identifier, Reader, Sample
 from benchmark.data.verification import Progress, Report
 from benchmark.errors import UsageError, unknown
+from benchmark.flops.adapter import Adapter, adapter_for
+from benchmark.flops.trace import Size
 from benchmark.listing import task_names
+from benchmark.metric import Metric
 from benchmark.nn import ResNet, load_weights
 from benchmark.recipe import Recipe
 
@@ -56,8 +59,10 @@ class Task(ABC):
     ----------
     name : str
         Key on the command line.
-    metric : str
-        The main metric's name; higher is better.
+    metrics : sequence of Metric
+        What predictions are judged by, the main one first.
+    nominal_classes : int
+        Number of classes of the data set of scale ``paper``.
     recipes : mapping
         Recipe by scale.
     embedded : EmbeddedSet
@@ -65,7 +70,8 @@ class Task(ABC):
     """
 
     name: ClassVar[str]
-    metric: ClassVar[str]
+    metrics: ClassVar[Sequence[Metric]]
+    nominal_classes: ClassVar[int]
     recipes: ClassVar[Mapping[str, Recipe]]
     embedded: ClassVar[EmbeddedSet]
 
@@ -94,6 +100,22 @@ class Task(ABC):
     @abstractmethod
     def backbone(self, model: nn.Module) -> nn.Module:
         """Return the part of a model that methods adapt."""
+
+    def nominal_size(self, shorter_side: int) -> Size:
+        """Return the height and width, in pixels, at which the paper's convention counts: a square, unless overridden.
+
+        Raises
+        ------
+        UsageError
+            For a side smaller than 32.
+        """
+        if shorter_side < 32:
+            raise UsageError(f"shorter side {shorter_side}: the smallest is 32")
+        return shorter_side, shorter_side
+
+    def adapter(self, model: nn.Module) -> Adapter:
+        """Return how the counter enters a model, and which layers belong to which part of it; by the model's form."""
+        return adapter_for(model)
 
     @abstractmethod
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:

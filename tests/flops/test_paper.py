@@ -10,6 +10,7 @@ from benchmark.flops import paper
 from benchmark.nn import interpolation
 from benchmark.nn.masks import Masks
 from benchmark.nn.resnet import build_backbone, residual_blocks
+from benchmark.tasks import find_task
 from benchmark.tasks.imagenet.classifier import Classifier
 
 
@@ -20,6 +21,10 @@ def backbone(name, mask=None, fill=None, placement="two", **options):
             if mask is not None and block.adaptable("two"):
                 block.adapt(mask, fill or interpolation.rbf(7), placement)
     return model
+
+
+def nominal(task):
+    return find_task(task).nominal_size(find_task(task).recipe("paper").shorter_side)
 
 
 def gmacs(*arguments, **options):
@@ -38,35 +43,33 @@ def gmacs(*arguments, **options):
 )
 def test_dense_detection_backbones(name, side, expected):
     model = backbone(name, deformable=True)
-    assert gmacs(model, *paper.nominal_size("coco", side)) == pytest.approx(expected, abs=0.001)
+    assert gmacs(model, *find_task("coco").nominal_size(side)) == pytest.approx(expected, abs=0.001)
 
 
 @pytest.mark.parametrize(("density", "expected"), [(0.493, 160.4), (0.357, 122.8), (0.264, 96.6), (0.182, 73.3)])
 def test_densities_that_the_papers_gflops_imply(density, expected):
     model = backbone("resnet101", Masks.gumbel(), deformable=True)
-    assert gmacs(model, *paper.nominal_size("coco"), density) == pytest.approx(expected, abs=0.3)
+    assert gmacs(model, *nominal("coco"), density) == pytest.approx(expected, abs=0.3)
 
 
 def test_segmentation_backbone():
     model = backbone("resnet50", deformable=True, output_stride=8, deep_stem=True)
-    assert gmacs(model, *paper.nominal_size("cityscapes")) == pytest.approx(920.58, abs=0.01)
+    assert gmacs(model, *nominal("cityscapes")) == pytest.approx(920.58, abs=0.01)
 
 
 def test_classification_backbone_with_its_classifier():
     with torch.device("meta"):
         model = Classifier("resnet34", 1000)
-    assert gmacs(model, *paper.nominal_size("imagenet")) == pytest.approx(3.664, abs=0.001)
+    assert gmacs(model, *nominal("imagenet")) == pytest.approx(3.664, abs=0.001)
 
 
 def test_nominal_sizes_of_detection_round_down_to_32():
-    assert paper.nominal_size("coco", 1000) == (992, 1664)
-    assert paper.nominal_size("coco", 96) == (96, 160)
-    assert paper.nominal_size("cityscapes") == (1024, 2048)
-    assert paper.nominal_size("imagenet", 56) == (56, 56)
+    assert find_task("coco").nominal_size(1000) == (992, 1664)
+    assert find_task("coco").nominal_size(96) == (96, 160)
+    assert nominal("cityscapes") == (1024, 2048)
+    assert find_task("imagenet").nominal_size(56) == (56, 56)
     with pytest.raises(UsageError, match="shorter side 16"):
-        paper.nominal_size("coco", 16)
-    with pytest.raises(UsageError, match="unknown task 'mnist'"):
-        paper.nominal_size("mnist")
+        find_task("coco").nominal_size(16)
 
 
 def bottleneck_by_formula(c_in, planes, size1, size2, d1, d2, offset, stride):

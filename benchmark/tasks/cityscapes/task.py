@@ -19,6 +19,8 @@ from benchmark.data.normalisation import MEAN, normalise
 from benchmark.data.reader import Identifier
 from benchmark.data.verification import Progress, Report
 from benchmark.errors import DataError
+from benchmark.flops.trace import Size
+from benchmark.metric import Metric
 from benchmark.nn import at_hand, build_backbone, inference
 from benchmark.recipe import Recipe
 from benchmark.tasks.base import Batch, Task
@@ -34,7 +36,8 @@ class Cityscapes(Task):
     """Segmentation."""
 
     name = "cityscapes"
-    metric = "mIoU"
+    metrics = (Metric.percent("mIoU", "mean IoU"), Metric.percent("mIoU_category", "category IoU"))
+    nominal_classes = 19
     recipes: ClassVar[Mapping[str, Recipe]] = {"mini": MINI, "small": SMALL, "paper": PAPER}
     embedded = EMBEDDED
 
@@ -62,6 +65,11 @@ class Cityscapes(Task):
         """Return a name of their own for the weights of a deep stem: detection has the plain stem under the other."""
         deep = cast(SegmentationRecipe, recipe).deep_stem
         return (f"{backbone}_deep_stem", backbone) if deep else (backbone,)
+
+    def nominal_size(self, shorter_side: int) -> Size:
+        """Return the size of an image twice as wide as it is high."""
+        side, _ = super().nominal_size(shorter_side)
+        return side, 2 * side
 
     def augment(self, model: nn.Module, batch: Batch, rng: np.random.Generator) -> Batch:
         """Resize each image by a random factor, cut a square at random and change its brightness."""

@@ -16,6 +16,8 @@ from torchvision.models.detection import FasterRCNN
 
 from benchmark.data.reader import Identifier
 from benchmark.data.verification import Progress, Report
+from benchmark.flops.trace import Size
+from benchmark.metric import Metric
 from benchmark.nn import build_backbone
 from benchmark.recipe import Recipe
 from benchmark.tasks.base import Batch, Task
@@ -26,14 +28,15 @@ from benchmark.tasks.coco.outcomes import match
 from benchmark.tasks.coco.reader import CocoDetection
 from benchmark.tasks.coco.recipe import MINI, PAPER, SMALL, DetectionRecipe
 
-METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
+METRICS = tuple(map(Metric.percent, ("AP", "AP50", "AP75", "APs", "APm", "APl")))  # in the order of COCOeval
 
 
 class Coco(Task):
     """Detection."""
 
     name = "coco"
-    metric = "AP"
+    metrics = METRICS
+    nominal_classes = 80
     recipes: ClassVar[Mapping[str, Recipe]] = {"mini": MINI, "small": SMALL, "paper": PAPER}
     embedded = EMBEDDED
 
@@ -59,6 +62,11 @@ class Coco(Task):
         """Return the body below the pyramid."""
         return cast(Any, model).backbone.body
 
+    def nominal_size(self, shorter_side: int) -> Size:
+        """Return both sides of a 3:5 image rounded down to multiples of 32: 1000 gives 992 x 1664."""
+        side, _ = super().nominal_size(shorter_side)
+        return side // 32 * 32, 5 * side // 3 // 32 * 32
+
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         """Return the sum of proposal and box losses."""
         losses = model([image.float() / 255 for image in batch.images], batch.targets)
@@ -77,15 +85,15 @@ class Coco(Task):
         """Return COCO's average precisions; NaN where the split has no object of that size."""
         results = _results(predictions, reader)
         if not results:
-            return dict.fromkeys(METRICS, 0.0)
+            return {metric.name: 0.0 for metric in METRICS}
         with contextlib.redirect_stdout(io.StringIO()):
             evaluation = COCOeval(reader.coco, reader.coco.loadRes(results), "bbox")
             evaluation.params.imgIds = sorted(predictions)
             evaluation.evaluate()
             evaluation.accumulate()
             evaluation.summarize()
-        values = evaluation.stats[: len(METRICS)]
-        return {name: float(value) if value >= 0 else float("nan") for name, value in zip(METRICS, values, strict=True)}
+        named = zip(METRICS, evaluation.stats[: len(METRICS)], strict=True)
+        return {metric.name: float(value) if value >= 0 else float("nan") for metric, value in named}
 
     def save(self, predictions: Mapping[Identifier, Any], reader: CocoDetection, folder: Path) -> None:
         """Write COCO's results format."""

@@ -15,6 +15,7 @@ from torchvision.transforms.v2 import functional as transforms
 from benchmark.data.normalisation import normalise
 from benchmark.data.reader import Identifier
 from benchmark.data.verification import Progress, Report
+from benchmark.metric import Metric
 from benchmark.recipe import Recipe
 from benchmark.tasks.base import Batch, Task
 from benchmark.tasks.imagenet import verification
@@ -30,7 +31,8 @@ class ImageNet(Task):
     """Classification."""
 
     name = "imagenet"
-    metric = "top1"
+    metrics = (Metric.percent("top1", "top-1"), Metric.percent("top5", "top-5"))
+    nominal_classes = 1000
     recipes: ClassVar[Mapping[str, Recipe]] = {"mini": MINI, "small": SMALL, "paper": PAPER}
     embedded = EMBEDDED
 

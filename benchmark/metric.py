@@ -1,0 +1,52 @@
+"""What a metric is called, which direction is better, and in which unit it is printed.
+
+Which metrics there are, and how they are computed, is each task's business.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+__all__ = ["Metric", "describe_metrics"]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A number that cells are compared by.
+
+    Attributes
+    ----------
+    name
+        The record's field, without ``metric_``.
+    label
+        For axes and table heads.
+    higher_is_better
+        Its direction.
+    scale
+        Factor from the record's value to the printed one.
+    unit
+        Unit of the printed value.
+    """
+
+    name: str
+    label: str
+    higher_is_better: bool
+    scale: float = 1.0
+    unit: str = ""
+
+    @classmethod
+    def percent(cls, name: str, label: str | None = None) -> Metric:
+        """Return an accuracy that records hold as a share from 0 to 1, printed in per cent, as the paper does."""
+        return cls(name, label or name, higher_is_better=True, scale=100.0, unit="%")
+
+    @property
+    def title(self) -> str:
+        """Label and unit: ``AP (%)``."""
+        return f"{self.label} ({self.unit})" if self.unit else self.label
+
+
+def describe_metrics(metrics: Sequence[Metric]) -> str:
+    """Return the text by which a record says what its metrics are, for `benchmark.stats.task_metrics`."""
+    return json.dumps([asdict(metric) for metric in metrics])
