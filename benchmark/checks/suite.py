@@ -51,11 +51,12 @@ def check_method(method: type[Method]) -> list[Result]:
             if reason:
                 results.append(Result(task, "all", "skipped", reason))
                 continue
-            results += list(_check_task(method, task, Path(root)))
+            results += list(check_task(method, task, Path(root)))
     return results
 
 
-def _check_task(method: type[Method], task: str, root: Path) -> Iterator[Result]:
+def check_task(method: type[Method], task: str, root: Path) -> Iterator[Result]:
+    """Run every check on one task, with a few embedded images made in the folder `root`."""
     embedded = find_task(task).embedded
     folder = embedded.make("mini", root, size=replace(embedded.sizes["mini"], images=IMAGES))
     source = inspect.getsourcefile(method) or method.name
