@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from benchmark.stats import TASK_METRICS, Run, estimate, find_metric
+from benchmark.stats import Run, estimate, task_metrics
 from reports import paper
 from reports.base import Output, Results, decimals, is_missing, number, plain, provenance_line
 from reports.comparison import run_of
@@ -182,7 +182,7 @@ def _where(row: Found, trade: str, value: Any) -> Found:
 
 
 def _table(what: Ablation, panel: Panel | None) -> Table:
-    metric = panel.metric if panel else find_metric(TASK_METRICS[what.task][0])
+    metric = panel.metric if panel else task_metrics(what.task)[0]
     found = find(what, panel)
     printed = _printed(what)
     trade = None if panel is None else _trade_off(panel, what.method)
