@@ -1,27 +1,20 @@
 """How far a cell is: told to whoever shows it, in this process or another; not how it is shown (`benchmark.cli`)."""
 
 from collections.abc import Callable
-from typing import Any
 
-from lightning.pytorch.callbacks import Callback
+#: Called as ``report(phase, done, total)`` while a cell trains (steps) and is evaluated (images).
+Report = Callable[[str, int, int], None]
 
-STEPS, IMAGES = 5, 10  # between two reports: a few a second at most
+EVERY = {"train": 5, "evaluate": 10}  # steps and images between two reports: a few a second at most
 
 
-class StepReporter(Callback):
-    """Calls ``report(phase, done, total)`` while a cell trains (steps) and is evaluated (images)."""
+class StepReporter:
+    """Passes on some reports, a few a second, and the last one of each phase."""
 
-    def __init__(self, report: Callable[[str, int, int], None]) -> None:
+    def __init__(self, report: Report) -> None:
         self.report = report
 
-    def on_train_batch_end(self, trainer: Any, module: Any, *rest: Any) -> None:
-        """Report the training step."""
-        if trainer.global_step % STEPS == 0:
-            self.report("train", trainer.global_step, module.steps)
-
-    def on_test_batch_end(
-        self, trainer: Any, module: Any, outputs: Any, batch: Any, batch_idx: int, *rest: Any
-    ) -> None:
-        """Report the evaluated image."""
-        if batch_idx % IMAGES == 0:
-            self.report("evaluate", batch_idx + 1, trainer.num_test_batches[0])
+    def __call__(self, phase: str, done: int, total: int) -> None:
+        """Pass a report on, or not."""
+        if done % EVERY[phase] == 0 or done == total:
+            self.report(phase, done, total)

@@ -299,7 +299,7 @@ def _outcome(planned: Plan, future: Future[Any]) -> Outcome:
 def _work(request: Request, store: str, force: bool, queue: Any) -> None:
     """Run one cell in a worker process."""
     planned = plan(request)
-    execute(planned, Store(store), force, [StepReporter(lambda *step: queue.put((planned.cell.id, *step)))])
+    execute(planned, Store(store), force, StepReporter(lambda *step: queue.put((planned.cell.id, *step))))
 
 
 def default_jobs(recipe: Recipe) -> int:

@@ -1,37 +1,37 @@
-"""Training and evaluating one model with Lightning: the same loop for every task and every method.
+"""Training one model with Lightning Fabric: the same loop for every task and every method.
 
-Everything random is drawn per step from the seed, so that a run that was killed and goes on from its last checkpoint
-ends in the same result as one that was not. Checkpoints under way are Lightning's, read back without executing
-anything (``weights_only``); the finished model is kept in safetensors.
+Everything random is drawn per step from the seed, so that a run that was killed and resumes from its last checkpoint
+ends in the same result as one that was not. Checkpoints under way are read back without executing anything
+(``weights_only``); the finished model is kept in safetensors. Evaluating is the business of `benchmark.evaluate`;
+docs/decisions/0001-training-loop.md says why the loop is written out.
 """
 
 import hashlib
-import logging
-import signal
 import time
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
 
-import lightning
 import numpy as np
+import pandas as pd
 import torch
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.utils.data import BatchSampler, DataLoader, Dataset, SequentialSampler
 
 from benchmark.errors import SaibenchError
-from benchmark.flops.measured import MeasuredCounter
+from benchmark.files import atomic_path
 from benchmark.method import Method
-from benchmark.nn import inference
 from benchmark.recipe import Schedule
 from benchmark.tasks import Batch, Reader, Sample, Task
 
-CHECKPOINT_MINUTES = 5
-CHECKPOINT = "last.ckpt"
+CHECKPOINT_SECONDS = 300.0
+CHECKPOINT = "checkpoint.pt"
+LOSSES = "losses.parquet"
+
+#: Called as ``progress(done, total)`` after a step of training or an image of evaluation.
+Progress = Callable[[int, int], None]
 
 
 class DivergedError(SaibenchError):
@@ -72,17 +72,27 @@ class StepSampler(BatchSampler):
         return self._permutation
 
 
-class CellModule(lightning.LightningModule):
-    """What Lightning runs: a task's model with a method's masks, loss and annealing."""
+class TrainingStep(nn.Module):
+    """What one step computes: from a batch and the step's number to the task's loss and the method's.
+
+    A module, because Fabric synchronises gradients between devices for the forward of what it has set up.
+
+    Parameters
+    ----------
+    task, method, model
+        The model is built by the task and adapted by the method.
+    schedule, steps
+        The run and its length.
+    seed
+        Seed of everything random.
+    """
 
     def __init__(self, task: Task, method: Method, model: nn.Module, schedule: Schedule, steps: int, seed: int) -> None:
         super().__init__()
         self.task, self.method, self.model = task, method, model
         self.schedule, self.steps, self.seed = schedule, steps, seed
-        self.predictions: dict[str | int, Any] = {}
-        self.counter: MeasuredCounter | None = None
 
-    def train(self, mode: bool = True) -> "CellModule":
+    def train(self, mode: bool = True) -> "TrainingStep":
         """Switch the mode; batch norm stays in inference where the schedule freezes its statistics."""
         super().train(mode)
         if mode and self.schedule.freeze_statistics:
@@ -91,167 +101,152 @@ class CellModule(lightning.LightningModule):
                     module.eval()
         return self
 
-    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Seed the step and anneal."""
-        torch.manual_seed(derive_seed(self.seed, "step", self.global_step))
-        self.method.on_step(self.task.backbone(self.model), self.global_step / max(1, self.steps - 1))
-
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Return task loss plus the method's."""
+    def forward(self, batch: Batch, step: int) -> tuple[Tensor, Tensor]:
+        """Seed, anneal, augment, and return both losses, scalars."""
+        torch.manual_seed(derive_seed(self.seed, "step", step))
+        backbone = self.task.backbone(self.model)
+        self.method.on_step(backbone, step / max(1, self.steps - 1))
         if self.schedule.flip:
-            chosen = np.random.default_rng([self.seed, self.global_step]).random(len(batch.images)) < 0.5
+            chosen = np.random.default_rng([self.seed, step]).random(len(batch.images)) < 0.5
             batch = self.task.mirror(batch, chosen)
-        batch = self.task.augment(self.model, batch, np.random.default_rng([self.seed, self.global_step, 1]))
+        batch = self.task.augment(self.model, batch, np.random.default_rng([self.seed, step, 1]))
         task_loss = self.task.loss(self.model, batch)
-        loss = task_loss + self.method.loss(self.task.backbone(self.model)).to(task_loss.device)
-        if not torch.isfinite(loss):
-            raise DivergedError(f"the loss is {loss.item()} at step {self.global_step}: try a lower learning rate")
-        self.log("loss", loss.detach(), prog_bar=True, batch_size=len(batch.images))
-        return loss
-
-    def configure_optimizers(self) -> Any:
-        """Return the schedule's optimizer, stepped each batch."""
-        optimizer, scheduler = self.schedule.optimize(self.model, self.steps)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
-
-    def test_step(self, batch: Batch, batch_idx: int) -> None:
-        """Keep the predictions, and count."""
-        with inference(batch.identifiers, self.seed):
-            predictions = self.task.predict(self.model, batch)
-        self.predictions.update(zip(batch.identifiers, predictions, strict=True))
-
-    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
-        """Move images and tensor targets."""
-        move = lightning.pytorch.utilities.move_data_to_device
-        return Batch(move(batch.images, device), move(batch.targets, device), batch.identifiers)
+        return task_loss, self.method.loss(backbone).to(task_loss.device)
 
 
-@dataclass
+@dataclass(frozen=True)
 class Loop:
-    """How to run: where checkpoints under way go, what shows progress, and the CPU threads.
+    """How to run, which changes no result: where the run under way is kept, who reads images, and who watches.
 
     Attributes
     ----------
-    folder
-        Holds the checkpoint under way.
-    callbacks
-        Lightning callbacks, such as one that reports progress.
+    folder : Path
+        Holds the checkpoint and the losses.
+    workers : int
+        Processes that read images; 0 for this one.
+    progress : callable or None
+        Called after each step.
     """
 
     folder: Path
-    callbacks: list[Callback] = field(default_factory=list)
     workers: int = 0
-
-    def trainer(self, **options: Any) -> lightning.Trainer:
-        """Return a quiet Lightning trainer."""
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return lightning.Trainer(
-                accelerator="auto",
-                devices=1,
-                logger=False,
-                callbacks=[*self.callbacks, *options.pop("callbacks", [])],
-                enable_progress_bar=False,
-                enable_model_summary=False,
-                inference_mode=True,
-                **options,
-            )
-
-    def loader(self, reader: Reader, **options: Any) -> DataLoader:
-        """Return a loader of a reader's samples."""
-        return DataLoader(
-            cast(Dataset[Sample], reader),
-            collate_fn=Batch.collate,
-            num_workers=self.workers,
-            persistent_workers=self.workers > 0,
-            **options,
-        )
+    progress: Progress | None = None
 
 
-def fit(module: CellModule, reader: Reader, loop: Loop) -> float:
-    """Train a module, going on from the folder's checkpoint where there is one.
+@dataclass
+class Losses:
+    """One step's losses; ``loss`` is the sum that is trained."""
+
+    step: int
+    loss: float
+    task_loss: float
+    method_loss: float
+
+
+class _Run:
+    """A training run: what a checkpoint keeps, and the step that changes it."""
+
+    def __init__(self, training: TrainingStep, folder: Path) -> None:
+        self.fabric = Fabric(accelerator="auto", devices=1)
+        optimizer, self.scheduler = training.schedule.optimize(training.model, training.steps)
+        self.training, self.optimizer = self.fabric.setup(training, optimizer)
+        self.clip = training.schedule.clip
+        self.checkpoint, self.kept = folder / CHECKPOINT, folder / LOSSES
+        self.losses: list[Losses] = []
+        self.seconds = 0.0
+
+    def resume(self) -> None:
+        """Take up the run where the folder's checkpoint left it, if there is one."""
+        if not self.checkpoint.is_file():
+            return
+        state = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
+        for name, part in self._parts().items():
+            part.load_state_dict(state[name])
+        self.losses = [Losses(**row) for row in state["losses"]]
+        self.seconds = state["seconds"]
+
+    def save(self) -> None:
+        """Write the checkpoint."""
+        state = {name: part.state_dict() for name, part in self._parts().items()}
+        state |= {"losses": [asdict(row) for row in self.losses], "seconds": self.seconds}
+        with atomic_path(self.checkpoint) as temporary:
+            torch.save(state, temporary)
+
+    def step(self, batch: Batch) -> None:
+        """Train on a batch."""
+        number = len(self.losses)
+        task_loss, method_loss = self.training(self.fabric.to_device(batch), number)
+        loss = task_loss + method_loss
+        row = Losses(number, *torch.stack([loss, task_loss, method_loss]).detach().tolist())
+        if not np.isfinite(row.loss):
+            raise DivergedError(f"the loss is {row.loss} at step {number}: try a lower learning rate")
+        self.optimizer.zero_grad()
+        self.fabric.backward(loss)
+        if self.clip:
+            self.fabric.clip_gradients(self.training, self.optimizer, max_norm=self.clip, error_if_nonfinite=False)
+        self.optimizer.step()
+        self.scheduler.step()
+        self.losses.append(row)
+
+    def keep_losses(self) -> None:
+        """Write the losses up to here."""
+        columns = list(Losses.__dataclass_fields__)
+        pd.DataFrame([asdict(row) for row in self.losses], columns=columns).to_parquet(self.kept, index=False)
+
+    def _parts(self) -> dict[str, Any]:
+        return {"model": self.training.module, "optimizer": self.optimizer, "scheduler": self.scheduler}
+
+
+def fit(training: TrainingStep, reader: Reader, loop: Loop) -> float:
+    """Train a model, resuming from the folder's checkpoint where there is one.
+
+    The model is left on the CPU. The losses of every step, also of a run that ends in an error, are in the folder's
+    ``losses.parquet``.
 
     Returns
     -------
     float
-        Seconds that this call took.
+        Seconds that the run took, those before the checkpoint included.
 
     Raises
     ------
     DivergedError
         When the loss is no longer finite.
     """
-    started = time.perf_counter()
-    sampler = StepSampler(len(reader), module.schedule.batch, module.steps, module.seed)
-    checkpoint = loop.folder / CHECKPOINT
-    if checkpoint.is_file():
-        sampler.done = int(torch.load(checkpoint, map_location="cpu", weights_only=True)["global_step"])
-    keep = ModelCheckpoint(
-        loop.folder, filename=Path(CHECKPOINT).stem, train_time_interval=_minutes(CHECKPOINT_MINUTES),
-        enable_version_counter=False, save_top_k=1,
-    )  # fmt: skip
-    trainer = loop.trainer(
-        callbacks=[keep],
-        max_steps=module.steps,
-        max_epochs=-1,
-        gradient_clip_val=module.schedule.clip or None,
-        enable_checkpointing=True,
-        num_sanity_val_steps=0,
-    )
-    resume = str(checkpoint) if sampler.done else None
-    module.train()  # Lightning leaves the mode as it finds it
-    with _interruptible():
-        trainer.fit(module, loop.loader(reader, batch_sampler=sampler), ckpt_path=resume, weights_only=True)
-    return time.perf_counter() - started
-
-
-def predict(module: CellModule, reader: Reader, loop: Loop, counter: MeasuredCounter | None = None) -> float:
-    """Run a split through the module, image by image; its predictions are in ``module.predictions``.
-
-    Parameters
-    ----------
-    counter
-        Counts what the images cost.
-
-    Returns
-    -------
-    float
-        Seconds taken.
-    """
-    started = time.perf_counter()
-    module.predictions, module.counter = {}, counter
-    trainer = loop.trainer(enable_checkpointing=False)
-    with _interruptible(), nullcontext() if counter is None else counter.recording():
-        trainer.test(module, loop.loader(reader, batch_size=1), verbose=False)
-    return time.perf_counter() - started
-
-
-@contextmanager
-def _interruptible() -> Iterator[None]:
-    """Let Ctrl-C end the command as usual: Lightning turns it into an exit, and ignores the next."""
-    before = signal.getsignal(signal.SIGINT)
+    run = _Run(training, loop.folder)
+    run.resume()
+    sampler = StepSampler(len(reader), training.schedule.batch, training.steps, training.seed)
+    sampler.done = len(run.losses)
+    saved = time.perf_counter()
+    started = saved - run.seconds
+    training.train()
     try:
-        yield
-    except SystemExit as stop:
-        signal.signal(signal.SIGINT, before)
-        raise KeyboardInterrupt from stop
+        for batch in image_loader(reader, loop.workers, batch_sampler=sampler):
+            run.step(batch)
+            now = time.perf_counter()
+            if now - saved > CHECKPOINT_SECONDS:
+                run.seconds, saved = now - started, now
+                run.save()
+            if loop.progress is not None:
+                loop.progress(len(run.losses), training.steps)
+    finally:
+        run.keep_losses()
+        training.cpu()
+    return time.perf_counter() - started
+
+
+def image_loader(reader: Reader, workers: int, **options: Any) -> DataLoader:
+    """Return a loader of a reader's samples as batches."""
+    return DataLoader(
+        cast(Dataset[Sample], reader),
+        collate_fn=Batch.collate,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        **options,
+    )
 
 
 def derive_seed(*parts: object) -> int:
     """Return a 63-bit seed that depends on all parts."""
     digest = hashlib.blake2b("/".join(map(str, parts)).encode(), digest_size=8).digest()
     return int.from_bytes(digest) >> 1
-
-
-def quiet() -> None:
-    """Silence what Lightning says about itself."""
-    for name in ("lightning.pytorch", "lightning.fabric", "lightning"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", module=r"lightning.*")
-    warnings.filterwarnings("ignore", message=r".*LeafSpec.*")
-
-
-def _minutes(count: int) -> Any:
-    from datetime import timedelta
-
-    return timedelta(minutes=count)

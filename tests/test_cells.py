@@ -59,6 +59,8 @@ def test_a_record_has_what_the_design_asks_for(swept):
     assert record["gmacs_measured_q05"] <= record["gmacs_measured_q50"] <= record["gmacs_measured_q95"]
     for layer, densities in load_file(record.path("density_maps.safetensors")).items():
         assert 0 <= densities.min() <= densities.max() <= 1, layer
+    losses = pd.read_parquet(record.path("losses.parquet"))
+    assert list(losses["step"]) == [0, 1] and {"loss", "task_loss", "method_loss"} < set(losses)
     for name in ("predictions.json", "model.safetensors", "cell.json"):
         assert record.path(name).is_file()
     assert isinstance(json.loads(record.path("predictions.json").read_text()), list)

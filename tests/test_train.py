@@ -1,6 +1,7 @@
 """Training: seeded, resumable, and stopped when it diverges."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -10,7 +11,7 @@ from benchmark.nn import GumbelMask
 from benchmark.recipe import Schedule
 from benchmark.store import Store
 from benchmark.tasks import find_task
-from benchmark.train import CellModule, Loop, StepSampler, derive_seed, fit, quiet
+from benchmark.train import LOSSES, Loop, StepSampler, TrainingStep, derive_seed, fit
 from tests.conftest import TINY
 
 
@@ -38,69 +39,71 @@ def test_schedules_follow_their_formulas():
     assert Schedule(batch=8, learning_rate=0.01, epochs=12).length(100) == 12 * 13
 
 
-def module_for(tiny_set, steps, seed=0):
-    quiet()
+def training_for(tiny_set, steps, seed=0):
     request = Request("coco", "stochastic", data=tiny_set("coco"), overrides=TINY, seed=seed)
     planned = plan(request)
     train = reader("coco", planned.folder, "train")
     schedule = planned.recipe.train.replace(steps=steps)
     model = planned.build(len(train.classes))
-    return CellModule(planned.task, planned.method, model, schedule, steps, seed), train
+    return TrainingStep(planned.task, planned.method, model, schedule, steps, seed), train
 
 
-def weights(module):
-    return {key: value.clone() for key, value in module.model.state_dict().items()}
+def weights(training):
+    return {key: value.clone() for key, value in training.model.state_dict().items()}
 
 
-def test_an_interrupted_run_goes_on_to_the_same_weights(tiny_set, tmp_path):
-    from lightning.pytorch.callbacks import Callback
-
-    class Stop(Callback):
-        def on_train_batch_end(self, trainer, *rest):
-            if trainer.global_step == 3:
-                trainer.save_checkpoint(tmp_path / "cut" / "last.ckpt")
-                raise KeyboardInterrupt
+def test_an_interrupted_run_resumes_to_the_same_weights_and_losses(tiny_set, tmp_path, monkeypatch):
+    def stop(done, total):
+        assert total == 5
+        if done == 4:
+            raise KeyboardInterrupt
 
     for name in ("whole", "cut"):
         (tmp_path / name).mkdir()
-    whole, train = module_for(tiny_set, 5)
+    whole, train = training_for(tiny_set, 5)
     fit(whole, train, Loop(tmp_path / "whole"))
-    cut, _ = module_for(tiny_set, 5)
+    monkeypatch.setattr("benchmark.train.CHECKPOINT_SECONDS", 0)
+    cut, _ = training_for(tiny_set, 5)
     with pytest.raises(KeyboardInterrupt):
-        fit(cut, train, Loop(tmp_path / "cut", [Stop()]))
-    resumed, _ = module_for(tiny_set, 5)
-    fit(resumed, train, Loop(tmp_path / "cut"))
-    assert resumed.global_step == 5
+        fit(cut, train, Loop(tmp_path / "cut", progress=stop))
+    resumed, _ = training_for(tiny_set, 5)
+    steps = []
+    seconds = fit(resumed, train, Loop(tmp_path / "cut", progress=lambda done, total: steps.append(done)))
+    assert steps == [5] and seconds > 0
     for key, value in weights(whole).items():
         assert torch.equal(value, weights(resumed)[key]), key
+    losses, expected = (pd.read_parquet(tmp_path / name / LOSSES) for name in ("cut", "whole"))
+    pd.testing.assert_frame_equal(losses, expected)
+    assert list(losses["step"]) == [0, 1, 2, 3, 4]
+    np.testing.assert_allclose(losses["loss"], losses["task_loss"] + losses["method_loss"], rtol=1e-6)
 
 
 def test_temperature_ends_at_a_hundredth_whatever_the_length(tiny_set, tmp_path):
     for steps in (2, 4):
-        module, train = module_for(tiny_set, steps)
+        training, train = training_for(tiny_set, steps)
         folder = tmp_path / str(steps)
         folder.mkdir()
-        fit(module, train, Loop(folder))
-        temperatures = [mask.temperature for mask in module.modules() if isinstance(mask, GumbelMask)]
+        fit(training, train, Loop(folder))
+        temperatures = [mask.temperature for mask in training.modules() if isinstance(mask, GumbelMask)]
         assert temperatures == pytest.approx([0.01] * 16)
 
 
 def test_frozen_statistics_stay_and_the_affine_part_trains(tiny_set, tmp_path):
-    module, train = module_for(tiny_set, 2)
-    before = weights(module)
-    fit(module, train, Loop(tmp_path))
-    after = weights(module)
+    training, train = training_for(tiny_set, 2)
+    before = weights(training)
+    fit(training, train, Loop(tmp_path))
+    after = weights(training)
     assert torch.equal(before["backbone.body.bn1.running_mean"], after["backbone.body.bn1.running_mean"])
     assert not torch.equal(before["backbone.body.bn1.weight"], after["backbone.body.bn1.weight"])
 
 
 def test_masks_have_their_own_learning_rate(tiny_set):
-    module, _ = module_for(tiny_set, 2)
-    optimizer, _ = module.schedule.optimize(module.model, 2)
+    training, _ = training_for(tiny_set, 2)
+    optimizer, _ = training.schedule.optimize(training.model, 2)
     network, masks = optimizer.param_groups
     assert (network["initial_lr"], masks["initial_lr"]) == (5e-4, 1e-3)
     assert len(masks["params"]) == 2 * 16  # weight and bias of two masks in eight blocks
-    assert len(network["params"]) + len(masks["params"]) == len(list(module.model.parameters()))
+    assert len(network["params"]) + len(masks["params"]) == len(list(training.model.parameters()))
 
 
 def test_a_diverging_loss_is_a_record_that_says_so(tiny_set, tmp_path):
@@ -111,6 +114,8 @@ def test_a_diverging_loss_is_a_record_that_says_so(tiny_set, tmp_path):
         execute(planned, store)
     record = store.find(planned.cell)
     assert record.status == "diverged" and "try a lower learning rate" in record["error"]
+    losses = pd.read_parquet(record.path(LOSSES))
+    assert 0 < len(losses) < 8 and np.isfinite(losses["loss"]).all()
     assert record["method_label"] == "Dense" and record["method_kind"] == "baseline"
 
 

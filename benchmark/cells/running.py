@@ -1,7 +1,9 @@
 """Running a plan: build, train, evaluate, count and keep, or find the record that is there."""
 
+import functools
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -14,30 +16,36 @@ from benchmark import __version__
 from benchmark.cells.planning import Plan
 from benchmark.cells.request import cache_folder, reader
 from benchmark.errors import SaibenchError
-from benchmark.files import atomic_path
+from benchmark.evaluate import evaluate
+from benchmark.files import atomic_path, write_atomic
 from benchmark.flops import paper
 from benchmark.flops.measured import MeasuredCounter
 from benchmark.method import kind_of
 from benchmark.metric import describe_metrics
 from benchmark.nn import residual_blocks
+from benchmark.progress import Report
+from benchmark.recipe import Schedule
 from benchmark.stats.outcomes import OUTCOMES
 from benchmark.store import Record, Store, Work
-from benchmark.train import CellModule, DivergedError, Loop, fit, predict, quiet
+from benchmark.tasks import Reader
+from benchmark.train import LOSSES, DivergedError, Loop, Progress, TrainingStep, fit
 
 MODEL = "model.safetensors"
 DENSITY_MAPS = "density_maps.safetensors"  # by layer, averaged over the images
+SECONDS = "seconds.txt"  # what a finished schedule took, beside its weights
 QUANTILES = (0.05, 0.5, 0.95)
 
 
-def execute(planned: Plan, store: Store, force: bool = False, callbacks: Sequence[Any] = ()) -> Record:
+def execute(planned: Plan, store: Store, force: bool = False, report: Report | None = None) -> Record:
     """Run a cell, or return its finished record; the cell that it starts from is run first where need be.
 
     Parameters
     ----------
     force
         Run it even where it is finished. The cell that it starts from is not run again.
-    callbacks
-        Lightning callbacks, such as one that reports progress.
+    report
+        Called as ``report(phase, done, total)`` after each step of phase ``train`` and each image of phase
+        ``evaluate``, also of the cell that it starts from.
 
     Raises
     ------
@@ -48,14 +56,13 @@ def execute(planned: Plan, store: Store, force: bool = False, callbacks: Sequenc
     if record is not None and record.finished and not force:
         return record
     start = planned.start
-    started_from = None if start is None else execute(start, store, callbacks=callbacks)
-    quiet()
+    started_from = None if start is None else execute(start, store, report=report)
     if planned.recipe.threads is not None:
         torch.set_num_threads(planned.recipe.threads)
     described = _description(planned)
     with store.begin(planned.cell, force=force) as work:
         try:
-            return _run(planned, work, started_from, callbacks)
+            return _run(planned, work, started_from, report)
         except DivergedError as error:
             work.fail(error, status="diverged", **described)
             raise SaibenchError(f"{planned.cell}: diverged: {error}") from error
@@ -67,26 +74,27 @@ def execute(planned: Plan, store: Store, force: bool = False, callbacks: Sequenc
             raise SaibenchError(f"{planned.cell}: failed: {type(error).__name__}: {error}") from error
 
 
-def _run(planned: Plan, work: Work, start: Record | None, callbacks: Sequence[Any]) -> Record:
+def _run(planned: Plan, work: Work, start: Record | None, report: Report | None) -> Record:
     task, recipe, seed = planned.task, planned.recipe, planned.request.seed
     train, val = (reader(task.name, planned.folder, split) for split in ("train", "val"))
     model = planned.build(len(train.classes))
     _load_start(planned, model, start)
     planned.method.prepare(task.backbone(model))
-    seconds = _train(planned, model, train, work, callbacks)
+    seconds = _train(planned, model, train, work, report)
     planned.method.finish(task.backbone(model))
-    module = CellModule(task, planned.method, model, recipe.train, 1, seed)
     counter = MeasuredCounter(model.eval(), task.adapter(model))
-    elapsed = predict(module, val, Loop(work.scratch, list(callbacks), recipe.workers), counter)
+    with counter.recording():
+        evaluation = evaluate(task, model, val, seed, recipe.workers, _progress(report, "evaluate"))
+    predictions = evaluation.predictions
     layers = _layers(model, counter)
-    task.save(module.predictions, val, work.folder)
-    task.outcomes(module.predictions, val).to_parquet(work.folder / OUTCOMES, index=False)
+    task.save(predictions, val, work.folder)
+    task.outcomes(predictions, val).to_parquet(work.folder / OUTCOMES, index=False)
     save_file(_shareable(model), work.folder / MODEL, {"saibench": __version__, "cell": planned.cell.id})
     maps = {layer: torch.from_numpy(values.astype(np.float32)) for layer, values in counter.density_maps().items()}
     save_file(maps, work.folder / DENSITY_MAPS)
     images = counter.images()
     fields = {
-        **{f"metric_{name}": value for name, value in task.evaluate(module.predictions, val).items()},
+        **{f"metric_{name}": value for name, value in task.evaluate(predictions, val).items()},
         # The paper's curves have the backbone's computation, averaged over the images (§4); the rest stands beside it.
         "gmacs_measured_mean": float(images["gmacs_backbone"].mean()),
         "gmacs_measured_std": float(images["gmacs_backbone"].std(ddof=0)),
@@ -94,7 +102,7 @@ def _run(planned: Plan, work: Work, start: Record | None, callbacks: Sequence[An
         "gmacs_paper": _paper_gmacs(planned, model, layers),
         "density_mean": float(images["density"].mean()),
         "seconds_train": seconds,
-        "seconds_eval": elapsed,
+        "seconds_eval": evaluation.seconds,
         "gmacs_whole_mean": float(images["gmacs"].mean()),
         "uncounted": counter.uncounted,
         **_description(planned),
@@ -133,23 +141,49 @@ def _load_start(planned: Plan, model: nn.Module, start: Record | None) -> None:
         planned.task.load_weights(model, next((path for path in paths if path.is_file()), paths[0]))
 
 
-def _train(planned: Plan, model: nn.Module, train: Any, work: Work, callbacks: Sequence[Any]) -> float:
-    """Run the plan's schedules, going on where an interrupted run stopped; return the seconds that they took."""
+def _train(planned: Plan, model: nn.Module, train: Reader, work: Work, report: Report | None) -> float:
+    """Run the plan's schedules, resuming where an interrupted run stopped; return the seconds that they took."""
     seconds = 0.0
-    for phase, schedule in enumerate(planned.schedules):
-        kept = work.scratch / f"phase{phase}.safetensors"
-        if kept.is_file():
-            model.load_state_dict(load_file(kept))
-            continue
-        folder = work.scratch / f"phase{phase}"
-        folder.mkdir(exist_ok=True)
-        steps = schedule.length(len(train))
-        module = CellModule(planned.task, planned.method, model, schedule, steps, planned.request.seed)
-        seconds += fit(module, train, Loop(folder, list(callbacks), planned.recipe.workers))
-        model.cpu()
-        with atomic_path(kept) as temporary:
-            save_file(_shareable(model), temporary)
+    folders = [work.scratch / f"phase{phase}" for phase in range(len(planned.schedules))]
+    try:
+        for schedule, folder in zip(planned.schedules, folders, strict=True):
+            seconds += _train_phase(planned, schedule, model, train, folder, report)
+    finally:  # also of a run that diverges: what its losses did is the first question
+        _gather_losses(folders).to_parquet(work.folder / LOSSES, index=False)
     return seconds
+
+
+def _train_phase(
+    planned: Plan, schedule: Schedule, model: nn.Module, train: Reader, folder: Path, report: Report | None
+) -> float:
+    """Run a schedule, or load the weights that it ended with."""
+    folder.mkdir(exist_ok=True)
+    kept, taken = folder / MODEL, folder / SECONDS
+    if kept.is_file():
+        model.load_state_dict(load_file(kept))
+        return float(taken.read_text())
+    training = TrainingStep(
+        planned.task, planned.method, model, schedule, schedule.length(len(train)), planned.request.seed
+    )
+    seconds = fit(training, train, Loop(folder, planned.recipe.workers, _progress(report, "train")))
+    write_atomic(taken, repr(seconds))
+    with atomic_path(kept) as temporary:
+        save_file(_shareable(model), temporary)
+    return seconds
+
+
+def _gather_losses(folders: Sequence[Path]) -> pd.DataFrame:
+    """Return the losses of all schedules, one row a step; ``step`` counts on, ``phase`` says which schedule it was."""
+    tables: list[pd.DataFrame] = []
+    for phase, folder in enumerate(folders):
+        if (folder / LOSSES).is_file():
+            table = pd.read_parquet(folder / LOSSES)
+            tables.append(table.assign(step=table["step"] + sum(map(len, tables)), phase=phase))
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+
+
+def _progress(report: Report | None, phase: str) -> Progress | None:
+    return None if report is None else functools.partial(report, phase)
 
 
 def _shareable(model: nn.Module) -> dict[str, torch.Tensor]:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from benchmark.cells import Plan, reader
 from benchmark.nn import Decided, ResidualBlock, inference, observing
 from benchmark.tasks import Batch
-from benchmark.train import CellModule, Loop, fit
+from benchmark.train import Loop, TrainingStep, fit
 
 IMAGES = {"train": 6, "val": 2}
 STEPS = 2
@@ -40,9 +40,9 @@ class Subject:
         body, method = self.plan.task.backbone(model), self.plan.method
         method.prepare(body)
         schedule = self.plan.schedules[-1].replace(batch=2, warmup_steps=0)
-        module = CellModule(self.plan.task, method, model, schedule, steps, seed=0)
+        training = TrainingStep(self.plan.task, method, model, schedule, steps, seed=0)
         with tempfile.TemporaryDirectory() as folder:
-            fit(module, self.train, Loop(Path(folder)))
+            fit(training, self.train, Loop(Path(folder)))
         method.finish(body)
         return model
 

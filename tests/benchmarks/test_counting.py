@@ -25,12 +25,12 @@ import pytest
 import torch
 
 from benchmark.cells import Request, plan, reader
+from benchmark.evaluate import evaluate
 from benchmark.flops import trace
 from benchmark.flops.measured import MeasuredCounter
 from benchmark.flops.recorder import Recorder
 from benchmark.nn import residual_blocks
 from benchmark.tasks import Batch
-from benchmark.train import CellModule, Loop, predict, quiet
 
 TASKS = ("coco", "cityscapes", "imagenet")
 BATCH = {"coco": 8, "cityscapes": 8, "imagenet": 32}
@@ -85,10 +85,14 @@ class Subject:
                 if mask is not None:
                     torch.nn.init.constant_(mask.conv.bias, -0.5)
 
-    def evaluation(self, images, folder):
+    def evaluation(self, images):
         """Return the harness's evaluation of a number of images, given a counter or None."""
-        module = CellModule(self.plan.task, self.plan.method, self.model, self.plan.recipe.train, 1, seed=0)
-        return lambda counter: predict(module, Repeated(self.val, images), Loop(folder), counter)
+
+        def run(counter):
+            with nullcontext() if counter is None else counter.recording():
+                evaluate(self.plan.task, self.model, Repeated(self.val, images), seed=0)
+
+        return run
 
     def network(self, images):
         """Return forward passes of the bare network over a number of images, given a counter or None."""
@@ -114,7 +118,6 @@ def one_thread():
     """Run on one thread, as the recipes of scale mini do, so that process time is the evaluation's."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    quiet()
     yield
     torch.set_num_threads(threads)
 
@@ -183,9 +186,9 @@ def measure(benchmark, clock, plain, counted, images):
 
 @pytest.mark.parametrize("images", ROUNDS)
 @pytest.mark.parametrize("task", TASKS)
-def test_evaluation(benchmark, clock, tiny_set, tmp_path, task, images):
+def test_evaluation(benchmark, clock, tiny_set, task, images):
     subject = Subject(task, tiny_set(task))
-    evaluate = subject.evaluation(images, tmp_path)
+    evaluate = subject.evaluation(images)
     measure(benchmark, clock, lambda: evaluate(None), counting(subject.model, evaluate), images)
 
 

@@ -11,7 +11,7 @@ import pytest
 from benchmark import listing
 from benchmark.method import discover
 
-HEAVY = ("torch", "torchvision", "lightning", "pandas", "matplotlib", "numpy")
+HEAVY = ("torch", "torchvision", "lightning_fabric", "pandas", "matplotlib", "numpy")
 PROBE = f"""
 import json, os, sys
 from benchmark.cli import main

@@ -21,9 +21,7 @@ def check(
 
     from benchmark.checks import check_method
     from benchmark.method import resolve
-    from benchmark.train import quiet
 
-    quiet()
     results = check_method(resolve([method])[0])
     if json_:
         emit([vars(result) for result in results])

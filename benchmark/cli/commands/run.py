@@ -45,7 +45,7 @@ def run(
     planned = plan(request)
     with display(json_) as shown:
         reporter = StepReporter(lambda phase, done, total: shown.update(phase, phase, done, total))
-        record = execute(planned, destination, force, [reporter])
+        record = execute(planned, destination, force, reporter)
     if json_:
         return emit(dict(record.fields))
     print_table(

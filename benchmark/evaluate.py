@@ -1,0 +1,63 @@
+"""Evaluating one model: its predictions for a split, image by image, under the images' own noise.
+
+It computes no metric: that is the task's business. Neither does it count: a `MeasuredCounter` that records meanwhile
+sees every image.
+"""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from torch import nn
+
+from benchmark.data.reader import Identifier
+from benchmark.nn import inference
+from benchmark.tasks import Reader, Task
+from benchmark.train import Progress, image_loader
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a model predicts for a split.
+
+    Attributes
+    ----------
+    predictions : mapping
+        The task's predictions by image identifier.
+    seconds : float
+        What it took, reading the images included.
+    """
+
+    predictions: Mapping[Identifier, Any]
+    seconds: float
+
+
+def evaluate(
+    task: Task, model: nn.Module, reader: Reader, seed: int, workers: int = 0, progress: Progress | None = None
+) -> Evaluation:
+    """Run a split through a model in inference mode; the model is left on the CPU.
+
+    Parameters
+    ----------
+    seed
+        Seed of the images' noise.
+    workers
+        Processes that read images; 0 for this one.
+    progress
+        Called after each image.
+    """
+    started = time.perf_counter()
+    fabric = Fabric(accelerator="auto", devices=1)
+    model.to(fabric.device).eval()
+    predictions: dict[Identifier, Any] = {}
+    for done, batch in enumerate(image_loader(reader, workers, batch_size=1), start=1):
+        with inference(batch.identifiers, seed), torch.inference_mode():
+            found = task.predict(model, fabric.to_device(batch))
+        predictions.update(zip(batch.identifiers, found, strict=True))
+        if progress is not None:
+            progress(done, len(reader))
+    model.cpu()
+    return Evaluation(predictions, time.perf_counter() - started)
