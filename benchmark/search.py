@@ -126,7 +126,7 @@ def make_searches(
 
         (parameter,) = point  # a search runs along one parameter
         searches += [
-            Search(plans({**point, **each.equal_to}), plans(parameters), parameter, task.metric)
+            Search(plans({**point, **each.equal_to}), plans(parameters), parameter, task.metrics[0].name)
             for parameters in parameters_of(each, kind, recipe)
         ]
     return searches
