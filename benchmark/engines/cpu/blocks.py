@@ -23,7 +23,7 @@ from benchmark.engines.cpu.layers import array, compile_convolution
 from benchmark.engines.cpu.masks import BlockMasks, Placed
 from benchmark.engines.cpu.memory import Memory, Size
 from benchmark.engines.cpu.regions import Regions
-from benchmark.nn import work
+from benchmark.nn import sparsity, work
 from benchmark.nn.blocks import ResidualBlock
 from benchmark.nn.interpolation import Reuse, Zeros
 
@@ -179,7 +179,7 @@ class Block:
         into the block came out of a ReLU. The next block's mask products then take a pass of their own.
         """
         identity = self.downsample is None and isinstance(self.fills[index].module, Zeros)
-        return samples.mask > 0 if identity else None
+        return sparsity.sampled(samples.mask) if identity else None
 
 
 class First(NamedTuple):

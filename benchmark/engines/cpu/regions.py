@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from benchmark.engines.cpu import kernels
 from benchmark.engines.cpu.kernels import Geometry, Samples
 from benchmark.engines.cpu.memory import Size
-from benchmark.nn import work
+from benchmark.nn import sparsity, work
 from benchmark.nn.work import ReadBy, Region, Sampled, Subsampled, Walk
 
 
@@ -65,7 +65,7 @@ class Regions:
         size = (samples.mask.shape[0], samples.mask.shape[1])
         listed = self._reader(region, size)
         if listed is None:
-            positions, missing = self.positions(region, size), samples.mask != 1
+            positions, missing = self.positions(region, size), sparsity.missing(samples.mask)
             return missing if positions is None else positions & missing
         reader, geometry = listed
         return kernels.positions_read(reader, geometry, size, missing_of=samples, threads=self._threads)
