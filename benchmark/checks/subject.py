@@ -18,10 +18,6 @@ IMAGES = {"train": 6, "val": 2}
 STEPS = 2
 
 
-class Skipped(Exception):
-    """A promise cannot be tested here; the message says why."""
-
-
 class Subject:
     """A method on a task, with a few images."""
 

@@ -1,45 +1,87 @@
 """The checks in their order, and running them on every task.
 
-A check that raises has failed; its message is what the user sees.
+A check that raises has failed; its message, the rule and a remedy are what the user sees. What an engine refuses to run
+is no failure of the method.
 """
 
-import inspect
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from benchmark.cells import Request, plan
 from benchmark.checks.counting import counts
 from benchmark.checks.engine import engine_agrees
 from benchmark.checks.masks import same_masks
 from benchmark.checks.saving import saves
-from benchmark.checks.subject import IMAGES, Skipped, Subject
+from benchmark.checks.subject import IMAGES, Subject
 from benchmark.checks.training import builds, gradients, repeatable, trains
+from benchmark.engines import EngineRefusal, EngineUnavailable
 from benchmark.listing import task_names
 from benchmark.method import Method
+from benchmark.method.discovery import lines_in, source_file
 from benchmark.tasks import find_task
 
-CHECKS: dict[str, Callable[[Subject], str]] = {
-    "builds": builds,
-    "trains two steps": trains,
-    "gradients reach the masks": gradients,
-    "same masks in any batch": same_masks,
-    "counts": counts,
-    "counts match the engine": engine_agrees,
-    "saves and loads": saves,
-    "same seed, same result": repeatable,
+
+class Check(NamedTuple):
+    """A promise and what helps a method that breaks it; the promise's docstring is the rule."""
+
+    promise: Callable[[Subject], str]
+    remedy: str
+
+    @property
+    def rule(self) -> str:
+        """The promise in one sentence."""
+        return (self.promise.__doc__ or "").splitlines()[0]
+
+
+CHECKS = {
+    "builds": Check(builds, "let `curve` hold values that its parameters accept, and masks return `self.size(x)`"),
+    "trains two steps": Check(trains, "return a finite scalar from `loss`, and leave weights that can be trained"),
+    "gradients reach the masks": Check(
+        gradients, "use the confidence in the mask's training values or in `loss`; hard values need `straight_through`"
+    ),
+    "same masks in any batch": Check(
+        same_masks, "at inference, return 0 or more and decide from the image alone; draw noise for `at_hand()`"
+    ),
+    "counts": Check(counts, "compute with PyTorch's modules and functions, in a forward that can be traced"),
+    "counts match the engine": Check(
+        engine_agrees,
+        "at inference, decide from the block's input alone, with values of 0 where a position is left out"
+        "let a mask's inference values depend on the block's input alone, and only be 0 where it is left out",
+    ),
+    "saves and loads": Check(
+        saves, "keep what inference needs in parameters and buffers; let `restore` make the finished structure"
+    ),
+    "same seed, same result": Check(
+        repeatable, "draw random numbers from PyTorch's generator, which every step seeds, and from nothing else"
+    ),
 }
 
 
 @dataclass(frozen=True)
 class Result:
-    """How one promise fared on one task: ``passed``, ``failed`` or ``skipped``, and what there is to say."""
+    """How one promise fared on one task.
+
+    Attributes
+    ----------
+    task, name : str
+        Which check, where.
+    status : str
+        ``passed``, ``failed`` or ``skipped``.
+    detail : str
+        What there is to say; of a failure, what happened, with the plug-in's file and line where it raised.
+    rule, remedy : str
+        Of a failure, the promise that is broken and what keeps it.
+    """
 
     task: str
     name: str
     status: str
     detail: str = ""
+    rule: str = ""
+    remedy: str = ""
 
 
 def check_method(method: type[Method]) -> list[Result]:
@@ -59,21 +101,29 @@ def check_task(method: type[Method], task: str, root: Path) -> Iterator[Result]:
     """Run every check on one task, with a few embedded images made in the folder `root`."""
     embedded = find_task(task).embedded
     folder = embedded.make("mini", root, size=replace(embedded.sizes["mini"], images=IMAGES))
-    source = inspect.getsourcefile(method) or method.name
     try:
-        subject = Subject(plan(Request(task, source, data=folder)))
+        subject = Subject(plan(Request(task, str(source_file(method)), data=folder)))
     except Exception as error:
-        yield Result(task, "builds", "failed", _describe(error))
+        yield _failure(task, "builds", error, method)
         return
-    for name, promise in CHECKS.items():
+    for name, check in CHECKS.items():
         try:
-            yield Result(task, name, "passed", promise(subject) or "")
-        except Skipped as reason:
+            yield Result(task, name, "passed", check.promise(subject) or "")
+        except (EngineUnavailable, EngineRefusal) as reason:
             yield Result(task, name, "skipped", str(reason))
         except Exception as error:
-            yield Result(task, name, "failed", _describe(error))
+            yield _failure(task, name, error, method)
 
 
-def _describe(error: Exception) -> str:
+def _failure(task: str, name: str, error: Exception, method: type[Method]) -> Result:
+    return Result(task, name, "failed", _describe(error, source_file(method)), CHECKS[name].rule, CHECKS[name].remedy)
+
+
+def _describe(error: Exception, source: Path) -> str:
+    """Say what a check found, or what was raised: behind the plug-in's own line if it went through one."""
     text = str(error).splitlines()[0] if str(error) else "no message"
-    return text if isinstance(error, AssertionError) else f"{type(error).__name__}: {text}"
+    if isinstance(error, AssertionError):
+        return text
+    lines = lines_in(error, source)
+    place = f"{source}:{lines[-1]}: " if lines else ""
+    return f"{place}{type(error).__name__}: {text}"

@@ -29,7 +29,10 @@ def check(
         table = Table("task", "check", "result")
         for result in results:
             colour = {"passed": "green", "failed": "red"}.get(result.status, "yellow")
-            table.add_row(result.task, result.name, f"[{colour}]{result.status}[/{colour}] {escape(result.detail)}")
+            advice = {"rule": result.rule, "fix": result.remedy}
+            lines = [result.detail, *(f"{word}: {text}" for word, text in advice.items() if text)]
+            told = escape("\n".join(lines))
+            table.add_row(result.task, result.name, f"[{colour}]{result.status}[/{colour}] {told}")
         console.print(table)
     if any(result.status == "failed" for result in results):
         raise typer.Exit(1)
