@@ -46,32 +46,29 @@ def method_names() -> list[str]:
 
 
 def report_names() -> list[str]:
-    """Return the reports' names: modules of the package ``reports`` with a function ``build``."""
+    """Return the reports' names: modules of the package ``reports`` with a ``TITLE``."""
     spec = importlib.util.find_spec("reports")
     if spec is None or spec.submodule_search_locations is None:
         return []
     files = sorted(path for folder in spec.submodule_search_locations for path in Path(folder).glob("*.py"))
-    return [
-        path.stem
-        for path in files
-        if path.stem != "__init__"
-        and any(isinstance(node, ast.FunctionDef) and node.name == "build" for node in _body(path))
-    ]
+    titled = [path for path in files if any("TITLE" in targets for targets, _ in _assigned(_body(path)))]
+    return [path.stem for path in titled if path.stem != "__init__"]
 
 
 def _stated(path: Path) -> Iterator[str]:
     """Give the text assigned to ``name`` in each class of a file."""
     for node in _body(path):
-        for statement in node.body if isinstance(node, ast.ClassDef) else ():
-            if isinstance(statement, ast.Assign):
-                targets = statement.targets
-            elif isinstance(statement, ast.AnnAssign):
-                targets = [statement.target]
-            else:
-                continue
-            named = any(isinstance(target, ast.Name) and target.id == "name" for target in targets)
-            if named and isinstance(statement.value, ast.Constant) and isinstance(statement.value.value, str):
-                yield statement.value.value
+        for targets, value in _assigned(node.body if isinstance(node, ast.ClassDef) else []):
+            if "name" in targets and isinstance(value, ast.Constant) and isinstance(value.value, str):
+                yield value.value
+
+
+def _assigned(statements: list[ast.stmt]) -> Iterator[tuple[list[str], ast.expr | None]]:
+    """Give the names and the value of each assignment, with a type or without."""
+    for statement in statements:
+        if isinstance(statement, ast.Assign | ast.AnnAssign):
+            targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
+            yield [target.id for target in targets if isinstance(target, ast.Name)], statement.value
 
 
 def _body(path: Path) -> list[ast.stmt]:

@@ -127,6 +127,7 @@ def test_a_method_that_breaks_the_contract_fails_the_check(run_cli, tmp_path):
         (["sweep", "coco", "--methods", "uniform", "--set", "gamma=0.1"], 2, "there are shorter_side in the methods"),
         (["sweep", "coco", "--methods", ""], 2, "--methods '': name at least one"),
         (["sweep", "coco", "--seeds", ","], 2, "--seeds ',': name at least one"),
+        (["sweep", "coco", "--cells", ""], 2, "--cells '': name at least one"),
         (["time", "--size", "99999999x99999999"], 2, "GiB, this machine has"),
         (["time", "--size", "31x99"], 2, "at least 32x32 pixels"),
         (["time", "--size", "wide"], 2, "write it as HxW in pixels, at least 32x32, or small"),

@@ -1,6 +1,6 @@
 """``saibench sweep``: every cell of a task's curves."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, cast
 
@@ -19,6 +19,7 @@ from benchmark.cli.options import (
     TaskName,
     check_methods,
     complete_methods,
+    complete_reports,
     parse_settings,
     split_list,
 )
@@ -39,8 +40,13 @@ def sweep(
         ),
     ] = None,
     cells: Annotated[
-        str, typer.Option("--cells", help="the cells of a report instead, such as table1, figure4; or all")
-    ] = "",
+        str | None,
+        typer.Option(
+            "--cells",
+            help="the cells that reports need instead: names, comma-separated, or all",
+            autocompletion=complete_reports,
+        ),
+    ] = None,
     seeds: Annotated[str, typer.Option("--seeds", help="comma-separated")] = "0",
     scale: ScaleOption = "mini",
     data: DataOption = None,
@@ -62,7 +68,8 @@ def sweep(
     if executor != "local":
         raise UsageError(f"executor {executor!r} is not there yet; there is local")
 
-    if cells and (chosen or parameters):
+    wanted = split_list(cells, "--cells")
+    if wanted and (chosen or parameters):
         raise UsageError("--cells chooses methods and parameters itself; leave out --methods and --set")
 
     from benchmark.search import make_searches
@@ -73,8 +80,8 @@ def sweep(
     destination = Store(store)
     if not dry_run:
         destination.check_writable()
-    named = _named(cells, task) if cells else []
-    if cells:
+    named = _named(wanted, task) if wanted else []
+    if wanted:
         planned = make_named_sweep(task, named, numbers, scale, data, overrides)
     else:
         planned = make_sweep(task, chosen, numbers, scale, data, overrides, parameters)
@@ -108,13 +115,13 @@ def sweep(
         raise typer.Exit(1)
 
 
-def _named(names: str, task: str) -> list[Any]:
+def _named(names: Sequence[str], task: str) -> list[Any]:
     """Return the cells that reports declare for a task."""
     import reports
 
-    found = [each for each in reports.cells(split_list(names, "--cells")) if each.task == task]
+    found = [each for each in reports.cells(names) if each.task == task]
     if not found:
-        raise UsageError(f"--cells {names!r}: no cells of {task}; give another task")
+        raise UsageError(f"--cells {','.join(names)}: no cells of {task}; give another task")
     return found
 
 
