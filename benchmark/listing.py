@@ -16,12 +16,30 @@ from pathlib import Path
 #: What the files in each of the project's folders are.
 METHOD_FOLDERS = {"methods": "method", "baselines": "baseline"}
 ENTRY_POINT_GROUP = "saibench.methods"
+TASK_ENTRY_POINT_GROUP = "saibench.tasks"
+
+
+def is_path(word: str) -> bool:
+    """Return whether a user who typed this means a file or folder, not a name."""
+    return "/" in word
+
+
+def project_tasks() -> list[str]:
+    """Return the names of the project's own tasks: the packages in `benchmark.tasks`."""
+    folder = Path(__file__).parent / "tasks"
+    return [module.name for module in pkgutil.iter_modules([str(folder)]) if module.ispkg]
+
+
+@functools.cache
+def task_entry_points() -> EntryPoints:
+    """Return what installed packages offer as tasks, under the tasks' names."""
+    return entry_points(group=TASK_ENTRY_POINT_GROUP)
 
 
 def task_names() -> list[str]:
-    """Return the tasks' names: the packages in `benchmark.tasks`."""
-    folder = Path(__file__).parent / "tasks"
-    return [module.name for module in pkgutil.iter_modules([str(folder)]) if module.ispkg]
+    """Return the tasks' names: the project's own, and those of installed packages."""
+    own = project_tasks()
+    return own + [point.name for point in task_entry_points() if point.name not in own]
 
 
 def method_files() -> list[Path]:

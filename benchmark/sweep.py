@@ -92,7 +92,7 @@ def make_sweep(
     curves: list[list[Plan]] = []
     skipped: dict[str, str] = {}
     for kind in kinds:
-        reason = kind.make({}).skip(task)
+        reason = kind.make({}).skip(find_task(task).name)
         if reason:
             skipped[kind.name] = reason
             continue
@@ -126,7 +126,7 @@ def make_named_sweep(
     overrides: Mapping[str, Any] | None = None,
 ) -> Sweep:
     """Plan the cells of a task that reports declare; `benchmark.search` plans those whose value must be searched."""
-    recipe = find_task(task).recipe(scale)
+    recipe = find_task(task).recipe(scale).override(overrides or {})
     template = Request(task, "", scale, data=data, overrides=overrides or {})
     curves: list[list[Plan]] = []
     skipped: dict[str, str] = {}
@@ -135,7 +135,7 @@ def make_named_sweep(
         if each.task != task or each.equal_to is not None:
             continue
         for kind in resolve([each.method] if each.method else []):
-            reason = kind.make({}).skip(task)
+            reason = kind.make({}).skip(find_task(task).name)
             if reason:
                 skipped[kind.name] = reason
                 continue

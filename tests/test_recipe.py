@@ -5,9 +5,9 @@ import json
 import pytest
 
 from benchmark.errors import UsageError
+from benchmark.listing import task_names
 from benchmark.recipe import Recipe, Schedule
 from benchmark.tasks import find_task
-from benchmark.tasks.base import task_names
 
 RECIPE = Recipe(
     backbone="mini", shorter_side=128, longer_side=224, train=Schedule(batch=8, learning_rate=0.1, steps=5),

@@ -15,6 +15,7 @@ from benchmark.method import Method, resolve
 from benchmark.recipe import Recipe, Schedule
 from benchmark.store import Cell
 from benchmark.tasks import Task, find_task
+from benchmark.tasks.discovery import outside_code
 from benchmark.train import derive_seed
 
 HARNESS_VERSION = 1  # part of every cell's identity; raise it when a change of the harness changes results
@@ -91,6 +92,7 @@ def plan(request: Request) -> Plan:
     method = kind.make({**kind.defaults(recipe.parameters), **request.parameters})
     folder = data_folder(request)
     start = _start(request, recipe, method)
+    outside = outside_code(task)
     cell = Cell(
         task=task.name,
         scale=request.scale,
@@ -105,6 +107,7 @@ def plan(request: Request) -> Plan:
             "method": kind.code_fingerprint(),
             "start": None if start is None else start.cell.id,
             "harness": HARNESS_VERSION,
+            **({} if outside is None else {"task": outside}),
         },
     )
     return Plan(request, task, recipe, method, folder, cell, start)

@@ -88,7 +88,9 @@ def _run(planned: Plan, work: Work, start: Record | None, report: Report | None)
     predictions = evaluation.predictions
     layers = _layers(model, counter)
     task.save(predictions, val, work.folder)
-    task.outcomes(predictions, val).to_parquet(work.folder / OUTCOMES, index=False)
+    outcomes = task.outcomes(predictions, val)
+    if outcomes is not None:
+        outcomes.to_parquet(work.folder / OUTCOMES, index=False)
     save_file(_shareable(model), work.folder / MODEL, {"saibench": __version__, "cell": planned.cell.id})
     maps = {layer: torch.from_numpy(values.astype(np.float32)) for layer, values in counter.density_maps().items()}
     save_file(maps, work.folder / DENSITY_MAPS)

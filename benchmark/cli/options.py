@@ -69,8 +69,9 @@ def _is_file(method: str) -> bool:
 
 
 def _task(context: typer.Context, task: str | None) -> str | None:
-    if task is not None and task not in listing.task_names() and not context.resilient_parsing:
-        raise unknown("task", task, listing.task_names())
+    there = task is None or task in listing.task_names() or listing.is_path(task)
+    if not there and not context.resilient_parsing:
+        raise unknown("task", str(task), listing.task_names(), ", or give a folder's path")
     return task
 
 
@@ -113,7 +114,12 @@ def _lists(incomplete: str, known: Sequence[str]) -> list[str]:
 
 TaskName = Annotated[
     str,
-    typer.Argument(help=", ".join(listing.task_names()), metavar="TASK", callback=_task, autocompletion=complete_task),
+    typer.Argument(
+        help=f"{', '.join(listing.task_names())}, or a task's folder",
+        metavar="TASK",
+        callback=_task,
+        autocompletion=complete_task,
+    ),
 ]
 OptionalTaskName = Annotated[
     str | None,

@@ -135,7 +135,7 @@ def _method(request: FlopsRequest) -> Method | None:
     if request.method is None:
         return None
     kind = resolve([request.method])[0]
-    reason = kind.make({}).skip(request.task)
+    reason = kind.make({}).skip(find_task(request.task).name)
     if reason:
         raise UsageError(f"method {kind.name!r} does not run on {request.task}: {reason}")
     recipe = find_task(request.task).recipe(request.scale)

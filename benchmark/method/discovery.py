@@ -5,12 +5,10 @@ Nothing else is imported, and nothing here knows a method by name. A file is rea
 
 import functools
 import hashlib
-import importlib.util
 import inspect
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from importlib.metadata import EntryPoint
 from pathlib import Path
 from types import ModuleType
 
@@ -18,6 +16,7 @@ from benchmark.errors import PluginError, UsageError, unknown
 from benchmark.listing import METHOD_FOLDERS, method_entry_points, method_files
 from benchmark.method.contract import Method
 from benchmark.names import check_name
+from benchmark.plugins import import_file, load_entry_point
 
 #: What is found elsewhere than in the project's folders.
 PLUGIN = "plug-in"
@@ -118,56 +117,12 @@ def _discover(project: tuple[_Module, ...], plugins: tuple[_Module, ...]) -> dic
 
 def _imported(project: Sequence[_Module], plugins: Sequence[_Module]) -> Iterator[tuple[str, ModuleType]]:
     for file in project:
-        yield str(file.path), _import_file(file.path, file.name)
+        yield str(file.path), import_file(file.path, file.name)
     for point in method_entry_points():
-        yield point.value, _load(point)
+        loaded = load_entry_point(point)
+        yield point.value, loaded if isinstance(loaded, ModuleType) else sys.modules[loaded.__module__]
     for file in plugins:
-        yield str(file.path), _import_file(file.path, file.name)
-
-
-def _load(point: EntryPoint) -> ModuleType:
-    try:
-        loaded = point.load()
-    except (Exception, SystemExit) as error:
-        raise PluginError(f"entry point {point.value!r} raised {_describe(error)}; fix or uninstall it") from None
-    return loaded if isinstance(loaded, ModuleType) else sys.modules[loaded.__module__]
-
-
-def _import_file(path: Path, name: str) -> ModuleType:
-    if name in sys.modules:
-        return sys.modules[name]
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise PluginError(f"{path}: not a Python file")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    try:
-        spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:  # a script that calls sys.exit must not end the command
-        del sys.modules[name]
-        raise PluginError(f"{_place(error, path)}: importing it raised {_describe(error)}; fix the file") from None
-    return module
-
-
-def _place(error: BaseException, path: Path) -> str:
-    """Return ``file:line`` of the last line of a file that an error went through, the file alone where none is."""
-    return next((f"{path}:{line}" for line in reversed(lines_in(error, path))), str(path))
-
-
-def lines_in(error: BaseException, path: Path) -> list[int]:
-    """Return the lines of a file that an error's traceback goes through, outermost first."""
-    if isinstance(error, SyntaxError) and error.filename == str(path) and error.lineno:
-        return [error.lineno]
-    lines, trace = [], error.__traceback__
-    while trace is not None:
-        if trace.tb_frame.f_code.co_filename == str(path):
-            lines.append(trace.tb_lineno)
-        trace = trace.tb_next
-    return lines
-
-
-def _describe(error: BaseException) -> str:
-    return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"
+        yield str(file.path), import_file(file.path, file.name)
 
 
 def _methods_in(module: ModuleType, source: str) -> list[type[Method]]:

@@ -1,10 +1,9 @@
-"""What the harness asks of a task, and how a task is found by its name.
+"""What the harness asks of a task.
 
 A task owns model, reader, recipe and metric; it knows no method. Training, counting, timing and storing are the same
 for all tasks and stand elsewhere.
 """
 
-import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,10 +17,9 @@ from torch import Tensor, nn
 from benchmark.data.embedded import EmbeddedSet
 from benchmark.data.reader import Identifier, Reader, Sample
 from benchmark.data.verification import Progress, Report
-from benchmark.errors import UsageError, unknown
+from benchmark.errors import UsageError
 from benchmark.flops.adapter import Adapter, adapter_for
 from benchmark.flops.trace import Size
-from benchmark.listing import task_names
 from benchmark.metric import Metric
 from benchmark.nn import ResNet, load_weights
 from benchmark.recipe import Recipe
@@ -133,9 +131,12 @@ class Task(ABC):
     def save(self, predictions: Mapping[Identifier, Any], reader: Any, folder: Path) -> None:
         """Keep the predictions in the task's usual file format."""
 
-    @abstractmethod
-    def outcomes(self, predictions: Mapping[Identifier, Any], reader: Any) -> pd.DataFrame:
-        """Return what the predictions got right on each image, as one of the tables of `benchmark.stats.outcomes`."""
+    def outcomes(self, predictions: Mapping[Identifier, Any], reader: Any) -> pd.DataFrame | None:
+        """Return what the predictions got right on each image, as one of the tables of `benchmark.stats.outcomes`.
+
+        None, unless overridden: methods are then compared over seeds alone, not over images.
+        """
+        return None
 
     def mirror(self, batch: Batch, chosen: np.ndarray) -> Batch:
         """Return the batch with the chosen images, and what their targets say, mirrored left to right."""
@@ -170,16 +171,3 @@ class Task(ABC):
         if scale not in self.recipes:
             raise UsageError(f"task {self.name!r} has no scale {scale!r}; it has {', '.join(self.recipes)}")
         return self.recipes[scale]
-
-
-def find_task(name: str) -> Task:
-    """Return the task of a name.
-
-    Raises
-    ------
-    UsageError
-        For a name that is not there.
-    """
-    if name not in task_names():
-        raise unknown("task", name, task_names())
-    return importlib.import_module(f"benchmark.tasks.{name}").TASK
