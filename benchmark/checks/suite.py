@@ -47,9 +47,7 @@ CHECKS = {
     ),
     "counts": Check(counts, "compute with PyTorch's modules and functions, in a forward that can be traced"),
     "counts match the engine": Check(
-        engine_agrees,
-        "at inference, decide from the block's input alone, with values of 0 where a position is left out"
-        "let a mask's inference values depend on the block's input alone, and only be 0 where it is left out",
+        engine_agrees, "at inference, decide from the block's input alone, with values of 0 where nothing is computed"
     ),
     "saves and loads": Check(
         saves, "keep what inference needs in parameters and buffers; let `restore` make the finished structure"
