@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from benchmark.stats import Run, estimate, task_metrics
-from reports import paper
+from reports import published
 from reports.base import Output, Results, decimals, is_missing, number, plain, provenance_line
 from reports.comparison import run_of
 from reports.curves import COST, Panel, panels, stems
@@ -226,7 +226,7 @@ def _printed(what: Ablation) -> dict[str, list[Mapping[str, Any]]]:
     """Return the paper's lines by row; the paper contradicts itself in places, so there may be several."""
     if not what.printed:
         return {}
-    lines: list[Mapping[str, Any]] = [dict(line) for _, line in paper.load(what.printed).iterrows()]
+    lines: list[Mapping[str, Any]] = [dict(line) for _, line in published.load(what.printed).iterrows()]
     return {
         label: [line for line in lines if line["value"] == what.printed_values.get(label, plain(value))]
         for label, value in what.rows

@@ -17,7 +17,7 @@ from matplotlib.lines import Line2D
 
 from benchmark.selection import Cells
 from benchmark.stats import find_metric
-from reports import paper
+from reports import published
 from reports.base import Output, Results, decimals, is_missing, nothing, number, provenance_line, shorten, with_spread
 from reports.curves import COST, Panel, Series, panels, stems
 from reports.drawing import (
@@ -79,7 +79,7 @@ def build(results: Results, out: Path) -> Output:
 
 def _draw(panel: Panel, known: Methods, out: Path, stem: str) -> list[Path]:
     """Draw our panel, the paper's beside it, legends below each, and what failed below all."""
-    printed = paper.load(panel.task) if panel.task in _PAPER_HEADINGS else None
+    printed = published.load(panel.task) if panel.task in _PAPER_HEADINGS else None
     failed = _failed_lines(panel)
     lines = [*([panel.reference] if panel.reference else []), *panel.main]
     long = any(len(line.label) > _SHORT_LABEL for line in lines)

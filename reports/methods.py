@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from functools import cached_property
 
 from benchmark.store import Record
-from reports import paper
+from reports import published
 
 __all__ = ["REFERENCE", "Methods"]
 
@@ -64,12 +64,12 @@ class Methods:
 
     @cached_property
     def _printed(self) -> dict[str, str]:
-        return paper.labels()
+        return published.labels()
 
     @cached_property
     def order(self) -> Sequence[str]:
         """All methods, those of the paper's files too."""
-        printed = paper.methods()
+        printed = published.methods()
         others = sorted((name for name in self._known if name not in printed), key=self._by_kind)
         return list(dict.fromkeys([REFERENCE, *printed, *others]))
 

@@ -13,7 +13,7 @@ import pandas as pd
 
 from benchmark.selection import Cells
 from benchmark.stats import over_seeds
-from reports import paper
+from reports import published
 from reports.base import Output, Results, decimals, is_missing, nothing, number, provenance_line, with_spread
 from reports.curves import COST, Panel, describe, panels, stems
 from reports.methods import REFERENCE, Methods
@@ -103,7 +103,7 @@ def _stated(value: Any) -> str:
 
 def _paper_table(known: Methods) -> Table:
     rows = []
-    for _, line in paper.load("table4").iterrows():
+    for _, line in published.load("table4").iterrows():
         setting = describe({line["parameter"]: float(line["value"])}) if line["parameter"] else ""
         without = "without interpolation" if line["interpolation"] == "zeros" else ""
         row = {"label": known.label(line["method"]), "setting": ", ".join(filter(None, [setting, without]))}

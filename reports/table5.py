@@ -14,7 +14,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from benchmark.store import Store
-from reports import paper
+from reports import published
 from reports.base import Output, Results, number
 from reports.drawing import REFERENCE_LINE, entry, figure_style, legend_below, line_style, new_figure, place, save
 from reports.tables import Column, Table
@@ -134,7 +134,7 @@ def _peers(run: dict[str, Any]) -> Table:
 
 def _paper_table() -> Table:
     rows = []
-    for _, line in paper.load("table5").iterrows():
+    for _, line in published.load("table5").iterrows():
         row = {str(name): value for name, value in line.items()}
         row["gamma"] = f"{float(line['value']):g}" if line["value"] else "dense"
         row["share"] = line["real_speedup"] / line["theoretical_speedup"]
@@ -164,7 +164,7 @@ def _figure(runs: list[dict[str, Any]]) -> Figure:
         for deformable, rows in frame.groupby("deformable"):
             name = f"{run['settings']['backbone']}{', deformable' if deformable else ''}, {run['machine']['cpu']}"
             lines.append((name, rows, line_style(len(lines))))
-    printed = paper.load("table5").dropna(subset=["real_speedup"])
+    printed = published.load("table5").dropna(subset=["real_speedup"])
     printed = printed.rename(columns={"real_speedup": "real", "theoretical_speedup": "theoretical"})
     for machine, rows in printed.groupby("machine", sort=False):
         style = line_style(len(lines)) | {"markerfacecolor": "white", "linestyle": ":"}
