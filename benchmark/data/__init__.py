@@ -1,4 +1,4 @@
-"""Data: readers of the three real formats, the embedded sets written in those formats, and verification.
+"""What the tasks' data have in common: readers and samples, images, rendered scenes, embedded sets, verification.
 
-What a task does with an image (resizing, augmentation, batching, metrics) is not decided here.
+The formats themselves are the business of each task, in `benchmark.tasks`, and so is what is done with an image.
 """
