@@ -4,7 +4,7 @@ import functools
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -22,7 +22,7 @@ from benchmark.flops import paper
 from benchmark.flops.measured import MeasuredCounter
 from benchmark.method import kind_of
 from benchmark.metric import describe_metrics
-from benchmark.nn import residual_blocks
+from benchmark.nn.interpolation import RadialInterpolation
 from benchmark.progress import Report
 from benchmark.recipe import Schedule
 from benchmark.stats.outcomes import OUTCOMES
@@ -194,17 +194,11 @@ def _shareable(model: nn.Module) -> dict[str, torch.Tensor]:
 
 
 def _layers(model: nn.Module, counter: MeasuredCounter) -> pd.DataFrame:
-    """Return the counter's rows with each interpolation's lambda."""
-    lambdas = {
-        f"{block.name}.{name}": cast(Any, child).lam.item()
-        for block in residual_blocks(model)
-        for name, child in block.named_children()
-        if hasattr(child, "lam")
-    }
+    """Return the counter's rows with each radial kernel's sigma and lambda."""
+    widths = {name: module.widths for name, module in model.named_modules() if isinstance(module, RadialInterpolation)}
     table = counter.layers()
-    table["lambda"] = [
-        next((lam for key, lam in lambdas.items() if layer.endswith(key)), None) for layer in table["layer"]
-    ]
+    for place, column in enumerate(("sigma", "lambda")):
+        table[column] = [widths[layer][place] if layer in widths else None for layer in table["layer"]]
     return table
 
 

@@ -36,8 +36,10 @@ class SampledMethod(Method):
         1, 2 or 3: Figure 3 (a), (b), (c).
     fill
         What stands at the positions left out (paper §3.3 and Table 2).
-    initial_lambda
-        Starting lambda of the RBF kernel (paper §4.1: 3).
+    kernel
+        The RBF kernel as the authors released it, with sigma and its factor, or as the paper prints it, with lambda.
+    initial_sigma, initial_lambda
+        Starting width of the one and of the other (released code and paper §4.1: 3 each).
     initial_bias
         Bias of the confidence convolution at the start; none is the mask kind's own.
     squared_mask
@@ -49,12 +51,14 @@ class SampledMethod(Method):
     grid_stride: int = Field(11, ge=0)
     masks_per_block: Literal[1, 2, 3] = 2
     fill: Literal["rbf", "convolution", "average", "zeros", "reuse"] = "rbf"
+    kernel: Literal["released", "paper"] = "released"
+    initial_sigma: float = Field(3.0, gt=0)
     initial_lambda: float = Field(3.0, gt=0)
     initial_bias: float | None = None
     squared_mask: bool = False
 
     curve: ClassVar[Mapping[str, Sequence[Any]]] = {"gamma": (0.02, 0.05, 0.1, 0.2)}
-    follows: ClassVar[Sequence[str]] = ("gamma", "window", "grid_stride", "initial_lambda")
+    follows: ClassVar[Sequence[str]] = ("gamma", "window", "grid_stride", "initial_sigma", "initial_lambda")
 
     @property
     def grid(self) -> int | None:
@@ -68,7 +72,9 @@ class SampledMethod(Method):
     def interpolation(self, block: ResidualBlock) -> Callable[[], Interpolation]:
         """Choose the fill named by the parameter `fill`."""
         if self.fill == "rbf":
-            return fills.rbf(self.window, self.initial_lambda, self.squared_mask)
+            if self.kernel == "paper":
+                return fills.paper_rbf(self.window, self.initial_lambda, self.squared_mask)
+            return fills.rbf(self.window, self.initial_sigma, self.squared_mask)
         if self.fill == "convolution":
             return fills.convolution(self.window, self.squared_mask)
         if self.fill == "average":

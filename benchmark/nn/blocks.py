@@ -176,14 +176,15 @@ class ResidualBlock(nn.Module):
         decided = self.decide(x)
         features = x
         for index, step in zip(self.convolutions, self.work.convolutions, strict=True):
-            features = self._norm(index)(self._convolve(index, features, x))
+            source = features
+            features = self._norm(index)(self._convolve(index, source, x))
             if index != self.convolutions[-1]:
                 features = torch.relu(features)
             if step.gate is not None:
                 features = features * decided.gates[step.gate][:, :, None, None]
             if step.fill is not None:
                 fill = cast(Interpolation, getattr(self, step.fill.layer))
-                features = fill(features, work.values(step.fill.mask, decided.masks), x)
+                features = fill(features, work.values(step.fill.mask, decided.masks), source)
         return torch.relu(features + self._shortcut(x))
 
     def _described(self) -> BlockWork:

@@ -5,6 +5,7 @@ is the weighted mean of the sampled neighbours (eqs. 11 to 13); the weights are 
 result is linear in the sampled rows, which the engine and the counter rely on (`Interpolation.linear`).
 """
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -43,7 +44,7 @@ class Interpolation(nn.Module):
         mask
             The mask M, ``(N, 1, H, W)``.
         source
-            The block's input, ``(N, C', H', W')``; only `Reuse` reads it.
+            The input of the convolution that made the map, ``(N, C', H', W')``; only `Reuse` reads it.
 
         Returns
         -------
@@ -107,19 +108,59 @@ class SeparableInterpolation(WindowedInterpolation):
         return F.conv2d(partial, columns, padding=(0, radius), groups=channels)
 
 
-class RBF(SeparableInterpolation):
-    """The learnable radial basis kernel ``exp(-lambda^2 d^2)`` (eq. 13), one lambda for all positions and channels."""
+class RadialInterpolation(SeparableInterpolation):
+    """A learnable radial basis kernel, one width for all positions and channels (eq. 13)."""
 
     kind = "rbf"
+
+    @property
+    def widths(self) -> tuple[float, float]:
+        """Sigma and lambda: ``exp(-sigma^2 d^2 / 2)`` is ``exp(-lambda^2 d^2)`` for ``lambda = sigma / sqrt 2``."""
+        raise NotImplementedError
+
+    def offsets(self, like: Tensor) -> Tensor:
+        """Return the offsets of one axis, in positions."""
+        return torch.arange(self.window, device=like.device) - self.window // 2
+
+
+class RBF(RadialInterpolation):
+    """The kernel as the authors released it: ``sigma^2 / (2 pi) exp(-sigma^2 d^2 / 2)``.
+
+    The factor cancels in the weighted mean but for epsilon, beside which it makes distant neighbours weigh more: where
+    a position has none nearby, the paper's own form gives next to nothing (docs/fidelity.md has the figures).
+    """
+
+    def __init__(self, window: int = 7, initial: float = 3.0, squared_mask: bool = False) -> None:
+        super().__init__(window, squared_mask)
+        self.sigma = nn.Parameter(torch.tensor(float(initial)))
+
+    @property
+    def widths(self) -> tuple[float, float]:
+        """Sigma as learned, and its lambda."""
+        return self.sigma.item(), self.sigma.item() / math.sqrt(2)
+
+    def profile(self) -> Tensor:
+        """Return the square root of the factor times ``exp(-sigma^2 d^2 / 2)`` for the offsets of one axis."""
+        return (
+            self.sigma.abs() / math.sqrt(2 * math.pi) * torch.exp(-(self.sigma**2) / 2 * self.offsets(self.sigma) ** 2)
+        )
+
+
+class PaperRBF(RadialInterpolation):
+    """The kernel as the paper prints it: ``exp(-lambda^2 d^2)`` (eq. 13)."""
 
     def __init__(self, window: int = 7, initial: float = 3.0, squared_mask: bool = False) -> None:
         super().__init__(window, squared_mask)
         self.lam = nn.Parameter(torch.tensor(float(initial)))
 
+    @property
+    def widths(self) -> tuple[float, float]:
+        """The sigma of lambda as learned, and lambda."""
+        return self.lam.item() * math.sqrt(2), self.lam.item()
+
     def profile(self) -> Tensor:
         """Return ``exp(-lambda^2 d^2)`` for the offsets of one axis."""
-        offsets = torch.arange(self.window, device=self.lam.device) - self.window // 2
-        return torch.exp(-(self.lam**2) * offsets**2)
+        return torch.exp(-(self.lam**2) * self.offsets(self.lam) ** 2)
 
 
 class AveragePooling(SeparableInterpolation):
@@ -191,10 +232,10 @@ class Zeros(Interpolation):
 
 
 class Reuse(Interpolation):
-    """Reuse the features of the layer before (eq. 9).
+    """Reuse the features of the layer before: the convolution's own input (eq. 9 with eq. 1).
 
-    Where the block's input has another shape than the map, it is subsampled to the map's size, and its channels are
-    averaged in equal groups (or repeated) to the map's number: our choice, since the paper does not say.
+    Where it has another shape than the map, it is subsampled to the map's size, and its channels are averaged in equal
+    groups (or repeated) to the map's number: our choice, since the paper does not say.
     """
 
     kind = "reuse"
@@ -218,8 +259,13 @@ class Reuse(Interpolation):
 
 
 def rbf(window: int = 7, initial: float = 3.0, squared_mask: bool = False) -> Callable[[], Interpolation]:
-    """Build `RBF` fills."""
+    """Build `RBF` fills; `initial` is sigma."""
     return lambda: RBF(window, initial, squared_mask)
+
+
+def paper_rbf(window: int = 7, initial: float = 3.0, squared_mask: bool = False) -> Callable[[], Interpolation]:
+    """Build `PaperRBF` fills; `initial` is lambda."""
+    return lambda: PaperRBF(window, initial, squared_mask)
 
 
 def average(window: int = 7, squared_mask: bool = False) -> Callable[[], Interpolation]:

@@ -30,7 +30,7 @@ def weighted_mean(features, mask, weight, absolute=False):
 
 
 def fill(module, features, mask):
-    source = torch.zeros(1, *features.shape)
+    source = torch.zeros(1, *features.shape, dtype=torch.from_numpy(features).dtype)
     return module(torch.from_numpy(features)[None], torch.from_numpy(mask)[None, None], source)[0].detach().numpy()
 
 
@@ -49,13 +49,40 @@ def mixed(features, mask, interpolated):
     return mask * features + (1 - mask) * interpolated
 
 
-@given(maps(), st.sampled_from([1, 3, 5, 7]), st.floats(0.3, 3))
-def test_rbf_is_equation_13_in_equation_12(case, window, lam):
-    features, mask = case
+def squares(window):
     offsets = np.arange(window) - window // 2
-    weight = np.exp(-(lam**2) * (offsets[:, None] ** 2 + offsets[None] ** 2))
+    return offsets[:, None] ** 2 + offsets[None] ** 2
+
+
+@given(maps(), st.sampled_from([1, 3, 5, 7]), st.floats(0.3, 3))
+def test_the_papers_rbf_is_equation_13_in_equation_12(case, window, lam):
+    features, mask = case
+    expected = mixed(features, mask, weighted_mean(features, mask, np.exp(-(lam**2) * squares(window))))
+    result = fill(interpolation.PaperRBF(window, lam), features, mask)
+    np.testing.assert_allclose(result, expected, rtol=1e-3, atol=1e-4)
+
+
+@given(maps(), st.sampled_from([1, 3, 5, 7]), st.floats(0.5, 4))
+def test_the_released_rbf_has_sigma_and_its_factor(case, window, sigma):
+    features, mask = case
+    weight = sigma**2 / (2 * np.pi) * np.exp(-(sigma**2) * squares(window) / 2)
     expected = mixed(features, mask, weighted_mean(features, mask, weight))
-    np.testing.assert_allclose(fill(interpolation.RBF(window, lam), features, mask), expected, rtol=1e-3, atol=1e-4)
+    result = fill(interpolation.RBF(window, sigma).double(), features.astype(np.float64), mask.astype(np.float64))
+    np.testing.assert_allclose(result, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_both_forms_tell_sigma_and_lambda():
+    assert interpolation.RBF(7, 3.0).widths == pytest.approx((3.0, 3 / np.sqrt(2)))
+    assert interpolation.PaperRBF(7, 3.0).widths == pytest.approx((3 * np.sqrt(2), 3.0))
+
+
+@pytest.mark.parametrize(("density", "released", "paper"), [(0.5, 0.994, 0.897), (0.264, 0.907, 0.671)])
+def test_the_papers_form_leaves_holes_darker(density, released, paper):
+    """Mean of ``sum w / (sum w + epsilon)`` over unsampled positions at random masks (docs/fidelity.md)."""
+    mask = (torch.rand(1, 1, 400, 400, generator=torch.Generator().manual_seed(0)) < density).float()
+    for build, expected in ((interpolation.RBF, released), (interpolation.PaperRBF, paper)):
+        total = build(7, 3.0).weight_sum(mask)[mask == 0]
+        assert (total / (total + 1e-5)).mean().item() == pytest.approx(expected, abs=0.01)
 
 
 @given(maps(), st.sampled_from([3, 5]))
@@ -142,8 +169,8 @@ def test_linear_fills_commute_with_a_pointwise_convolution(build):
     torch.testing.assert_close(before, after, rtol=1e-9, atol=1e-9)
 
 
-def test_gradients_reach_lambda_and_the_mask():
+def test_gradients_reach_sigma_and_the_mask():
     module = interpolation.RBF(5, 1.0)
     mask = torch.rand(1, 1, 6, 6, requires_grad=True)
     module(torch.randn(1, 3, 6, 6), mask, torch.zeros(1)).square().sum().backward()
-    assert module.lam.grad.abs() > 0 and mask.grad.abs().min() > 0
+    assert module.sigma.grad.abs() > 0 and mask.grad.abs().min() > 0

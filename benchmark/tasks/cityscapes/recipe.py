@@ -22,7 +22,7 @@ MINI = SegmentationRecipe(
     deep_stem=True,
     pretrain=FROM_NOTHING.replace(steps=1200),
     train=FINE_TUNING.replace(steps=100),
-    parameters={"window": 5, "grid_stride": 5, "initial_lambda": 1.0},
+    parameters={"window": 5, "grid_stride": 5, "initial_sigma": 1.4},
     curves={"gamma": (0.1, 0.2, 0.5, 1.5), "shorter_side": (128, 112, 96, 64), "structure": ("grid",)},
     threads=1,
     segmenter=SegmenterSize(channels=48, crop=97, scales=(0.9, 1.3)),

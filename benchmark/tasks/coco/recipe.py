@@ -31,7 +31,7 @@ MINI = DetectionRecipe(
     start="dense",
     pretrain=FROM_NOTHING.replace(steps=1000),
     train=FINE_TUNING.replace(steps=120),
-    parameters={"window": 5, "grid_stride": 5, "initial_lambda": 1.0},
+    parameters={"window": 5, "grid_stride": 5, "initial_sigma": 1.4},
     curves={
         "gamma": (0.05, 0.3, 1.0, 3.0),
         "shorter_side": (128, 96, 64),

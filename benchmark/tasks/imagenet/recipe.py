@@ -29,7 +29,7 @@ MINI = ClassificationRecipe(
     pretrain=FROM_NOTHING.replace(batch=32, steps=900),
     # Batch norm goes on measuring: gates bring their own, and pruning changes what the others see.
     train=FINE_TUNING.replace(batch=32, steps=150, freeze_statistics=False),
-    parameters={"window": 5, "grid_stride": 2, "initial_lambda": 1.0},
+    parameters={"window": 5, "grid_stride": 2, "initial_sigma": 1.4},
     curves={"gamma": (0.05, 0.3, 1.5, 6.0), "shorter_side": (64, 56, 48, 40), "structure": ("grid",)},
     threads=1,
     smallest_crop=0.5,
