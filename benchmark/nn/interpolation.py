@@ -28,11 +28,14 @@ class Interpolation(nn.Module):
         Side of the window that is read, in positions; 0 where no window is.
     linear : bool
         Whether the filled map is a linear function of the sampled rows with one weight for all channels.
+    reads_source : bool
+        Whether the fill copies the convolution's own input.
     """
 
     kind = ""
     window = 0
     linear = True
+    reads_source = False
 
     def forward(self, features: Tensor, mask: Tensor, source: Tensor) -> Tensor:
         """Fill the map.
@@ -240,6 +243,7 @@ class Reuse(Interpolation):
 
     kind = "reuse"
     linear = False
+    reads_source = True
 
     def forward(self, features: Tensor, mask: Tensor, source: Tensor) -> Tensor:
         """Return ``M * Y + (1 - M) * X``."""

@@ -150,6 +150,8 @@ class Fill:
         Side of the window of neighbours; 0 for a fill that reads none.
     linear : bool
         Whether the filled map is linear in the sampled rows, with one weight for all channels.
+    reads_source : bool
+        Whether it copies the convolution's own input to the positions left out.
     """
 
     layer: str
@@ -157,6 +159,7 @@ class Fill:
     needed: Region
     window: int
     linear: bool
+    reads_source: bool = False
 
 
 @dataclass(frozen=True)
@@ -270,7 +273,14 @@ def describe(links: Sequence[Link], masks: Iterable[int], gates: Iterable[int] =
         # A dense map is computed whole, whoever reads it: only what depends on a mask is left out.
         computes = needed if needed.masks else EVERYWHERE
         if link.mask is not None:
-            fill = Fill(link.fill_layer, link.mask, needed, int(link.fill.window), bool(link.fill.linear))
+            fill = Fill(
+                link.fill_layer,
+                link.mask,
+                needed,
+                int(link.fill.window),
+                bool(link.fill.linear),
+                bool(link.fill.reads_source),
+            )
             computes = link.mask
         commutes = _commutes(link, before) and needed == EVERYWHERE
         if commutes and before is not None and before.mask is not None:
@@ -278,8 +288,10 @@ def describe(links: Sequence[Link], masks: Iterable[int], gates: Iterable[int] =
         described.append(
             Convolution(link.layer, link.walk, computes, fill, link.beside, commutes, link.gate, input_gate)
         )
-        # In the way of the commuting convolution that fills first, the fill before is needed everywhere.
-        needed = EVERYWHERE if commutes else read_by(computes, link.walk)
+        # In the way of the commuting convolution that fills first, the fill before is needed everywhere. So it is where
+        # this convolution's fill copies what it reads: samples and what is left out are all positions.
+        copies = fill is not None and fill.reads_source
+        needed = EVERYWHERE if commutes or copies else read_by(computes, link.walk)
     return BlockWork(tuple(reversed(described)), tuple(masks), tuple(gates))
 
 

@@ -56,5 +56,5 @@ class CompiledBasicBlock(Block):
             row.macs += self.conv2(
                 y, run.sizes[0], rows, positions=samples.positions, threads=call.threads, scale=samples.scale
             )
-        source = self.source(run, 2, self.conv2.outputs)
+        source = self.source(run, 2, y, self.conv2.outputs)
         fill(call, samples.mask, index, rows, run.out, source, wanted=changed, residual=run.out, relu=True, ends=True)

@@ -119,11 +119,12 @@ class Block:
             with run.call.timed(f"{self.name}.downsample.0", "conv") as row:
                 row.macs += self.downsample(run.x, run.size, run.out, threads=run.call.threads)
 
-    def source(self, run: Run, index: int, channels: int) -> Floats | None:
-        """Return the block's input brought to a map's shape, for the reuse fill."""
+    def source(self, run: Run, index: int, read: Floats, channels: int) -> Floats | None:
+        """Return what convolution `index` reads, brought to its output's shape, for the reuse fill."""
         if not isinstance(self.fills[index].module, Reuse):
             return None
-        tensor = torch.from_numpy(run.x.reshape(1, *run.size, -1)).permute(0, 3, 1, 2)
+        size = run.size if index == 1 else run.sizes[index - 2]
+        tensor = torch.from_numpy(np.ascontiguousarray(read).reshape(1, *size, -1)).permute(0, 3, 1, 2)
         matched = Reuse.match(tensor, torch.empty(1, channels, *run.sizes[index - 1]))
         return array(matched[0].permute(1, 2, 0).reshape(-1, channels))
 
@@ -159,7 +160,7 @@ class Block:
         with run.call.timed(fill.layer, "interpolation"):
             index = kernels.SampleIndex(samples, fill.window, compact=not samples.binary, threads=run.call.threads)
             wanted = self.wanted(run, fill, samples)
-            source = self.source(run, 1, self.conv1.outputs)
+            source = self.source(run, 1, run.x, self.conv1.outputs)
         fill(run.call, samples.mask, index, first.rows, first.features, source, wanted=wanted)
         return first.features
 

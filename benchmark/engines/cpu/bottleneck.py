@@ -28,6 +28,8 @@ class CompiledBottleneck(Block):
             )
         self.conv2 = compile_convolution(f"{block.name}.conv2", block.conv2, block.bn2)
         self.conv3 = compile_convolution(f"{block.name}.conv3", block.conv3, block.bn3)
+        if 2 not in self.fills and 3 in self.fills and self.step(3).fill.reads_source:
+            raise EngineRefusal(f"{block.name}.interpolation3", "the CPU engine copies the input of a masked map only")
         self.bias3 = folded(block.conv3, block.bn3)[1]
         self.offset: NarrowConvolution | None = None
         if self.step(2).beside:
@@ -118,9 +120,7 @@ class CompiledBottleneck(Block):
         """
         call, fill, height = run.call, self.fills[filled], run.out_size[0]
         scale2, scale3 = (samples.scale, None) if filled == 2 else (None, samples.scale)
-        source = self.source(run, filled, self.conv3.outputs)
-        # A nearest row may be anywhere, and the block's input is mixed in at once: all rows are kept.
-        whole = isinstance(fill.module, Nearest) or source is not None
+        whole = isinstance(fill.module, Nearest)  # its row may be anywhere: all rows are kept
         sample_bytes = 4 * (self.conv2.outputs + self.conv3.outputs)
         pieces = list(bands(height, len(samples) / height * sample_bytes))
         radius = fill.window // 2
@@ -156,7 +156,7 @@ class CompiledBottleneck(Block):
                 index,
                 rows,
                 run.out,
-                source,
+                None,
                 wanted=changed,
                 map_rows=(done, ready),
                 bias=self.bias3 if filled == 2 else None,
@@ -175,7 +175,7 @@ class CompiledBottleneck(Block):
         rows = run.memory.scratch(len(samples), self.conv2.outputs)
         second.compact(slice(0, len(samples)), rows, samples.scale)
         filled = run.memory.scratch(samples.mask.size, self.conv2.outputs)
-        source = self.source(run, 2, self.conv2.outputs)
+        source = self.source(run, 2, second.features, self.conv2.outputs)
         fill(call, samples.mask, index, rows, filled, source, wanted=needed)
         return filled
 
@@ -193,7 +193,7 @@ class CompiledBottleneck(Block):
             row.macs += self.conv3(
                 filled, run.out_size, rows, positions=samples.positions, threads=call.threads, scale=samples.scale
             )
-        source = self.source(run, 3, self.conv3.outputs)
+        source = self.source(run, 3, filled, self.conv3.outputs)
         fill(call, samples.mask, index, rows, run.out, source, wanted=changed, residual=run.out, relu=True, ends=True)
 
 

@@ -15,9 +15,18 @@ from benchmark.engines.cpu.kernels import Positions
 from benchmark.engines.cpu.layers import array
 from benchmark.engines.cpu.memory import all_positions
 from benchmark.nn import work
-from benchmark.nn.interpolation import RBF, AveragePooling, Interpolation, LearnedKernel, Nearest, Reuse, Zeros
+from benchmark.nn.interpolation import (
+    RBF,
+    AveragePooling,
+    Interpolation,
+    LearnedKernel,
+    Nearest,
+    PaperRBF,
+    Reuse,
+    Zeros,
+)
 
-KNOWN = (RBF, AveragePooling, LearnedKernel, Nearest, Reuse, Zeros)
+KNOWN = (RBF, PaperRBF, AveragePooling, LearnedKernel, Nearest, Reuse, Zeros)
 """Fills that the engine runs; of others it cannot know what they compute."""
 
 
@@ -73,8 +82,8 @@ class Fill:
     ) -> None:
         """Fill the listed positions; `options` are those of `kernels.blend`.
 
-        `source` is the block's input, matched. Where this ends the block, and so writes the whole of its map, the next
-        one's mask products follow.
+        `source` is what the reuse fill copies, matched. Where this ends the block, and so writes the whole of its map,
+        the next one's mask products follow.
         """
         with call.timed(self.layer, "interpolation") as row:
             if source is not None:
