@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 import os
+import tempfile
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -66,18 +68,18 @@ def _torch_frozen(model: nn.Module, image: Floats, threads: int) -> tuple[Callab
 
 
 def _onnxruntime(model: nn.Module, image: Floats, threads: int) -> tuple[Callable[[], Any], str]:
-    import io
-
     import onnxruntime
 
-    buffer = io.BytesIO()
     example = torch.from_numpy(image)[None]
-    torch.onnx.export(copy.deepcopy(model), (example,), buffer, dynamo=False, input_names=["image"])
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "network.onnx")
+        torch.onnx.export(copy.deepcopy(model), (example,), path, dynamo=False, input_names=["image"])
+        exported = path.read_bytes()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     # Idle threads that spin would take the cores from whoever is timed next.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    session = onnxruntime.InferenceSession(buffer.getvalue(), options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(exported, options, providers=["CPUExecutionProvider"])
     return lambda: session.run(None, {"image": image[None]})[0], onnxruntime.__version__
 
 
