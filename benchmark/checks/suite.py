@@ -20,7 +20,8 @@ from benchmark.checks.training import builds, gradients, repeatable, trains
 from benchmark.engines import EngineRefusal, EngineUnavailable
 from benchmark.listing import task_names
 from benchmark.method import Method
-from benchmark.method.discovery import lines_in, source_file
+from benchmark.method.discovery import source_file
+from benchmark.plugins import lines_in
 from benchmark.tasks import find_task
 
 
