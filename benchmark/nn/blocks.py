@@ -282,7 +282,10 @@ class Bottleneck(ResidualBlock):
         return super()._convolve(index, source, x)
 
     def _offset(self) -> nn.Conv2d:
-        offset = nn.Conv2d(self.in_channels, OFFSET_CHANNELS, 3, self.stride, padding=1)
+        # Dilated with its block, as in the released code: the offsets are told from what conv2 sees.
+        offset = nn.Conv2d(
+            self.in_channels, OFFSET_CHANNELS, 3, self.stride, padding=self.dilation, dilation=self.dilation
+        )
         nn.init.zeros_(offset.weight)
         nn.init.zeros_(cast(Tensor, offset.bias))
         return offset

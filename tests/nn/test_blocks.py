@@ -123,6 +123,20 @@ def test_offsets_come_from_the_blocks_input_and_start_at_zero():
     assert not torch.allclose(deformable(x), plain(x))
 
 
+@pytest.mark.parametrize("dilation", [1, 2, 4])
+def test_offsets_are_told_from_what_conv2_sees(dilation):
+    """One input position changes the offsets where conv2's undeformed taps read it, dilated like them."""
+    block = Bottleneck(8, 4, dilation=dilation, name="layer3.1", project=True, deformable=True).eval()
+    torch.nn.init.ones_(block.offset.weight)
+    x = torch.zeros(1, 8, 13, 13)
+    x[..., 6, 6] = 1
+    taps = [6 - dilation, 6, 6 + dilation]
+    expected = torch.zeros(13, 13, dtype=torch.bool)
+    expected[torch.tensor(taps)[:, None], torch.tensor(taps)] = True
+    assert torch.equal(block.offset(x)[0, 0] != 0, expected)
+    assert block(x).shape == (1, 16, 13, 13)
+
+
 def test_weights_load_where_shapes_agree_and_a_missing_file_is_named(tmp_path):
     from safetensors.torch import save_file
 

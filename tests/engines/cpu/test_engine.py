@@ -151,9 +151,10 @@ def test_networks_of_full_width(name):
     agree(network(name, MASKS["stochastic"], FILLS["rbf"], deformable=name == "resnet50"), (67, 99), threads=2)
 
 
+@pytest.mark.parametrize("deformable", [False, True])
 @pytest.mark.parametrize("mask", [None, "stochastic"])
-def test_dilation_and_deep_stem(mask):
-    model = network("mini", mask and MASKS[mask], FILLS["rbf"], output_stride=8, deep_stem=True)
+def test_dilation_and_deep_stem(mask, deformable):
+    model = network("mini", mask and MASKS[mask], FILLS["rbf"], deformable, output_stride=8, deep_stem=True)
     agree(model, (81, 70))
 
 
