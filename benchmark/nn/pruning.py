@@ -52,7 +52,7 @@ class Hold(nn.Module):
 
     trained: Tensor
 
-    def __init__(self, *parameters: nn.Parameter) -> None:
+    def __init__(self, *parameters: Tensor) -> None:
         super().__init__()
         self.register_buffer("trained", torch.ones(len(parameters[0])))
         self._hooks = [parameter.register_hook(self._mask) for parameter in parameters]
