@@ -36,6 +36,9 @@ class Schedule(Fields):
     ----------
     batch : int
         Images a step, over all devices.
+    micro_batch : int
+        Images whose gradients are computed at a time and averaged over the step; 0 for all. With 1, images of several
+        sizes are each padded alone.
     steps, epochs
         Length of the run; one of them is given, and steps count where both are.
     from_nothing : bool
@@ -55,6 +58,7 @@ class Schedule(Fields):
     """
 
     batch: int = Field(ge=1)
+    micro_batch: int = Field(default=0, ge=0)
     learning_rate: float = Field(gt=0)
     steps: int = Field(default=0, ge=0)
     epochs: int = Field(default=0, ge=0)

@@ -101,17 +101,20 @@ class TrainingStep(nn.Module):
                     module.eval()
         return self
 
-    def forward(self, batch: Batch, step: int) -> tuple[Tensor, Tensor]:
-        """Seed, anneal, augment, and return both losses, scalars."""
+    def begin(self, batch: Batch, step: int) -> list[Batch]:
+        """Seed and anneal a step; return its images, augmented, in parts whose gradients are computed one by one."""
         torch.manual_seed(derive_seed(self.seed, "step", step))
-        backbone = self.task.backbone(self.model)
-        self.method.on_step(backbone, step / max(1, self.steps - 1))
+        self.method.on_step(self.task.backbone(self.model), step / max(1, self.steps - 1))
         if self.schedule.flip:
             chosen = np.random.default_rng([self.seed, step]).random(len(batch.images)) < 0.5
             batch = self.task.mirror(batch, chosen)
         batch = self.task.augment(self.model, batch, np.random.default_rng([self.seed, step, 1]))
-        task_loss = self.task.loss(self.model, batch)
-        return task_loss, self.method.loss(backbone).to(task_loss.device)
+        return batch.split(self.schedule.micro_batch or len(batch.images))
+
+    def forward(self, part: Batch) -> tuple[Tensor, Tensor]:
+        """Return both losses of a part, scalars."""
+        task_loss = self.task.loss(self.model, part)
+        return task_loss, self.method.loss(self.task.backbone(self.model)).to(task_loss.device)
 
 
 @dataclass(frozen=True)
@@ -173,20 +176,24 @@ class _Run:
             torch.save(state, temporary)
 
     def step(self, batch: Batch) -> None:
-        """Train on a batch."""
+        """Train on a batch: the gradient is the mean over its images, however many of them run at a time."""
         number = len(self.losses)
-        task_loss, method_loss = self.training(self.fabric.to_device(batch), number)
-        loss = task_loss + method_loss
-        row = Losses(number, *torch.stack([loss, task_loss, method_loss]).detach().tolist())
-        if not np.isfinite(row.loss):
-            raise DivergedError(f"the loss is {row.loss} at step {number}: try a lower learning rate")
+        parts = self.training.module.begin(self.fabric.to_device(batch), number)
+        sums = np.zeros(3)
         self.optimizer.zero_grad()
-        self.fabric.backward(loss)
+        for part in parts:
+            share = len(part.images) / len(batch.images)
+            task_loss, method_loss = (share * loss for loss in self.training(part))
+            loss = task_loss + method_loss
+            sums += torch.stack([loss, task_loss, method_loss]).detach().tolist()
+            if not np.isfinite(sums[0]):
+                raise DivergedError(f"the loss is {sums[0]} at step {number}: try a lower learning rate")
+            self.fabric.backward(loss)
         if self.clip:
             self.fabric.clip_gradients(self.training, self.optimizer, max_norm=self.clip, error_if_nonfinite=False)
         self.optimizer.step()
         self.scheduler.step()
-        self.losses.append(row)
+        self.losses.append(Losses(number, *sums.tolist()))
 
     def keep_losses(self) -> None:
         """Write the losses up to here."""

@@ -10,7 +10,7 @@ from benchmark.errors import SaibenchError
 from benchmark.nn import GumbelMask
 from benchmark.recipe import Schedule
 from benchmark.store import Store
-from benchmark.tasks import find_task
+from benchmark.tasks import Batch, find_task
 from benchmark.train import LOSSES, Loop, StepSampler, TrainingStep, derive_seed, fit
 from tests.conftest import TINY
 
@@ -75,6 +75,51 @@ def test_an_interrupted_run_resumes_to_the_same_weights_and_losses(tiny_set, tmp
     losses, expected = (pd.read_parquet(tmp_path / name / LOSSES) for name in ("cut", "whole"))
     pd.testing.assert_frame_equal(losses, expected)
     assert list(losses["step"]) == [0, 1, 2, 3, 4]
+    np.testing.assert_allclose(losses["loss"], losses["task_loss"] + losses["method_loss"], rtol=1e-6)
+
+
+def test_gradients_of_single_images_are_averaged_and_no_image_is_padded_to_anothers_size(tiny_set, tmp_path):
+    """Against the mean of the gradients of four images, each run alone; sizes differ, so a common size would show."""
+    training, train = training_for(tiny_set, 1)
+    training.schedule = training.schedule.replace(
+        batch=4, micro_batch=1, optimizer="sgd", learning_rate=1.0, mask_learning_rate=None, momentum=0.0,
+        weight_decay=0.0, clip=0.0, warmup_steps=0, decay="milestones", milestones=(), flip=False,
+    )  # fmt: skip
+
+    class Sizes:
+        """Images cut to widths of their own."""
+
+        def __len__(self):
+            return 4
+
+        def __getitem__(self, index):
+            image, target, identifier = train[index]
+            width = 128 - 32 * (index % 2)
+            boxes = torch.tensor([[10.0, 10, 40 + index, 50]])
+            return image[:, :, :width], {"boxes": boxes, "labels": target["labels"][:1]}, identifier
+
+    (order,) = StepSampler(4, 4, 1, training.seed)
+    before = weights(training)
+    seen, expected = [], {name: torch.zeros_like(value) for name, value in training.model.named_parameters()}
+    training.train()
+    parts = training.begin(Batch.collate([Sizes()[index] for index in order]), 0)
+    assert [len(part.images) for part in parts] == [1] * 4
+    for part in parts:
+        training.zero_grad()
+        sum(training(part)).backward()
+        for name, parameter in training.model.named_parameters():
+            if parameter.grad is not None:
+                expected[name] += parameter.grad / 4
+    hook = training.model.backbone.body.conv1.register_forward_pre_hook(
+        lambda module, given: seen.append(tuple(given[0].shape))
+    )
+    fit(training, Sizes(), Loop(tmp_path))
+    hook.remove()
+    # Shorter side 128: 128 x 128 as it is, 128 x 96 becomes 171 x 128 and is padded to a multiple of 32.
+    assert seen == [(1, 3, 192 if index % 2 else 128, 128) for index in order]
+    for name, value in training.model.named_parameters():
+        torch.testing.assert_close(before[name] - value, expected[name], rtol=1e-3, atol=1e-5)
+    losses = pd.read_parquet(tmp_path / LOSSES)
     np.testing.assert_allclose(losses["loss"], losses["task_loss"] + losses["method_loss"], rtol=1e-6)
 
 

@@ -49,6 +49,11 @@ class Batch:
         images, targets, identifiers = zip(*samples, strict=True)
         return cls(list(images), list(targets), list(identifiers))
 
+    def split(self, count: int) -> list["Batch"]:
+        """Cut into parts of ``count`` images, the last of what is left."""
+        places = [slice(first, first + count) for first in range(0, len(self.images), count)]
+        return [Batch(self.images[part], self.targets[part], self.identifiers[part]) for part in places]
+
 
 class Task(ABC):
     """One task.
