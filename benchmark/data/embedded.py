@@ -25,7 +25,7 @@ from PIL import Image
 from benchmark.errors import DataError, UsageError
 
 #: Version of the rendered scenes and of the project's own sets.
-VERSION = 3
+VERSION = 4
 MANIFEST = "manifest.json"
 STALE_SECONDS = 6 * 3600  # a set is made in minutes
 

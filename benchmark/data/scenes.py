@@ -26,8 +26,16 @@ PATTERNS = ("bands", "bars", "rings", "dots", "checks")
 SCENE_CLASSES = tuple(f"{outline}-{pattern}" for outline in OUTLINES for pattern in PATTERNS[:4])
 #: Classes of the single-object images.
 OBJECT_CLASSES = tuple(f"{outline}-{pattern}" for outline in OUTLINES for pattern in PATTERNS)
+#: What lies about in the scenes and is none of their objects.
+CLUTTER_CLASSES = tuple(name for name in OBJECT_CLASSES if name not in SCENE_CLASSES)
 #: Kinds of background, by the name Cityscapes gives them; their index is the value in `Scene.background`.
-BACKGROUNDS = ("sky", "building", "vegetation", "road", "sidewalk", "terrain", "ego vehicle")
+BACKGROUNDS = ("sky", "building", "vegetation", "road", "sidewalk", "terrain", "ego vehicle", "traffic light")
+#: What looks like an object but for its pattern, which is no class of the scenes; a kind of background.
+CLUTTER = "traffic light"
+
+FAINTNESS = (0.0, 0.8)  # smallest and largest share of a pattern's contrast that is taken away
+OBJECT_FAINTNESS = (0.4, 0.98)  # of single objects: with nothing to be found but the class, their patterns show less
+NOISE = (1.5, 4.0)  # deviation of the sensor noise, of 255
 
 SMALL, LARGE = 32**2, 96**2  # COCO's size classes by area, in pixels
 
@@ -204,7 +212,13 @@ class _Shape:
     colours: tuple[FloatArray, FloatArray]
 
 
-def _draw_shape(rng: np.random.Generator, label: str, side: float, centre: tuple[float, float]) -> _Shape:
+def _draw_shape(
+    rng: np.random.Generator,
+    label: str,
+    side: float,
+    centre: tuple[float, float],
+    faint: tuple[float, float] = FAINTNESS,
+) -> _Shape:
     """Draw the look of an object of about `side` pixels; its class shows in none of what is drawn here."""
     aspect = rng.uniform(0.88, 1.14)
     # Patterns grow slower than their objects, so that large ones hang on fine detail too, not only small ones.
@@ -212,6 +226,8 @@ def _draw_shape(rng: np.random.Generator, label: str, side: float, centre: tuple
     hue = rng.uniform()
     dark = _hsv(hue, rng.uniform(0.6, 0.95), rng.uniform(0.28, 0.5))
     light = _hsv((hue + rng.uniform(0.1, 0.6)) % 1, rng.uniform(0.05, 0.35), rng.uniform(0.9, 1.0))
+    faintness = np.float32(rng.uniform(*faint))  # some patterns stand out less than others
+    middle = (dark + light) / 2
     return _Shape(
         label=label,
         centre=centre,
@@ -219,7 +235,7 @@ def _draw_shape(rng: np.random.Generator, label: str, side: float, centre: tuple
         angle=rng.uniform(-0.15, 0.15),
         period=period * rng.uniform(0.92, 1.08),
         phase=(rng.uniform(0, 6.28), rng.uniform(0, 6.28)),
-        colours=(dark, light),
+        colours=(dark + faintness * (middle - dark), light + faintness * (middle - light)),
     )
 
 
@@ -306,17 +322,17 @@ def _paint(picture: FloatArray, shape: _Shape) -> None:
 
 def _finish(rng: np.random.Generator, picture: FloatArray) -> NDArray[np.uint8]:
     """Add sensor noise and round to bytes."""
-    noise = rng.standard_normal(picture.shape[:2], np.float32)[..., None] * np.float32(rng.uniform(1, 2.5))
+    noise = rng.standard_normal(picture.shape[:2], np.float32)[..., None] * np.float32(rng.uniform(*NOISE))
     return np.clip(np.rint(picture + noise), 0, 255).astype(np.uint8)
 
 
 # --- scenes -------------------------------------------------------------------------------------------------
 
 
-def _draw_side(rng: np.random.Generator, shorter: int) -> float:
+def _draw_side(rng: np.random.Generator, shorter: int, smallest: float) -> float:
     """Draw the side of an object in pixels: small or medium by COCO's classes, equally often."""
     if rng.uniform() < 0.5:
-        return float(rng.uniform(15, 31))
+        return float(rng.uniform(smallest, 31))
     return float(36 * (min(0.5 * shorter, 100) / 36) ** rng.uniform())
 
 
@@ -336,8 +352,30 @@ def _visible(outlines: list[BoolArray]) -> list[BoolArray]:
     return masks[::-1]
 
 
+def _paint_clutter(
+    rng: np.random.Generator, picture: FloatArray, shorter: int, smallest: float, faint: tuple[float, float]
+) -> list[tuple[int, BoolArray]]:
+    """Draw up to three things that only their pattern tells from objects; return them as layers of background."""
+    height, width = picture.shape[:2]
+    layers = []
+    for _ in range(int(rng.integers(0, 4))):
+        side = _draw_side(rng, shorter, smallest)
+        centre = (float(rng.uniform(0, width)), float(rng.uniform(0.2, 1) * height))
+        shape = _draw_shape(rng, CLUTTER_CLASSES[rng.integers(len(CLUTTER_CLASSES))], side, centre, faint)
+        _paint(picture, shape)
+        layers.append((BACKGROUNDS.index(CLUTTER), _coverage(shape, height, width)))
+    return [(kind, mask) for kind, mask in layers if mask.any()]
+
+
 def render_scene(
-    rng: np.random.Generator, height: int, width: int, *, crowds: bool = True, hood: bool = False
+    rng: np.random.Generator,
+    height: int,
+    width: int,
+    *,
+    crowds: bool = True,
+    hood: bool = False,
+    smallest: float = 15,
+    faint: tuple[float, float] = FAINTNESS,
 ) -> Scene:
     """Render one scene with one to six objects, which may overlap and leave the picture.
 
@@ -351,6 +389,10 @@ def render_scene(
         Whether now and then a crowd of tiny objects of one class is added.
     hood : bool
         Whether the bonnet of the camera's car is seen at the lower edge.
+    smallest : float
+        Side of the smallest objects, pixels.
+    faint : tuple of float
+        Smallest and largest share of a pattern's contrast that is taken away.
 
     Returns
     -------
@@ -359,8 +401,9 @@ def render_scene(
     """
     picture, layers = _paint_background(rng, height, width, hood)
     shorter = min(height, width)
+    layers += _paint_clutter(rng, picture, shorter, smallest, faint)
     wanted = int(rng.integers(1, 7))
-    sides = sorted((_draw_side(rng, shorter) for _ in range(wanted)), reverse=True)
+    sides = sorted((_draw_side(rng, shorter, smallest) for _ in range(wanted)), reverse=True)
     if rng.uniform() < 0.1 and shorter > 120:  # one large object, as far as the picture has room
         sides = [float(rng.uniform(114, min(170, 0.97 * shorter))), *sides[: min(2, wanted - 1)]]
     shapes: list[_Shape] = []
@@ -377,7 +420,7 @@ def render_scene(
                     float(np.clip(other.centre[0] + reach * np.cos(turn), 0.3 * side, width - 0.3 * side)),
                     float(np.clip(other.centre[1] + reach * np.sin(turn), 0.3 * side, height - 0.3 * side)),
                 )
-            shape = _draw_shape(rng, label, side, centre)
+            shape = _draw_shape(rng, label, side, centre, faint)
             proposal = [*outlines, _coverage(shape, height, width)]
             needed = [_needed(s) for s in [*shapes, shape]]
             seen = [int(mask.sum()) for mask in _visible(proposal)]
@@ -426,8 +469,8 @@ def _crowd(rng: np.random.Generator, height: int, width: int, outlines: list[Boo
 def render_object(rng: np.random.Generator, size: int, label: int) -> NDArray[np.uint8]:
     """Render a picture (size, size, 3) of one object, of class `label` of `OBJECT_CLASSES`."""
     picture, _ = _paint_background(rng, size, size, hood=False)
-    side = size * rng.uniform(0.3, 0.75)
+    side = size * rng.uniform(0.13, 0.33)
     margin = 0.5 * side
     centre = (float(rng.uniform(margin, size - margin)), float(rng.uniform(margin, size - margin)))
-    _paint(picture, _draw_shape(rng, OBJECT_CLASSES[label], side, centre))
+    _paint(picture, _draw_shape(rng, OBJECT_CLASSES[label], side, centre, OBJECT_FAINTNESS))
     return _finish(rng, picture)

@@ -14,7 +14,7 @@ from benchmark.data.embedded import EmbeddedSet, Size, write_json
 from benchmark.data.outlines import signed_area, trace
 
 SIZES = {
-    "mini": Size(128, 256, {"train": 800, "val": 120}),
+    "mini": Size(128, 256, {"train": 800, "val": 340}),
     "small": Size(256, 512, {"train": 2000, "val": 250}),
 }
 #: Cityscapes labels of `scenes.SCENE_CLASSES`, and the ids of these and of `scenes.BACKGROUNDS`. Cityscapes
@@ -25,6 +25,7 @@ OBJECT_LABELS = {
 }  # fmt: skip
 LABEL_IDS = {
     "sky": 23, "building": 11, "vegetation": 21, "road": 7, "sidewalk": 8, "terrain": 22, "ego vehicle": 1,
+    "traffic light": 19,
     "person": 24, "rider": 25, "car": 26, "truck": 27, "bus": 28, "traffic sign": 20, "motorcycle": 32,
     "bicycle": 33,
 }  # fmt: skip

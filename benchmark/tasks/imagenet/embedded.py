@@ -10,7 +10,7 @@ from benchmark.data.embedded import EmbeddedSet, Size, save_jpeg
 
 #: Images count for each class.
 SIZES = {
-    "mini": Size(80, 80, {"train": 300, "val": 50}),
+    "mini": Size(80, 80, {"train": 300, "val": 480}),
     "small": Size(160, 160, {"train": 600, "val": 100}),
 }
 
