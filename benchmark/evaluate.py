@@ -1,4 +1,4 @@
-"""Evaluating one model: its predictions for a split, image by image, under the images' own noise.
+"""Evaluating one model: its predictions for a split, under the images' own noise.
 
 It computes no metric: that is the task's business. Neither does it count: a `MeasuredCounter` that records meanwhile
 sees every image.
@@ -36,7 +36,13 @@ class Evaluation:
 
 
 def evaluate(
-    task: Task, model: nn.Module, reader: Reader, seed: int, workers: int = 0, progress: Progress | None = None
+    task: Task,
+    model: nn.Module,
+    reader: Reader,
+    seed: int,
+    workers: int = 0,
+    batch_size: int = 1,
+    progress: Progress | None = None,
 ) -> Evaluation:
     """Run a split through a model in inference mode; the model is left on the CPU.
 
@@ -46,18 +52,20 @@ def evaluate(
         Seed of the images' noise.
     workers
         Processes that read images; 0 for this one.
+    batch_size
+        Images at a time.
     progress
-        Called after each image.
+        Called after each batch with the number of images.
     """
     started = time.perf_counter()
     fabric = Fabric(accelerator="auto", devices=1)
-    model.to(fabric.device).eval()
+    model.to(fabric.device).to(memory_format=torch.channels_last).eval()
     predictions: dict[Identifier, Any] = {}
-    for done, batch in enumerate(image_loader(reader, workers, batch_size=1), start=1):
+    for batch in image_loader(reader, workers, batch_size=batch_size):
         with inference(batch.identifiers, seed), torch.inference_mode():
             found = task.predict(model, fabric.to_device(batch))
         predictions.update(zip(batch.identifiers, found, strict=True))
         if progress is not None:
-            progress(done, len(reader))
-    model.cpu()
+            progress(len(predictions), len(reader))
+    model.cpu().to(memory_format=torch.contiguous_format)
     return Evaluation(predictions, time.perf_counter() - started)

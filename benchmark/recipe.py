@@ -41,8 +41,6 @@ class Schedule(Fields):
         sizes are each padded alone.
     steps, epochs
         Length of the run; one of them is given, and steps count where both are.
-    from_nothing : bool
-        Whether it is a run from random weights. Others start from trained ones.
     learning_rate, mask_learning_rate
         Of the network, and of the masks' confidence convolutions where it differs.
     decay
@@ -62,7 +60,6 @@ class Schedule(Fields):
     learning_rate: float = Field(gt=0)
     steps: int = Field(default=0, ge=0)
     epochs: int = Field(default=0, ge=0)
-    from_nothing: bool = False
     optimizer: Literal["sgd", "adamw"] = "sgd"
     mask_learning_rate: float | None = Field(default=None, gt=0)
     momentum: float = Field(default=0.9, ge=0, lt=1)
@@ -104,19 +101,16 @@ class Schedule(Fields):
                 groups, lr=self.learning_rate, momentum=self.momentum, weight_decay=self.weight_decay
             )
         else:
-            optimizer = torch.optim.AdamW(groups, lr=self.learning_rate, weight_decay=self.weight_decay)
+            optimizer = torch.optim.AdamW(groups, lr=self.learning_rate, weight_decay=self.weight_decay, fused=True)
         return optimizer, LambdaLR(optimizer, lambda step: self.factor(step, steps))
 
 
 #: How a scale of minutes trains a network from nothing, and how it goes on from there with a method's changes: slowly,
 #: the masks above all, or gates close for good before the network adapts. A recipe adds lengths.
 FROM_NOTHING = Schedule(
-    batch=8, learning_rate=3e-3, optimizer="adamw", weight_decay=0.02, decay="cosine", warmup_steps=50, clip=5.0,
-    from_nothing=True,
-)  # fmt: skip
-FINE_TUNING = FROM_NOTHING.replace(
-    learning_rate=5e-4, mask_learning_rate=1e-3, warmup_steps=10, freeze_statistics=True, from_nothing=False
+    batch=8, learning_rate=3e-3, optimizer="adamw", weight_decay=0.02, decay="cosine", warmup_steps=50, clip=5.0
 )
+FINE_TUNING = FROM_NOTHING.replace(learning_rate=5e-4, mask_learning_rate=1e-3, warmup_steps=10, freeze_statistics=True)
 
 
 def _known(backbone: str) -> str:
@@ -147,20 +141,25 @@ class Recipe(Fields):
     shorter_side, longer_side : int
         Images are resized so that the shorter side has the first length and the longer at most the second, in pixels.
     train : Schedule
-        What every method runs, from trained weights.
-    pretrain : Schedule or None
-        The run from nothing, of the network whose weights the others start from.
-    own_schedules : bool
-        Whether a method that was published with another run keeps it (`Method.schedule`).
+        What every method runs.
     start : str
         The method whose checkpoint (same task, scale, data and seed) the others start from; it runs `pretrain`, as do
         methods with a backbone of their own. Empty: start from ImageNet weights.
+    shipped : sequence of str
+        Backbones whose starting weights the project ships, made by `pretrain` (`benchmark.weights`): methods with one
+        of them start from these, whatever `start` says.
+    from_scratch : bool
+        Leave these weights alone: start as `start` says.
+    pretrain_passes : int
+        How often making these weights sees each of its images.
     parameters : mapping
         Values at this scale for method parameters of these names, in place of the methods' own defaults.
     curves : mapping
         The recipe's own curve values by parameter name, in place of the methods' own.
     threads : int or None
         PyTorch threads of a cell; None for all cores.
+    evaluation_batch : int
+        Images that are evaluated at a time; more than 1 only where all have one size, or padding would change results.
     frozen : sequence of str
         Backbone children that are not trained.
     """
@@ -170,21 +169,26 @@ class Recipe(Fields):
     longer_side: int = Field(ge=32)
     train: Run
     pretrain: Run | None = None
-    own_schedules: bool = False
     start: str = ""
+    shipped: tuple[Backbone, ...] = ()
+    from_scratch: bool = False
+    pretrain_passes: int = Field(default=3, ge=1)
     deformable: bool = False
     parameters: Mapping[str, Any] = Field(default_factory=dict)
     curves: Mapping[str, tuple[Any, ...]] = Field(default_factory=dict)
     threads: int | None = Field(default=None, ge=1)
     frozen: tuple[str, ...] = ()
     workers: int = Field(default=0, ge=0)
+    evaluation_batch: int = Field(default=1, ge=1)
 
     def determinants(self) -> dict[str, Any]:
         """Return the fields that change every cell's result.
 
-        Curves and workers change none; parameters and schedules are told with each cell's own.
+        Curves and workers change none; parameters, schedules and what a network starts from are told with each cell's
+        own.
         """
-        return self.model_dump(exclude={"curves", "workers", "parameters", "train", "pretrain"})
+        told = {"parameters", "train", "pretrain", "pretrain_passes", "shipped", "from_scratch"}
+        return self.model_dump(exclude={"curves", "workers", *told})
 
     def override(self, values: Mapping[str, Any]) -> Self:
         """Return the recipe with some fields changed.

@@ -154,9 +154,9 @@ def _ordered(curves: Sequence[Sequence[Plan]]) -> list[Plan]:
     """Put starting cells first, then backbones that start from nothing, then the curves in turn, ends first."""
     plans = [each for curve in curves for each in curve]
     starts = {start.cell.id: start for each in plans if (start := each if each.is_start else each.start)}
-    alone = [each for each in plans if each.own_backbone]
+    alone = [each for each in plans if each.from_nothing and not each.is_start]
     turns = itertools.zip_longest(*(_ends_first(curve) for curve in curves))
-    rest = [each for turn in turns for each in turn if each and not each.own_backbone and not each.is_start]
+    rest = [each for turn in turns for each in turn if each and not each.from_nothing]
     return [*starts.values(), *alone, *rest]
 
 

@@ -220,6 +220,8 @@ def fit(training: TrainingStep, reader: Reader, loop: Loop) -> float:
     DivergedError
         When the loss is no longer finite.
     """
+    # The layout that oneDNN's convolutions want: in the other one, moving values about takes a fifth of a step.
+    training.model.to(memory_format=torch.channels_last)
     run = _Run(training, loop.folder)
     run.resume()
     sampler = StepSampler(len(reader), training.schedule.batch, training.steps, training.seed)
@@ -239,6 +241,7 @@ def fit(training: TrainingStep, reader: Reader, loop: Loop) -> float:
     finally:
         run.keep_losses()
         training.cpu()
+        training.model.to(memory_format=torch.contiguous_format)
     return time.perf_counter() - started
 
 

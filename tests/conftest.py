@@ -17,6 +17,7 @@ settings.load_profile("saibench")
 
 FIXTURES = Path(__file__).parent / "fixtures"
 TINY = {"train.steps": 2, "train.batch": 2, "pretrain.steps": 2, "pretrain.batch": 2}
+SCRATCH = {**TINY, "from_scratch": True}  # from nothing, where a test is about the cell that others start from
 SMALL_SIZES = {
     "coco": Size(128, 128, {"train": 40, "val": 16}),
     "cityscapes": Size(64, 128, {"train": 4, "val": 3}),

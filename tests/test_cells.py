@@ -14,7 +14,7 @@ from benchmark.errors import DataError, SaibenchError
 from benchmark.store import Store
 from benchmark.sweep import default_jobs, make_sweep, run_sweep
 from benchmark.tasks import find_task
-from tests.conftest import TINY
+from tests.conftest import SCRATCH, TINY
 
 SAME = ["metric_AP", "gmacs_measured_mean", "gmacs_measured_std", "gmacs_paper", "density_mean", "cell_id"]
 
@@ -23,7 +23,7 @@ SAME = ["metric_AP", "gmacs_measured_mean", "gmacs_measured_std", "gmacs_paper",
 def swept(tmp_path_factory, tiny_set, plugin):
     """A sweep of the plug-in and dense on six images."""
     store = Store(tmp_path_factory.mktemp("store"))
-    sweep = make_sweep("coco", [str(plugin), "dense"], data=tiny_set("coco"), overrides=TINY)
+    sweep = make_sweep("coco", [str(plugin), "dense"], data=tiny_set("coco"), overrides=SCRATCH)
     outcomes = run_sweep(sweep, store, jobs=2)
     return store, sweep, outcomes
 
@@ -39,7 +39,7 @@ def test_a_sweep_runs_the_starting_cell_first_and_every_point(swept):
 
 def test_a_second_sweep_runs_nothing(swept, tiny_set, plugin):
     store, sweep, _ = swept
-    again = make_sweep("coco", [str(plugin), "dense"], data=tiny_set("coco"), overrides=TINY)
+    again = make_sweep("coco", [str(plugin), "dense"], data=tiny_set("coco"), overrides=SCRATCH)
     assert [each.cell.id for each in again.plans] == [each.cell.id for each in sweep.plans]
     assert run_sweep(again, store, jobs=1) == []
 
@@ -111,10 +111,11 @@ def test_identity_depends_on_what_determines_the_result_and_on_nothing_else(tiny
     assert cell_id() == cell_id(parameters={"gamma": 0.05}) == cell_id(parameters={"window": 5})
     changed = [
         cell_id(seed=1), cell_id(parameters={"gamma": 0.1}), cell_id(overrides={"train.steps": 3}),
-        cell_id(method="deterministic_gumbel"), cell_id(overrides={"pretrain.steps": 3}),
+        cell_id(method="deterministic_gumbel"), cell_id(overrides={"from_scratch": True}),
+        cell_id(overrides={"from_scratch": True, "pretrain.steps": 3}),
     ]  # fmt: skip
-    assert len({cell_id(), *changed}) == 6
-    assert cell_id(overrides={"workers": 3}) == cell_id()
+    assert len({cell_id(), *changed}) == 7
+    assert cell_id(overrides={"workers": 3}) == cell_id(overrides={"pretrain.steps": 3}) == cell_id()
 
 
 def test_a_record_leads_back_to_its_plan_whatever_was_changed_in_the_recipe(tiny_set, tmp_path):
@@ -135,9 +136,10 @@ def test_a_record_whose_changes_are_in_the_older_form_is_one_line(swept):
 
 
 def test_methods_with_their_own_backbone_start_from_nothing(tiny_set):
-    planned = plan(Request("coco", "smaller_backbone", data=tiny_set("coco")))
+    base = Request("coco", "smaller_backbone", data=tiny_set("coco"), overrides=SCRATCH)
+    planned = plan(base)
     assert planned.start is None and len(planned.schedules) == 2
-    assert plan(Request("coco", "stochastic", data=tiny_set("coco"))).start.is_start
+    assert plan(dataclasses.replace(base, method="stochastic")).start.is_start
 
 
 def test_the_paper_scale_asks_for_data_and_weights(tiny_set, tmp_path, monkeypatch):

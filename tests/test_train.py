@@ -12,7 +12,7 @@ from benchmark.recipe import Schedule
 from benchmark.store import Store
 from benchmark.tasks import Batch, find_task
 from benchmark.train import LOSSES, Loop, StepSampler, TrainingStep, derive_seed, fit
-from tests.conftest import TINY
+from tests.conftest import SCRATCH, TINY
 
 
 def test_a_steps_batch_depends_on_seed_and_step_alone():
@@ -152,7 +152,7 @@ def test_masks_have_their_own_learning_rate(tiny_set):
 
 
 def test_a_diverging_loss_is_a_record_that_says_so(tiny_set, tmp_path):
-    overrides = {**TINY, "pretrain.learning_rate": 1e30, "pretrain.steps": 8, "pretrain.clip": 0.0}
+    overrides = {**SCRATCH, "pretrain.learning_rate": 1e30, "pretrain.steps": 8, "pretrain.clip": 0.0}
     planned = plan(Request("coco", "dense", data=tiny_set("coco"), overrides=overrides))
     store = Store(tmp_path)
     with pytest.raises(SaibenchError, match="diverged"):

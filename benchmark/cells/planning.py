@@ -17,8 +17,9 @@ from benchmark.store import Cell
 from benchmark.tasks import Task, find_task
 from benchmark.tasks.discovery import outside_code
 from benchmark.train import derive_seed
+from benchmark.weights import files
 
-HARNESS_VERSION = 1  # part of every cell's identity; raise it when a change of the harness changes results
+HARNESS_VERSION = 2  # part of every cell's identity; raise it when a change of the harness changes results
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,8 @@ class Plan:
         The identity.
     start : Plan or None
         The plan of the cell whose weights this one starts from.
+    weights : Path or None
+        The file of the shipped weights that it starts from; then there is no such cell.
     """
 
     request: Request
@@ -44,21 +47,22 @@ class Plan:
     folder: Path
     cell: Cell
     start: "Plan | None" = None
+    weights: Path | None = None
 
     @property
     def is_start(self) -> bool:
         """Whether the other methods start from this cell's weights."""
-        return bool(self.recipe.start) and self.method.name == self.recipe.start
+        return self.weights is None and self.method.name == self.recipe.start
 
     @property
-    def own_backbone(self) -> bool:
-        """Whether the method's backbone is not the recipe's, so that no starting weights fit it."""
-        return _own_backbone(self.recipe, self.method)
+    def from_nothing(self) -> bool:
+        """Whether the network starts from nothing: there are no weights that fit its backbone."""
+        return self.recipe.pretrain in self.schedules
 
     @property
     def schedules(self) -> list[Schedule]:
         """The training runs, one after the other."""
-        return _schedules(self.recipe, self.method)
+        return _schedules(self.recipe, self.method, self.weights)
 
     def build(self, classes: int) -> nn.Module:
         """Return the untrained model with the method's masks in place, on the CPU."""
@@ -90,9 +94,9 @@ def plan(request: Request) -> Plan:
     if reason:
         raise UsageError(f"method {kind.name!r} does not run on {task.name}: {reason}")
     method = kind.make({**kind.defaults(recipe.parameters), **request.parameters})
-    _check_own_schedule(request, recipe, method)
     folder = data_folder(request)
-    start = _start(request, recipe, method)
+    weights = _weights(task, recipe, method)
+    start = None if weights else _start(request, recipe, method)
     outside = outside_code(task)
     cell = Cell(
         task=task.name,
@@ -104,18 +108,24 @@ def plan(request: Request) -> Plan:
         seed=request.seed,
         determinants={
             "recipe": recipe.determinants(),
-            "schedules": [schedule.model_dump() for schedule in _schedules(recipe, method)],
+            "schedules": [schedule.model_dump() for schedule in _schedules(recipe, method, weights)],
             "method": kind.code_fingerprint(),
-            "start": None if start is None else start.cell.id,
+            "start": files.digest(weights) if weights else start and start.cell.id,
             "harness": HARNESS_VERSION,
             **({} if outside is None else {"task": outside}),
         },
     )
-    return Plan(request, task, recipe, method, folder, cell, start)
+    return Plan(request, task, recipe, method, folder, cell, start, weights)
 
 
 def _own_backbone(recipe: Recipe, method: Method) -> bool:
     return method.backbone(recipe.backbone) != recipe.backbone
+
+
+def _weights(task: Task, recipe: Recipe, method: Method) -> Path | None:
+    """Return the file of the shipped weights that a method starts from, if it starts from such."""
+    backbone = method.backbone(recipe.backbone)
+    return files.find(task, backbone) if backbone in recipe.shipped and not recipe.from_scratch else None
 
 
 def _start(request: Request, recipe: Recipe, method: Method) -> Plan | None:
@@ -125,26 +135,12 @@ def _start(request: Request, recipe: Recipe, method: Method) -> Plan | None:
     return plan(dataclasses.replace(request, method=recipe.start, parameters={}))
 
 
-def _schedules(recipe: Recipe, method: Method) -> list[Schedule]:
-    if not recipe.start:  # ImageNet weights, or none where a method's own run is one from nothing
-        return [method.schedule(recipe.train) if recipe.own_schedules else recipe.train]
-    if recipe.pretrain is None:
+def _schedules(recipe: Recipe, method: Method, weights: Path | None) -> list[Schedule]:
+    if recipe.pretrain is None or weights is not None:
         return [recipe.train]
     if method.name == recipe.start:
         return [recipe.pretrain]
     return [recipe.pretrain, recipe.train] if _own_backbone(recipe, method) else [recipe.train]
-
-
-def _check_own_schedule(request: Request, recipe: Recipe, method: Method) -> None:
-    """Refuse a change of the common run that a method's own run would hide."""
-    (own, *_) = _schedules(recipe, method)
-    for path in request.overrides:
-        part, _, field = path.partition(".")
-        if recipe.own_schedules and part == "train" and getattr(own, field, None) != getattr(recipe.train, field, None):
-            raise UsageError(
-                f"method {method.name!r} keeps its publication's training at scale {request.scale!r}, with {field} "
-                f"{getattr(own, field)}: also give --recipe own_schedules=false to train it as the recipe says"
-            )
 
 
 @functools.cache

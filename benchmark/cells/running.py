@@ -29,6 +29,7 @@ from benchmark.stats.outcomes import OUTCOMES
 from benchmark.store import Record, Store, Work
 from benchmark.tasks import Reader
 from benchmark.train import LOSSES, DivergedError, Loop, Progress, TrainingStep, fit
+from benchmark.weights import files
 
 MODEL = "model.safetensors"
 DENSITY_MAPS = "density_maps.safetensors"  # by layer, averaged over the images
@@ -84,7 +85,8 @@ def _run(planned: Plan, work: Work, start: Record | None, report: Report | None)
     planned.method.finish(task.backbone(model))
     counter = MeasuredCounter(model.eval(), task.adapter(model))
     with counter.recording():
-        evaluation = evaluate(task, model, val, seed, recipe.workers, _progress(report, "evaluate"))
+        progress = _progress(report, "evaluate")
+        evaluation = evaluate(task, model, val, seed, recipe.workers, recipe.evaluation_batch, progress)
     predictions = evaluation.predictions
     layers = _layers(model, counter)
     task.save(predictions, val, work.folder)
@@ -121,7 +123,7 @@ def _description(planned: Plan) -> dict[str, Any]:
         "method_kind": kind_of(method),
         "method_curve": list(method.curve),
         "method_references": list(method.references),
-        "start": None if planned.start is None else planned.start.cell.id,
+        "start": planned.cell.determinants["start"],
         "overrides": _overrides(planned),
     }
 
@@ -134,10 +136,12 @@ def _overrides(planned: Plan) -> str | None:
 
 def _load_start(planned: Plan, model: nn.Module, start: Record | None) -> None:
     """Fill a model with the weights that it starts from."""
-    if start is not None:
+    if planned.weights is not None:
+        files.fill(model, planned.weights)
+    elif start is not None:
         stored = load_file(start.path(MODEL))
         model.load_state_dict({key: stored[key] for key in model.state_dict() if key in stored}, strict=False)
-    elif not planned.recipe.start and not planned.schedules[0].from_nothing:
+    elif not planned.recipe.start:
         names = planned.task.weights_names(planned.recipe, planned.method.backbone(planned.recipe.backbone))
         paths = [cache_folder() / "weights" / f"{name}.safetensors" for name in names]
         planned.task.load_weights(model, next((path for path in paths if path.is_file()), paths[0]))

@@ -36,6 +36,12 @@ def parse_settings(settings: Sequence[str] | None, option: str) -> dict[str, Any
     return values
 
 
+def parse_recipe(settings: Sequence[str] | None, from_scratch: bool) -> dict[str, Any]:
+    """Return the fields of the recipe that the user changes."""
+    changed = parse_settings(settings, "--recipe")
+    return {**changed, "from_scratch": True} if from_scratch else changed
+
+
 def split_list(text: str | None, option: str) -> list[str]:
     """Split a comma-separated option; one that was not given is an empty list.
 
@@ -152,6 +158,9 @@ StoresOption = Annotated[
 SetOption = Annotated[list[str] | None, typer.Option("--set", help="a method's parameter, name=value; repeatable")]
 RecipeOption = Annotated[
     list[str] | None, typer.Option("--recipe", help="a recipe's field, such as train.steps=100; repeatable")
+]
+ScratchOption = Annotated[
+    bool, typer.Option("--from-scratch", help="train from nothing, not from the weights that come with the project")
 ]
 ForceOption = Annotated[bool, typer.Option("--force", help="run finished cells again")]
 JsonOption = Annotated[bool, typer.Option("--json", help="print JSON")]

@@ -1,9 +1,9 @@
 """Residual blocks whose convolutions can be masked, interpolated and gated (paper §3.5, Figure 3).
 
 A block without masks is torchvision's own, key for key, so that ImageNet weights load. `ResidualBlock.adapt` puts masks
-and fills in place. Masks are decided from the block's input, before the convolutions that they govern; a mask may ask
-for its own convolution's input instead. What follows from them, which convolution computes, reads and fills what, is
-`benchmark.nn.work`'s to say: the forward below walks through that description, as the counters and the engines do.
+and fills in place. All masks are decided from the block's input, before the convolutions that they govern. What follows
+from them, which convolution computes, reads and fills what, is `benchmark.nn.work`'s to say: the forward below walks
+through that description, as the counters and the engines do.
 """
 
 from collections.abc import Callable
@@ -116,6 +116,11 @@ class ResidualBlock(nn.Module):
         """Return the places for masks under a placement, in the order of the convolutions."""
         raise NotImplementedError
 
+    @property
+    def last_norm(self) -> nn.BatchNorm2d:
+        """Batch norm at the end of the residual branch."""
+        raise NotImplementedError
+
     def adapt(
         self,
         build_mask: Callable[[Site], Mask] | None,
@@ -151,29 +156,21 @@ class ResidualBlock(nn.Module):
         return self._work
 
     def decide(self, x: Tensor) -> Decided:
-        """Decide the masks and gates that read block input ``x`` of shape ``(N, in_channels, H, W)``."""
+        """Decide all masks and gates for block input ``x`` of shape ``(N, in_channels, H, W)``."""
         decided = Decided((x.shape[-2], x.shape[-1]))
         for index in self.work.masks:
-            if index not in self.work.late:
-                self._decide_mask(index, x, decided)
+            mask = cast(Mask, getattr(self, f"mask{index}"))
+            decided.masks[index] = mask.decided = mask(x)
+            if mask.confidence is not None:
+                decided.confidences[index] = mask.confidence
         for index in self.work.gates:
             decided.gates[index] = getattr(self, f"gate{index}")(x)
+        if decided.masks or decided.gates:
+            if self.training:
+                self.decided = decided
+            else:
+                context.notify(self, decided)
         return decided
-
-    def _decide_mask(self, index: int, source: Tensor, decided: Decided) -> None:
-        mask = cast(Mask, getattr(self, f"mask{index}"))
-        decided.masks[index] = mask.decided = mask(source)
-        if mask.confidence is not None:
-            decided.confidences[index] = mask.confidence
-
-    def _show(self, decided: Decided) -> None:
-        """Keep what was decided for the losses in training, show it to the observers at inference."""
-        if not decided.masks and not decided.gates:
-            return
-        if self.training:
-            self.decided = decided
-        else:
-            context.notify(self, decided)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(N, in_channels, H, W)`` to ``(N, planes * expansion, H / stride, W / stride)``.
@@ -185,8 +182,6 @@ class ResidualBlock(nn.Module):
         features = x
         for index, step in zip(self.convolutions, self.work.convolutions, strict=True):
             source = features
-            if index in self.work.late:
-                self._decide_mask(index, source, decided)
             features = self._norm(index)(self._convolve(index, source, x))
             if index != self.convolutions[-1]:
                 features = torch.relu(features)
@@ -195,7 +190,6 @@ class ResidualBlock(nn.Module):
             if step.fill is not None:
                 fill = cast(Interpolation, getattr(self, step.fill.layer))
                 features = fill(features, work.values(step.fill.mask, decided.masks), source)
-        self._show(decided)
         return torch.relu(features + self._shortcut(x))
 
     def _described(self) -> BlockWork:
@@ -214,16 +208,10 @@ class ResidualBlock(nn.Module):
                     f"interpolation{index}",
                     "offset" if walk.anywhere else "",
                     index if index < self.convolutions[-1] and getattr(self, f"gate{index}") is not None else None,
-                    self._is_late(index),
                 )
             )
         masks = [index for index in (1, 2, 3) if getattr(self, f"mask{index}") is not None]
         return work.describe(links, masks, [index for index in (1, 2) if getattr(self, f"gate{index}") is not None])
-
-    def _is_late(self, index: int) -> bool:
-        """Whether a mask reads a map of the branch; the first convolution's own input is the block's."""
-        mask = cast(Mask | None, getattr(self, f"mask{index}"))
-        return mask is not None and mask.own_input and index != self.convolutions[0]
 
     def _governing(self, index: int, walk: Walk) -> Region:
         """Return the mask under which a convolution's output is computed: its own, or the one before at its stride."""
@@ -244,11 +232,8 @@ class ResidualBlock(nn.Module):
         )
 
     def _site(self, index: int, stride: int, channels: int, share: float, reader: tuple[int, int]) -> Site:
-        own = getattr(self, f"conv{index}")
-        return Site(
-            f"{self.name}.mask{index}", self.in_channels, channels, stride, share, reader, self.stage,
-            self.resolution * stride, own.in_channels, own.stride[0],
-        )  # fmt: skip
+        layer = f"{self.name}.mask{index}"
+        return Site(layer, self.in_channels, channels, stride, share, reader, self.stage, self.resolution * stride)
 
     def _shortcut(self, x: Tensor) -> Tensor:
         return x if self.downsample is None else cast(Tensor, self.downsample(x))
@@ -284,6 +269,11 @@ class Bottleneck(ResidualBlock):
         self.bn3 = nn.BatchNorm2d(planes * self.expansion)
         self.offset = self._offset() if deformable else None
 
+    @property
+    def last_norm(self) -> nn.BatchNorm2d:
+        """Behind the third convolution."""
+        return self.bn3
+
     def sites(self, placement: Placement) -> list[Site]:
         """Return the places for masks; shares are the released code's 0.25 and 0.75, conv3's a part of the latter."""
         if placement == "output":
@@ -302,10 +292,7 @@ class Bottleneck(ResidualBlock):
         return super()._convolve(index, source, x)
 
     def _offset(self) -> nn.Conv2d:
-        # Dilated with its block, as in the released code: the offsets are told from what conv2 sees.
-        offset = nn.Conv2d(
-            self.in_channels, OFFSET_CHANNELS, 3, self.stride, padding=self.dilation, dilation=self.dilation
-        )
+        offset = nn.Conv2d(self.in_channels, OFFSET_CHANNELS, 3, self.stride, padding=1)
         nn.init.zeros_(offset.weight)
         nn.init.zeros_(cast(Tensor, offset.bias))
         return offset
@@ -342,6 +329,11 @@ class BasicBlock(ResidualBlock):
     def adaptable(self, placement: Placement) -> bool:
         """Not in a stage's first block under the paper's placement (§4.1, after LCCL)."""
         return placement == "output" or not self.is_first
+
+    @property
+    def last_norm(self) -> nn.BatchNorm2d:
+        """Behind the second convolution."""
+        return self.bn2
 
     def sites(self, placement: Placement) -> list[Site]:
         """Return one place for each convolution, or the output's; ``one`` and ``three`` have no meaning here."""

@@ -146,10 +146,16 @@ def _strides(output_stride: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
 
 
 def _initialise(model: nn.Module) -> None:
-    """Initialise as torchvision does; offsets and masks keep their own start."""
+    """Initialise as torchvision does; offsets and masks keep their own start.
+
+    The last batch norm of each residual branch starts at 0 (Goyal et al. 2017, section 5.1): every block starts as the
+    identity, without which a few thousand steps do not train the networks of the small scales.
+    """
     for name, module in model.named_modules():
         if isinstance(module, nn.Conv2d) and not name.endswith("offset"):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        elif isinstance(module, ResidualBlock):
+            nn.init.zeros_(module.last_norm.weight)
 
 
 def build_backbone(name: str, deformable: bool = False, output_stride: int = 32, deep_stem: bool = False) -> ResNet:

@@ -50,9 +50,9 @@ def test_the_metric_follows_from_outcomes(tiny_set, tmp_path, name, predict):
     half = np.arange(len(images)) % 2
     scores = outcomes.scores(np.stack([np.ones(len(images)), half]).astype(float))
     assert 0 < scores[0] < 1
-    assert scores[0] == pytest.approx(task.evaluate(found, reader)[task.metric], abs=1e-9)
+    assert scores[0] == pytest.approx(task.evaluate(found, reader)[task.metrics[0].name], abs=1e-9)
     part = {image: found[image] for image, kept in zip(images, half, strict=True) if kept}
-    assert scores[1] == pytest.approx(task.evaluate(part, reader)[task.metric], abs=1e-9)
+    assert scores[1] == pytest.approx(task.evaluate(part, reader)[task.metrics[0].name], abs=1e-9)
 
 
 def test_no_detection_at_all_scores_zero(tiny_set, tmp_path):

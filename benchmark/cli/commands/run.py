@@ -9,10 +9,12 @@ from benchmark.cli.options import (
     MethodName,
     RecipeOption,
     ScaleOption,
+    ScratchOption,
     SeedOption,
     SetOption,
     StoreOption,
     TaskName,
+    parse_recipe,
     parse_settings,
 )
 from benchmark.cli.output import emit, print_line, print_table
@@ -29,11 +31,12 @@ def run(
     data: DataOption = None,
     store: StoreOption = DEFAULT_STORE,
     recipe: RecipeOption = None,
+    from_scratch: ScratchOption = False,
     force: ForceOption = False,
     json_: JsonOption = False,
 ) -> None:
     """Train, evaluate and count one cell, or show its record."""
-    parameters, overrides = parse_settings(set_, "--set"), parse_settings(recipe, "--recipe")
+    parameters, overrides = parse_settings(set_, "--set"), parse_recipe(recipe, from_scratch)
 
     from benchmark.cells import Request, execute, plan
     from benchmark.progress import StepReporter

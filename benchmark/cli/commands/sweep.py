@@ -14,12 +14,14 @@ from benchmark.cli.options import (
     JsonOption,
     RecipeOption,
     ScaleOption,
+    ScratchOption,
     SetOption,
     StoreOption,
     TaskName,
     check_methods,
     complete_methods,
     complete_reports,
+    parse_recipe,
     parse_settings,
     split_list,
 )
@@ -53,6 +55,7 @@ def sweep(
     store: StoreOption = DEFAULT_STORE,
     set_: SetOption = None,
     recipe: RecipeOption = None,
+    from_scratch: ScratchOption = False,
     jobs: Annotated[int, typer.Option("--jobs", min=0, help="cells at a time; 0: one a core, or one on a GPU")] = 0,
     executor: Annotated[str, typer.Option("--executor", help="local")] = "local",
     out: Annotated[Path | None, typer.Option("--out", help="also write the reports there as cells finish")] = None,
@@ -64,7 +67,7 @@ def sweep(
     chosen = split_list(methods, "--methods")
     check_methods(chosen)
     numbers = _numbers(seeds)
-    parameters, overrides = parse_settings(set_, "--set"), parse_settings(recipe, "--recipe")
+    parameters, overrides = parse_settings(set_, "--set"), parse_recipe(recipe, from_scratch)
     if executor != "local":
         raise UsageError(f"executor {executor!r} is not there yet; there is local")
 
@@ -103,14 +106,9 @@ def sweep(
     while following := [each for search in searches for each in search.next(destination)]:
         planned.plans.extend(following)
         outcomes += run(Sweep(following, {}), False)
-    _finish(planned, outcomes, destination, json_)
-
-
-def _finish(planned: Any, outcomes: Sequence[Any], store: Any, json_: bool) -> None:
-    """Print how the sweep ended; exit with 1 if a cell failed."""
     failed = [outcome for outcome in outcomes if outcome.status != "finished"]
     if json_:
-        emit([dict(record.fields) for each in planned.plans if (record := store.find(each.cell)) is not None])
+        emit([dict(record.fields) for each in planned.plans if (record := destination.find(each.cell)) is not None])
     else:
         kept = len(planned.plans) - len(outcomes)
         print_line(f"{len(outcomes) - len(failed)} cells run, {kept} were finished before, {len(failed)} failed")

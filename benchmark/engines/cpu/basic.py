@@ -24,9 +24,8 @@ class CompiledBasicBlock(Block):
 
     def branch(self, run: Run) -> None:
         """Compute shortcut and branch, and their sum's ReLU, into the block's map."""
-        y = self.fill_first(run, self.first(run))
-        self.decide_late(run, y)
-        samples = run.samples(2, self.step(2).computes)
+        first, samples = self.first(run), run.samples(2, self.step(2).computes)
+        y = self.fill_first(run, first)
         self.shortcut(run)
         if samples is None:
             self.end_dense(run, y)

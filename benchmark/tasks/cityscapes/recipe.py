@@ -19,15 +19,19 @@ MINI = SegmentationRecipe(
     shorter_side=128,
     longer_side=256,
     start="dense",
+    shipped=("mini",),
     deep_stem=True,
-    pretrain=FROM_NOTHING.replace(steps=1200),
-    train=FINE_TUNING.replace(steps=100),
+    pretrain=FROM_NOTHING.replace(steps=3500),
+    pretrain_passes=8,
+    train=FINE_TUNING.replace(steps=140),
     parameters={"window": 5, "grid_stride": 5, "initial_sigma": 1.4},
-    curves={"gamma": (0.1, 0.2, 0.5, 1.5), "shorter_side": (128, 112, 96, 64), "structure": ("grid",)},
+    curves={"gamma": (0.02, 0.1, 0.4, 1.5), "shorter_side": (112, 96, 64), "structure": ("grid",)},
     threads=1,
-    segmenter=SegmenterSize(channels=48, crop=97, scales=(0.9, 1.3), aspects=(1.0, 1.0)),
+    evaluation_batch=8,
+    segmenter=SegmenterSize(channels=48, crop=97, scales=(0.9, 1.3)),
 )
 SMALL = MINI.replace(
+    shipped=(),
     shorter_side=256,
     longer_side=512,
     deformable=True,
@@ -37,14 +41,10 @@ SMALL = MINI.replace(
     curves={"gamma": (0.05, 0.1, 0.2, 0.4), "shorter_side": (256, 224, 192, 128), "structure": ("grid",)},
     threads=None,
     workers=8,
-    segmenter=SegmenterSize(channels=128, crop=257, aspects=(1.0, 1.0)),
+    evaluation_batch=1,
+    segmenter=SegmenterSize(channels=128, crop=257),
 )
-#: Those of TorchCV's configuration for Cityscapes, in the order of train ids: rare classes weigh a little more.
-CLASS_WEIGHTS = (
-    0.8373, 0.9180, 0.8660, 1.0345, 1.0166, 0.9969, 0.9754, 1.0489, 0.8786, 1.0023,
-    0.9539, 0.9843, 1.1116, 0.9037, 1.0865, 1.0955, 1.0865, 1.1529, 1.0507,
-)  # fmt: skip
-# TorchCV's defaults for Cityscapes (docs/fidelity.md); the paper's other values are those of detection.
+# TorchCV's defaults for Cityscapes (FIDELITY); the paper's other values are those of detection.
 PAPER = SegmentationRecipe(
     backbone="resnet50",
     shorter_side=1024,
@@ -54,5 +54,4 @@ PAPER = SegmentationRecipe(
     train=Schedule(batch=8, steps=40_000, learning_rate=0.01, weight_decay=5e-4, decay="poly", clip=0.0),
     curves={"gamma": (0.05, 0.1, 0.2, 0.3), "shorter_side": (1024, 896, 736, 512), "structure": ("grid",)},
     workers=8,
-    segmenter=SegmenterSize(class_weights=CLASS_WEIGHTS),
 )

@@ -13,12 +13,8 @@ class DetectionRecipe(Recipe):
     detector: DetectorSize = Field(default_factory=DetectorSize)
 
 
-# The small scales keep torchvision's rules: they are nobody's reference, and their starting weights know them.
-TORCHVISIONS = DetectorSize(
-    box_beta=1 / 9, weakest_match=0.0, border=None, anchor_centre="corner", initialisation="torchvision"
-)
-MINI_DETECTOR = TORCHVISIONS.replace(
-    pyramid_channels=48,
+MINI_DETECTOR = DetectorSize(
+    pyramid_channels=32,
     representation=128,
     smallest_anchor=8,
     proposals_before=(100, 100),
@@ -27,24 +23,30 @@ MINI_DETECTOR = TORCHVISIONS.replace(
     boxes_per_image=32,
     positive_share=0.5,
     detections=30,
+    pooled=5,
+    samples=1,
 )
 MINI = DetectionRecipe(
     backbone="mini",
     shorter_side=128,
     longer_side=224,
     start="dense",
-    pretrain=FROM_NOTHING.replace(steps=1000),
+    shipped=("mini", "mini_small"),
+    pretrain=FROM_NOTHING.replace(steps=4000),
     train=FINE_TUNING.replace(steps=120),
     parameters={"window": 5, "grid_stride": 5, "initial_sigma": 1.4},
     curves={
-        "gamma": (0.05, 0.3, 1.0, 3.0),
-        "shorter_side": (128, 96, 64),
+        "gamma": (0.03, 0.3, 1.5, 6.0),
+        "shorter_side": (112, 96, 64),
+        "structure": ("grid",),
         "rate": (0.5, 0.75),
     },
     threads=1,
+    evaluation_batch=8,
     detector=MINI_DETECTOR,
 )
 SMALL = MINI.replace(
+    shipped=(),
     shorter_side=256,
     longer_side=448,
     deformable=True,
@@ -54,7 +56,8 @@ SMALL = MINI.replace(
     curves={"gamma": (0.05, 0.1, 0.2, 0.4), "shorter_side": (256, 192, 160, 128)},
     threads=None,
     workers=8,
-    detector=TORCHVISIONS.replace(
+    evaluation_batch=1,
+    detector=DetectorSize(
         pyramid_channels=128, representation=512, smallest_anchor=16, proposals_before=(1000, 500),
         proposals_after=(500, 300), anchors_per_image=256, boxes_per_image=128,
     ),

@@ -1,0 +1,65 @@
+"""Where starting weights lie, and reading them."""
+
+import functools
+import hashlib
+import inspect
+from pathlib import Path
+from typing import ClassVar, Protocol
+
+from safetensors import SafetensorError
+from safetensors.torch import load
+from torch import nn
+
+from benchmark.errors import DataError
+
+ENDING = ".safetensors"
+
+
+class Owner(Protocol):
+    """A task, as far as this file knows it."""
+
+    name: ClassVar[str]
+
+
+def folder(task: Owner) -> Path:
+    """Return the folder of a task's starting weights: beside the file that defines it."""
+    return Path(inspect.getfile(type(task))).parent / "weights"
+
+
+def find(task: Owner, backbone: str) -> Path:
+    """Return the file of a backbone's starting weights.
+
+    Raises
+    ------
+    DataError
+        When there is none.
+    """
+    path = folder(task) / f"{backbone}{ENDING}"
+    if not path.is_file():
+        raise DataError(
+            f"no starting weights {path}: make them with `saibench weights make {task.name}`, or add --from-scratch"
+        )
+    return path
+
+
+@functools.cache
+def digest(path: Path) -> str:
+    """Return the SHA-256 of a file, once in a process: it is part of the identity of every cell that starts from it."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def fill(model: nn.Module, path: Path) -> list[str]:
+    """Fill a model from a file where keys and shapes agree; return the keys of the model that are not filled.
+
+    Raises
+    ------
+    DataError
+        When the file cannot be read.
+    """
+    try:
+        stored = load(path.read_bytes())
+    except SafetensorError as error:
+        raise DataError(f"{path} is broken ({error}): fetch it again, or make it again") from None
+    wanted = model.state_dict()
+    fitting = {key: value for key, value in stored.items() if key in wanted and value.shape == wanted[key].shape}
+    return list(model.load_state_dict(fitting, strict=False).missing_keys)
