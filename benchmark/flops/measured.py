@@ -29,7 +29,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from benchmark.errors import SaibenchError
-from benchmark.flops.adapter import SCOPES, Adapter, adapter_for
+from benchmark.flops.adapter import SCOPES, Adapter, PlainAdapter
 from benchmark.flops.additions import counted_by_pairs, is_own
 from benchmark.flops.handles import KINDS
 from benchmark.flops.recorder import Recorder, SizeGroup
@@ -81,12 +81,12 @@ class MeasuredCounter:
     model
         In its adapted form, with masks; its parameters are only read.
     adapter
-        How the model is counted; chosen by `benchmark.flops.adapter.adapter_for` if not given.
+        How the model is counted: its task's; a `PlainAdapter` if not given.
     """
 
     def __init__(self, model: nn.Module, adapter: Adapter | None = None) -> None:
         self.model = model
-        self.adapter = adapter_for(model) if adapter is None else adapter
+        self.adapter = PlainAdapter(model) if adapter is None else adapter
         self.recorder = Recorder(model, self.adapter)
         self._forget()
 

@@ -18,7 +18,7 @@ from benchmark.data.embedded import EmbeddedSet
 from benchmark.data.reader import Identifier, Reader, Sample
 from benchmark.data.verification import Progress, Report
 from benchmark.errors import UsageError
-from benchmark.flops.adapter import Adapter, adapter_for
+from benchmark.flops.adapter import Adapter, PlainAdapter
 from benchmark.flops.trace import Size
 from benchmark.metric import Metric
 from benchmark.nn import ResNet, load_weights
@@ -117,8 +117,8 @@ class Task(ABC):
         return shorter_side, shorter_side
 
     def adapter(self, model: nn.Module) -> Adapter:
-        """Return how the counter enters a model, and which layers belong to which part of it; by the model's form."""
-        return adapter_for(model)
+        """Return how the counter enters a model, and to which scope a layer belongs: in one pass, unless overridden."""
+        return PlainAdapter(model)
 
     @abstractmethod
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:

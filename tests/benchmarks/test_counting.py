@@ -144,11 +144,11 @@ def clock(monkeypatch):
     return clock
 
 
-def counting(model, evaluate):
+def counting(subject, evaluate):
     """Return an evaluation with all that a cell's record has of the counts; it returns the seconds that tables took."""
 
     def counted():
-        counter = MeasuredCounter(model)
+        counter = MeasuredCounter(subject.model, subject.plan.task.adapter(subject.model))
         evaluate(counter)
         columns = counter.image_columns(), counter.layer_columns()
         counter.density_maps(), counter.uncounted
@@ -189,7 +189,7 @@ def measure(benchmark, clock, plain, counted, images):
 def test_evaluation(benchmark, clock, tiny_set, task, images):
     subject = Subject(task, tiny_set(task))
     evaluate = subject.evaluation(images)
-    measure(benchmark, clock, lambda: evaluate(None), counting(subject.model, evaluate), images)
+    measure(benchmark, clock, lambda: evaluate(None), counting(subject, evaluate), images)
 
 
 @pytest.mark.parametrize("images", ROUNDS)
@@ -197,18 +197,18 @@ def test_evaluation(benchmark, clock, tiny_set, task, images):
 def test_network(benchmark, clock, tiny_set, task, images):
     subject = Subject(task, tiny_set(task))
     evaluate = subject.network(images)
-    measure(benchmark, clock, lambda: evaluate(None), counting(subject.model, evaluate), images)
+    measure(benchmark, clock, lambda: evaluate(None), counting(subject, evaluate), images)
 
 
 @pytest.mark.parametrize("task", TASKS)
 def test_trace(benchmark, monkeypatch, tiny_set, task):
     subject = Subject(task, tiny_set(task))
     evaluate = subject.network(1)
-    counting(subject.model, evaluate)()  # what PyTorch and fvcore import
+    counting(subject, evaluate)()  # what PyTorch and fvcore import
     monkeypatch.setattr(trace, "_skeletons", {})
 
     def first():
         trace._skeletons.clear()
-        counting(subject.model, evaluate)()
+        counting(subject, evaluate)()
 
     benchmark.pedantic(first, rounds=5, iterations=1)

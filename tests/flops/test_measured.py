@@ -16,6 +16,7 @@ from benchmark.nn.blocks import BasicBlock, Bottleneck
 from benchmark.nn.context import inference
 from benchmark.nn.masks import LearnedMask, Masks
 from benchmark.nn.resnet import build_backbone, residual_blocks
+from benchmark.tasks.coco.counting import DetectorAdapter
 from benchmark.tasks.coco.detector import DetectorSize, build_detector
 
 FILLS = {
@@ -303,7 +304,7 @@ def test_a_detector_has_three_scopes_and_counts_its_regions():
         96,
         DetectorSize(pyramid_channels=8, representation=16, smallest_anchor=8, proposals_after=(50, 20)),
     ).eval()
-    counter = MeasuredCounter(model)
+    counter = MeasuredCounter(model, DetectorAdapter(model))
     with counter.recording(), torch.no_grad():
         model([torch.rand(3, 64, 96), torch.rand(3, 64, 96)])
     table, rows = counter.images(), counter.layers()

@@ -12,11 +12,12 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchvision.ops import DeformConv2d, RoIAlign
 
 from benchmark.errors import SaibenchError
-from benchmark.flops.adapter import DetectorAdapter, PlainAdapter
+from benchmark.flops.adapter import PlainAdapter
 from benchmark.flops.trace import Skeleton, skeleton, structure, structure_of, trace
 from benchmark.nn import interpolation
 from benchmark.nn.masks import Masks
 from benchmark.nn.resnet import build_backbone, residual_blocks
+from benchmark.tasks.coco.counting import DetectorAdapter
 from benchmark.tasks.coco.detector import DetectorSize, build_detector
 
 COUNTED = ("conv", "linear", "addmm")

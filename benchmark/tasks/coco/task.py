@@ -22,6 +22,7 @@ from benchmark.nn import build_backbone
 from benchmark.recipe import Recipe
 from benchmark.tasks.base import Batch, Task
 from benchmark.tasks.coco import verification
+from benchmark.tasks.coco.counting import DetectorAdapter
 from benchmark.tasks.coco.detector import build_detector
 from benchmark.tasks.coco.embedded import EMBEDDED
 from benchmark.tasks.coco.outcomes import match
@@ -66,6 +67,10 @@ class Coco(Task):
         """Return both sides of a 3:5 image rounded down to multiples of 32: 1000 gives 992 x 1664."""
         side, _ = super().nominal_size(shorter_side)
         return side // 32 * 32, 5 * side // 3 // 32 * 32
+
+    def adapter(self, model: nn.Module) -> DetectorAdapter:
+        """Return how the counter enters a detector: once an image, and once a region in its box head."""
+        return DetectorAdapter(model)
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         """Return the sum of proposal and box losses."""
