@@ -19,6 +19,10 @@ class PFEC(Method):
     scale: float = Field(1.0, ge=0, le=1.6)
     curve = {"scale": (1.0,)}
 
+    def schedule(self, common):
+        """Choose the paper's run from trained weights: 20 epochs at one low learning rate (its §4)."""
+        return common.replace(steps=0, epochs=20, learning_rate=1e-3, decay="milestones", milestones=(), warmup_steps=0)
+
     def prepare(self, backbone):
         """Remove filters from the starting weights."""
         for block in list(residual_blocks(backbone)):

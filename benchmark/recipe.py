@@ -41,6 +41,8 @@ class Schedule(Fields):
         sizes are each padded alone.
     steps, epochs
         Length of the run; one of them is given, and steps count where both are.
+    from_nothing : bool
+        Whether it is a run from random weights. Others start from trained ones.
     learning_rate, mask_learning_rate
         Of the network, and of the masks' confidence convolutions where it differs.
     decay
@@ -60,6 +62,7 @@ class Schedule(Fields):
     learning_rate: float = Field(gt=0)
     steps: int = Field(default=0, ge=0)
     epochs: int = Field(default=0, ge=0)
+    from_nothing: bool = False
     optimizer: Literal["sgd", "adamw"] = "sgd"
     mask_learning_rate: float | None = Field(default=None, gt=0)
     momentum: float = Field(default=0.9, ge=0, lt=1)
@@ -108,9 +111,12 @@ class Schedule(Fields):
 #: How a scale of minutes trains a network from nothing, and how it goes on from there with a method's changes: slowly,
 #: the masks above all, or gates close for good before the network adapts. A recipe adds lengths.
 FROM_NOTHING = Schedule(
-    batch=8, learning_rate=3e-3, optimizer="adamw", weight_decay=0.02, decay="cosine", warmup_steps=50, clip=5.0
+    batch=8, learning_rate=3e-3, optimizer="adamw", weight_decay=0.02, decay="cosine", warmup_steps=50, clip=5.0,
+    from_nothing=True,
+)  # fmt: skip
+FINE_TUNING = FROM_NOTHING.replace(
+    learning_rate=5e-4, mask_learning_rate=1e-3, warmup_steps=10, freeze_statistics=True, from_nothing=False
 )
-FINE_TUNING = FROM_NOTHING.replace(learning_rate=5e-4, mask_learning_rate=1e-3, warmup_steps=10, freeze_statistics=True)
 
 
 def _known(backbone: str) -> str:
@@ -141,7 +147,11 @@ class Recipe(Fields):
     shorter_side, longer_side : int
         Images are resized so that the shorter side has the first length and the longer at most the second, in pixels.
     train : Schedule
-        What every method runs.
+        What every method runs, from trained weights.
+    pretrain : Schedule or None
+        The run from nothing, of the network whose weights the others start from.
+    own_schedules : bool
+        Whether a method that was published with another run keeps it (`Method.schedule`).
     start : str
         The method whose checkpoint (same task, scale, data and seed) the others start from; it runs `pretrain`, as do
         methods with a backbone of their own. Empty: start from ImageNet weights.
@@ -169,6 +179,7 @@ class Recipe(Fields):
     longer_side: int = Field(ge=32)
     train: Run
     pretrain: Run | None = None
+    own_schedules: bool = False
     start: str = ""
     shipped: tuple[Backbone, ...] = ()
     from_scratch: bool = False

@@ -13,12 +13,15 @@ class CollaborativeMask(LearnedMask):
     """Convolution to one channel, batch norm and ReLU: the real-valued gate of a position, for all channels alike.
 
     The published layer is "a 1x1 convolution or only a single filter shared by all channels". This is the single
-    filter, 3x3: only there does a zero spare a whole position, and not single channels of it. It reads the block's
-    input, as all masks do, which for conv1 is the convolution's own; conv2's gate is decided as early as conv1's. The
-    gate multiplies what batch norm (and, in the block, ReLU) made of the convolution, so that a zero stays a zero.
+    filter, 3x3: only there does a zero spare a whole position, and not single channels of it. It stands in parallel to
+    its convolution and reads the same map. The gate multiplies what batch norm (and, in the block, ReLU) made of the
+    convolution, so that a zero stays a zero.
     """
 
+    own_input = True
+
     def __init__(self, site, shift):
+        site = site.at_own_input()
         super().__init__(site, grid_stride=None, initial_bias=0.0)
         self.conv = nn.Conv2d(site.in_channels, 1, 3, stride=site.stride, padding=1, bias=False)
         nn.init.kaiming_normal_(self.conv.weight)

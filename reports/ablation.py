@@ -120,7 +120,7 @@ def find(what: Ablation, panel: Panel | None) -> list[Found]:
     if panel is None:
         return [Found(label, None, empty) for label, _ in what.rows]
     mine = panel.cells[panel.cells["method"] == what.method]
-    key, trade = f"p_{what.parameter}", _trade_off(panel, what.method)
+    key, trade = f"p_{what.parameter}", _trade_off(what, panel)
     usual = _usual(mine, trade)
     if key not in mine or mine.empty:
         return [Found(label, None, empty) for label, _ in what.rows]
@@ -135,9 +135,11 @@ def find(what: Ablation, panel: Panel | None) -> list[Found]:
     return _at_one_point(what, rows, panel.score, trade)
 
 
-def _trade_off(panel: Panel, method: str) -> str | None:
-    line = next((line for line in panel.series if line.method == method and line.parameter), None)
-    return None if line is None else f"p_{line.parameter}"
+def _trade_off(what: Ablation, panel: Panel) -> str | None:
+    """Return the column of a method's trade-off parameter: any but the one that is ablated."""
+    names = (line.parameter for line in panel.series if line.method == what.method)
+    name = next((name for name in names if name and name != what.parameter), None)
+    return None if name is None else f"p_{name}"
 
 
 def _usual(cells: pd.DataFrame, trade: str | None) -> dict[str, str]:
@@ -185,7 +187,7 @@ def _table(what: Ablation, panel: Panel | None) -> Table:
     metric = panel.metric if panel else task_metrics(what.task)[0]
     found = find(what, panel)
     printed = _printed(what)
-    trade = None if panel is None else _trade_off(panel, what.method)
+    trade = None if panel is None else _trade_off(what, panel)
     rows = [_row(what, row, printed.get(row.label, []), f"metric_{metric.name}", metric.scale, trade) for row in found]
     reference = next(row for row in rows if row["label"] == what.reference)
     digits = decimals([row["gmacs"] for row in rows])

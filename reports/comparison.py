@@ -6,16 +6,18 @@ its label or its method's name.
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from benchmark.errors import SaibenchError
-from benchmark.stats import Comparison, NoOverlap, Run, compare, read_outcomes
+from benchmark.stats import Comparison, NoOverlap, Outcomes, Run, compare, read_outcomes
 from benchmark.store import read_table
 from reports.base import Results, number, plain
 from reports.curves import COST, Panel, Series, panels
@@ -124,16 +126,22 @@ def runs_of(panel: Panel, line: Series) -> list[Run]:
 
 def run_of(cell: pd.Series, score: str) -> Run:
     """Return a finished cell for `benchmark.stats`, given the column of its score."""
-    folder = Path(cell["folder"])
-    images = folder / "images.parquet"
-    outcomes, costs = None, None
-    if images.is_file():
-        table = read_table(images)
-        if {"image_id", "gmacs_backbone"} <= set(table.columns):
-            table = table.sort_values("image_id")  # the same order in every cell: images are paired
-            outcomes = read_outcomes(folder, table["image_id"])
-            costs = table["gmacs_backbone"].to_numpy(dtype=float)
+    outcomes, costs = _images(Path(cell["folder"]), str(cell["finished"]))
     return Run(cell["setting"], int(cell["seed"]), float(cell[score]), float(cell[COST]), outcomes, costs)
+
+
+@functools.lru_cache(maxsize=512)
+def _images(folder: Path, finished: str) -> tuple[Outcomes | None, np.ndarray | None]:
+    """Return a record's outcomes and GMACs of single images; read once, unless the record is replaced by a later."""
+    del finished  # part of the key only
+    images = folder / "images.parquet"
+    if not images.is_file():
+        return None, None
+    table = read_table(images)
+    if not {"image_id", "gmacs_backbone"} <= set(table.columns):
+        return None, None
+    table = table.sort_values("image_id")  # the same order in every cell: images are paired
+    return read_outcomes(folder, table["image_id"]), table["gmacs_backbone"].to_numpy(dtype=float)
 
 
 def table(pairs: Sequence[Pair]) -> Table:

@@ -94,8 +94,9 @@ def plan(request: Request) -> Plan:
     if reason:
         raise UsageError(f"method {kind.name!r} does not run on {task.name}: {reason}")
     method = kind.make({**kind.defaults(recipe.parameters), **request.parameters})
-    folder = data_folder(request)
     weights = _weights(task, recipe, method)
+    _check_own_schedule(request, recipe, method, weights)
+    folder = data_folder(request)
     start = None if weights else _start(request, recipe, method)
     outside = outside_code(task)
     cell = Cell(
@@ -136,11 +137,25 @@ def _start(request: Request, recipe: Recipe, method: Method) -> Plan | None:
 
 
 def _schedules(recipe: Recipe, method: Method, weights: Path | None) -> list[Schedule]:
+    if not recipe.start:  # ImageNet weights, or none where a method's own run is one from nothing
+        return [method.schedule(recipe.train) if recipe.own_schedules else recipe.train]
     if recipe.pretrain is None or weights is not None:
         return [recipe.train]
     if method.name == recipe.start:
         return [recipe.pretrain]
     return [recipe.pretrain, recipe.train] if _own_backbone(recipe, method) else [recipe.train]
+
+
+def _check_own_schedule(request: Request, recipe: Recipe, method: Method, weights: Path | None) -> None:
+    """Refuse a change of the common run that a method's own run would hide."""
+    (own, *_) = _schedules(recipe, method, weights)
+    for path in request.overrides:
+        part, _, field = path.partition(".")
+        if recipe.own_schedules and part == "train" and getattr(own, field, None) != getattr(recipe.train, field, None):
+            raise UsageError(
+                f"method {method.name!r} keeps its publication's training at scale {request.scale!r}, with {field} "
+                f"{getattr(own, field)}: also give --recipe own_schedules=false to train it as the recipe says"
+            )
 
 
 @functools.cache

@@ -141,7 +141,7 @@ def _load_start(planned: Plan, model: nn.Module, start: Record | None) -> None:
     elif start is not None:
         stored = load_file(start.path(MODEL))
         model.load_state_dict({key: stored[key] for key in model.state_dict() if key in stored}, strict=False)
-    elif not planned.recipe.start:
+    elif not planned.recipe.start and not planned.schedules[0].from_nothing:
         names = planned.task.weights_names(planned.recipe, planned.method.backbone(planned.recipe.backbone))
         paths = [cache_folder() / "weights" / f"{name}.safetensors" for name in names]
         planned.task.load_weights(model, next((path for path in paths if path.is_file()), paths[0]))

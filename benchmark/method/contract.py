@@ -31,6 +31,7 @@ from benchmark.errors import UsageError
 from benchmark.nn import ChannelGate, GateSite, Mask, Placement, ResidualBlock, Site, residual_blocks
 from benchmark.nn import interpolation as fills
 from benchmark.nn.interpolation import Interpolation
+from benchmark.recipe import Schedule
 
 #: Class variables that describe a method and cannot change a cell's result: its identity does not depend on them.
 DESCRIPTIONS = ("label", "follows")
@@ -102,6 +103,16 @@ class Method(BaseModel, ABC):
         the training that made the other methods' starting weights.
         """
         return name
+
+    def schedule(self, common: Schedule) -> Schedule:
+        """Choose the training run where methods keep that of their publication, given the recipe's.
+
+        Called when a cell is planned, at scales whose recipe says ``own_schedules``: there, published numbers are
+        compared that were made in this way. Elsewhere every method runs the recipe's. The answer is part of the
+        cell's identity. Change fields of the given run with ``common.replace(epochs=20)``; ``from_nothing=True`` asks
+        for random weights in place of the recipe's starting weights.
+        """
+        return common
 
     def adapt(self, backbone: nn.Module) -> None:
         """Change a freshly built backbone: by default, put the chosen masks and fills in its residual blocks.

@@ -1,9 +1,9 @@
 """Residual blocks whose convolutions can be masked, interpolated and gated (paper §3.5, Figure 3).
 
 A block without masks is torchvision's own, key for key, so that ImageNet weights load. `ResidualBlock.adapt` puts masks
-and fills in place. All masks are decided from the block's input, before the convolutions that they govern. What follows
-from them, which convolution computes, reads and fills what, is `benchmark.nn.work`'s to say: the forward below walks
-through that description, as the counters and the engines do.
+and fills in place. Masks are decided from the block's input, before the convolutions that they govern; a mask may ask
+for its own convolution's input instead. What follows from them, which convolution computes, reads and fills what, is
+`benchmark.nn.work`'s to say: the forward below walks through that description, as the counters and the engines do.
 """
 
 from collections.abc import Callable
@@ -156,21 +156,29 @@ class ResidualBlock(nn.Module):
         return self._work
 
     def decide(self, x: Tensor) -> Decided:
-        """Decide all masks and gates for block input ``x`` of shape ``(N, in_channels, H, W)``."""
+        """Decide the masks and gates that read block input ``x`` of shape ``(N, in_channels, H, W)``."""
         decided = Decided((x.shape[-2], x.shape[-1]))
         for index in self.work.masks:
-            mask = cast(Mask, getattr(self, f"mask{index}"))
-            decided.masks[index] = mask.decided = mask(x)
-            if mask.confidence is not None:
-                decided.confidences[index] = mask.confidence
+            if index not in self.work.late:
+                self._decide_mask(index, x, decided)
         for index in self.work.gates:
             decided.gates[index] = getattr(self, f"gate{index}")(x)
-        if decided.masks or decided.gates:
-            if self.training:
-                self.decided = decided
-            else:
-                context.notify(self, decided)
         return decided
+
+    def _decide_mask(self, index: int, source: Tensor, decided: Decided) -> None:
+        mask = cast(Mask, getattr(self, f"mask{index}"))
+        decided.masks[index] = mask.decided = mask(source)
+        if mask.confidence is not None:
+            decided.confidences[index] = mask.confidence
+
+    def _show(self, decided: Decided) -> None:
+        """Keep what was decided for the losses in training, show it to the observers at inference."""
+        if not decided.masks and not decided.gates:
+            return
+        if self.training:
+            self.decided = decided
+        else:
+            context.notify(self, decided)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(N, in_channels, H, W)`` to ``(N, planes * expansion, H / stride, W / stride)``.
@@ -182,6 +190,8 @@ class ResidualBlock(nn.Module):
         features = x
         for index, step in zip(self.convolutions, self.work.convolutions, strict=True):
             source = features
+            if index in self.work.late:
+                self._decide_mask(index, source, decided)
             features = self._norm(index)(self._convolve(index, source, x))
             if index != self.convolutions[-1]:
                 features = torch.relu(features)
@@ -190,6 +200,7 @@ class ResidualBlock(nn.Module):
             if step.fill is not None:
                 fill = cast(Interpolation, getattr(self, step.fill.layer))
                 features = fill(features, work.values(step.fill.mask, decided.masks), source)
+        self._show(decided)
         return torch.relu(features + self._shortcut(x))
 
     def _described(self) -> BlockWork:
@@ -208,10 +219,16 @@ class ResidualBlock(nn.Module):
                     f"interpolation{index}",
                     "offset" if walk.anywhere else "",
                     index if index < self.convolutions[-1] and getattr(self, f"gate{index}") is not None else None,
+                    self._is_late(index),
                 )
             )
         masks = [index for index in (1, 2, 3) if getattr(self, f"mask{index}") is not None]
         return work.describe(links, masks, [index for index in (1, 2) if getattr(self, f"gate{index}") is not None])
+
+    def _is_late(self, index: int) -> bool:
+        """Whether a mask reads a map of the branch; the first convolution's own input is the block's."""
+        mask = cast(Mask | None, getattr(self, f"mask{index}"))
+        return mask is not None and mask.own_input and index != self.convolutions[0]
 
     def _governing(self, index: int, walk: Walk) -> Region:
         """Return the mask under which a convolution's output is computed: its own, or the one before at its stride."""
@@ -232,8 +249,11 @@ class ResidualBlock(nn.Module):
         )
 
     def _site(self, index: int, stride: int, channels: int, share: float, reader: tuple[int, int]) -> Site:
-        layer = f"{self.name}.mask{index}"
-        return Site(layer, self.in_channels, channels, stride, share, reader, self.stage, self.resolution * stride)
+        own = getattr(self, f"conv{index}")
+        return Site(
+            f"{self.name}.mask{index}", self.in_channels, channels, stride, share, reader, self.stage,
+            self.resolution * stride, own.in_channels, own.stride[0],
+        )  # fmt: skip
 
     def _shortcut(self, x: Tensor) -> Tensor:
         return x if self.downsample is None else cast(Tensor, self.downsample(x))
@@ -292,7 +312,10 @@ class Bottleneck(ResidualBlock):
         return super()._convolve(index, source, x)
 
     def _offset(self) -> nn.Conv2d:
-        offset = nn.Conv2d(self.in_channels, OFFSET_CHANNELS, 3, self.stride, padding=1)
+        # Dilated with its block, as in the released code: the offsets are told from what conv2 sees.
+        offset = nn.Conv2d(
+            self.in_channels, OFFSET_CHANNELS, 3, self.stride, padding=self.dilation, dilation=self.dilation
+        )
         nn.init.zeros_(offset.weight)
         nn.init.zeros_(cast(Tensor, offset.bias))
         return offset

@@ -10,8 +10,8 @@ Nothing here fills the positions left out: see `benchmark.nn.interpolation`.
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any, cast
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import torch
@@ -63,6 +63,9 @@ class Site:
         What the masks of the site's stage share.
     resolution
         Pixels of the image to a position of the governed map, along an axis.
+    own_channels, own_stride
+        Channels of the governed convolution's own input, and its stride: what `in_channels` and `stride` are for a mask
+        that reads that input.
     """
 
     layer: str
@@ -73,6 +76,12 @@ class Site:
     reader: tuple[int, int] = (1, 1)
     stage: Stage = field(default_factory=Stage, compare=False)
     resolution: int = 1
+    own_channels: int = 0
+    own_stride: int = 1
+
+    def at_own_input(self) -> "Site":
+        """Return the site as a mask sees it that reads its own convolution's input (`Mask.own_input`)."""
+        return replace(self, in_channels=self.own_channels, stride=self.own_stride)
 
 
 class Mask(nn.Module):
@@ -80,8 +89,11 @@ class Mask(nn.Module):
 
     Attributes
     ----------
+    own_input : bool
+        Whether it reads its own convolution's input: for conv2, the filled map behind conv1. A class says so, and takes
+        its site by `Site.at_own_input`. Other masks read the block's input, before any convolution runs.
     stride : int
-        Stride from the block's input to the governed map.
+        Stride from the mask's input to the governed map.
     layer : str
         Qualified name within the backbone; keys the inference noise.
     share : float
@@ -91,6 +103,8 @@ class Mask(nn.Module):
     decided : Tensor or None
         Values of the last forward, ``(N, 1, H, W)``, set by the block.
     """
+
+    own_input: ClassVar[bool] = False
 
     def __init__(self, site: Site) -> None:
         super().__init__()
@@ -106,13 +120,13 @@ class Mask(nn.Module):
         return super().train(mode)
 
     def size(self, x: Tensor) -> tuple[int, int]:
-        """Return the governed map's height and width for block input ``x`` of shape ``(N, C, H, W)``."""
+        """Return the governed map's height and width for the mask's input ``x`` of shape ``(N, C, H, W)``."""
         height, width = x.shape[-2:]
         return (height - 1) // self.stride + 1, (width - 1) // self.stride + 1
 
     @abstractmethod
     def forward(self, x: Tensor) -> Tensor:
-        """Return the mask ``(N, 1, H', W')`` for block input ``x`` of shape ``(N, C, H, W)``."""
+        """Return the mask ``(N, 1, H', W')`` for the mask's input ``x`` of shape ``(N, C, H, W)``."""
 
 
 class LearnedMask(Mask):

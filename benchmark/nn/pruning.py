@@ -44,6 +44,28 @@ class ScatteredBatchNorm2d(nn.BatchNorm2d):
         return kept.new_zeros(len(x), self.width, *x.shape[-2:]).index_copy(1, self.index, kept)
 
 
+class Hold(nn.Module):
+    """Multiplies the gradients of parameters, each with one row a filter, by ``trained``: 0 for what is held, else 1.
+
+    A child of the convolution, so that checkpoints keep it and devices move it; it has no forward.
+    """
+
+    trained: Tensor
+
+    def __init__(self, *parameters: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("trained", torch.ones(len(parameters[0])))
+        self._hooks = [parameter.register_hook(self._mask) for parameter in parameters]
+
+    def remove(self) -> None:
+        """Leave the gradients alone."""
+        for hook in self._hooks:
+            hook.remove()
+
+    def _mask(self, gradient: Tensor) -> Tensor:
+        return gradient * self.trained.view(-1, *[1] * (gradient.dim() - 1))
+
+
 class GeometricMedian(tp.importance.Importance):
     """The sum of a filter's Euclidean distances to all filters of its layer (FPGM, He et al. 2019, eq. 6).
 
@@ -109,6 +131,24 @@ class Prunable:
         if shift:
             norm.bias[filters] = 0
             cast(Tensor, norm.running_mean)[filters] = 0
+
+    def hold(self, filters: Sequence[int]) -> None:
+        """Train all filters but these: their gradients, and those of what batch norm adds to them, become zero.
+
+        What is held is kept in the state dict from the first call on.
+        """
+        convolution, norm = self.layers
+        if not hasattr(convolution, "hold"):
+            convolution.add_module("hold", Hold(convolution.weight, norm.bias))
+        trained = cast(Hold, convolution.hold).trained
+        trained[:] = 1
+        trained[list(filters)] = 0
+
+    def release(self) -> None:
+        """Train all filters again, and forget which were held."""
+        convolution, _ = self.layers
+        cast(Hold, convolution.hold).remove()
+        del convolution.hold
 
     def remove(self, filters: Sequence[int]) -> None:
         """Take filters out of the network."""

@@ -207,11 +207,15 @@ class BlockWork:
         Numbers of the masks that the block decides; mask i has the size of the map behind convolution i.
     gates : tuple of int
         Numbers of the gates over channels.
+    late : tuple of int
+        Numbers of the masks that are decided from their convolution's own input, while the branch runs; the others are
+        decided from the block's input, before it.
     """
 
     convolutions: tuple[Convolution, ...]
     masks: tuple[int, ...]
     gates: tuple[int, ...] = ()
+    late: tuple[int, ...] = ()
 
     def sizes(self, size: Size) -> tuple[Size, ...]:
         """Return height and width of the map behind each convolution, for a block input of this size."""
@@ -243,6 +247,8 @@ class Link:
         Name of the fill within the block.
     gate : int or None
         Number of the gate over its output's channels.
+    late : bool
+        Whether its mask is decided from the map that it reads, which is then read whole.
     """
 
     layer: str
@@ -252,6 +258,7 @@ class Link:
     fill_layer: str = ""
     beside: str = ""
     gate: int | None = None
+    late: bool = False
 
 
 def describe(links: Sequence[Link], masks: Iterable[int], gates: Iterable[int] = ()) -> BlockWork:
@@ -289,10 +296,12 @@ def describe(links: Sequence[Link], masks: Iterable[int], gates: Iterable[int] =
             Convolution(link.layer, link.walk, computes, fill, link.beside, commutes, link.gate, input_gate)
         )
         # In the way of the commuting convolution that fills first, the fill before is needed everywhere. So it is where
-        # this convolution's fill copies what it reads: samples and what is left out are all positions.
+        # this convolution's fill copies what it reads, samples and what is left out being all positions; and where its
+        # mask is yet to be decided from it.
         copies = fill is not None and fill.reads_source
-        needed = EVERYWHERE if commutes or copies else read_by(computes, link.walk)
-    return BlockWork(tuple(reversed(described)), tuple(masks), tuple(gates))
+        needed = EVERYWHERE if commutes or copies or link.late else read_by(computes, link.walk)
+    late = tuple(number for number, link in enumerate(links, start=1) if link.late)
+    return BlockWork(tuple(reversed(described)), tuple(masks), tuple(gates), late)
 
 
 def _commutes(link: Link, before: Link | None) -> bool:

@@ -6,7 +6,18 @@ It knows no method and no report, and draws and prints nothing.
 from __future__ import annotations
 
 from benchmark.metric import Metric
-from benchmark.stats.comparison import SEEDS_TO_TELL, Comparison, Run, compare, estimate, sign_flip
+from benchmark.stats.comparison import (
+    SEEDS_TO_TELL,
+    Comparison,
+    Measured,
+    Run,
+    compare,
+    estimate,
+    interval,
+    measure,
+    resample,
+    sign_flip,
+)
 from benchmark.stats.curves import (
     MIN_OVERLAP,
     NoOverlap,
@@ -24,6 +35,7 @@ __all__ = [
     "OUTCOMES",
     "SEEDS_TO_TELL",
     "Comparison",
+    "Measured",
     "Metric",
     "NoOverlap",
     "Outcomes",
@@ -33,10 +45,13 @@ __all__ = [
     "compare",
     "estimate",
     "find_metric",
+    "interval",
     "mean_gap",
+    "measure",
     "over_seeds",
     "pareto_front",
     "read_outcomes",
+    "resample",
     "sign_flip",
     "task_metrics",
 ]

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -25,10 +26,12 @@ __all__ = [
     "RESAMPLES",
     "SEEDS_TO_TELL",
     "Comparison",
+    "Measured",
     "Run",
     "compare",
     "estimate",
     "interval",
+    "measure",
     "resample",
     "sign_flip",
 ]
@@ -158,8 +161,16 @@ def resample(images: int, seeds: int, count: int = RESAMPLES, seed: int = 0) -> 
         ``(count, images)`` and ``(count, seeds)``: how often each is drawn; rows sum to the number there are.
     """
     rng = np.random.default_rng(seed)
+    repeats = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=count).astype(float)
+    return _images(images, count, seed), repeats
+
+
+@functools.cache
+def _images(images: int, count: int, seed: int) -> Floats:
+    """Draw images: one array for all comparisons on as many images, so that cells remember their scores under it."""
+    rng = np.random.default_rng([seed, 1])
     drawn = rng.multinomial(images, np.full(images, 1 / images), size=count) if images else np.ones((count, 0))
-    return drawn.astype(float), rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=count).astype(float)
+    return drawn.astype(float)
 
 
 def interval(values: Floats) -> tuple[float | None, float | None]:
@@ -216,36 +227,130 @@ def compare(a: Sequence[Run], b: Sequence[Run], resamples: int = RESAMPLES) -> C
     NoOverlap
         If no seed was run for both.
     """
-    seeds, points_a, points_b = _pair(a, b)
+    pair = _Pair.of(a, b, resamples)
     try:
-        low, high = common_range([run.cost for run in points_a], [run.cost for run in points_b])
+        low, high = common_range(pair.a.costs[:, :, 0].ravel(), pair.b.costs[:, :, 0].ravel())
+        gap = _measure(pair, mean_gap)
     except NoOverlap as error:
-        return Comparison.refuse(seeds, str(error))
-    by_images = all(run.outcomes is not None and run.costs is not None for run in (*points_a, *points_b))
-    images = len(points_a[0].costs) if by_images and points_a[0].costs is not None else 0
-    weights, draws = resample(images, len(seeds), resamples)
-    side_a, side_b = (_Side.of(points, seeds, weights if by_images else None) for points in (points_a, points_b))
-    gaps = _gaps(side_a, side_b, 0)
-    if np.isnan(gaps).any():
-        return Comparison.refuse(seeds, f"with seed {seeds[int(np.isnan(gaps).argmax())]}, no computation in common")
+        return Comparison.refuse(pair.seeds, str(error))
     refused: list[str] = []
     rate: float | None = None
+    rate_bounds: tuple[float | None, float | None] = (None, None)
     try:
-        rate = bjontegaard_rate(*side_a.mean(0, np.ones(len(seeds))), *side_b.mean(0, np.ones(len(seeds))))
+        once = np.ones(len(pair.seeds))
+        rate = bjontegaard_rate(*pair.a.mean(0, once), *pair.b.mean(0, once))
     except NoOverlap as error:
         refused.append(f"no Bjøntegaard delta: {error}")
-    resampled = " and ".join(filter(None, ["images" if by_images else "", "seeds" if len(seeds) > 1 else ""]))
-    bounds: tuple[float | None, float | None] = (None, None)
-    rate_bounds = bounds
-    if resampled:
-        bounds = interval(_resampled_gaps(side_a, side_b, draws, by_images))
-        if rate is not None:
-            rate_bounds = interval(_resampled_rates(side_a, side_b, draws, by_images))
-    p = sign_flip(gaps) if len(seeds) >= SEEDS_TO_TELL else None
-    verdict, reason = _judge(bounds, p, len(seeds), resampled)
+    if rate is not None and gap.resampled:
+        rate_bounds = interval(_resampled_rates(pair))
+    p = sign_flip(gap.by_seed) if len(gap.seeds) >= SEEDS_TO_TELL else None
+    verdict, reason = _judge((gap.low, gap.high), p, len(gap.seeds), gap.resampled)
     return Comparison(
-        float(gaps.mean()), *bounds, rate, *rate_bounds, refused, low, high, seeds, resampled, p, verdict, reason
-    )
+        gap.value, gap.low, gap.high, rate, *rate_bounds, refused, low, high, gap.seeds, gap.resampled, p,
+        verdict, reason,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One number that tells two curves apart.
+
+    Attributes
+    ----------
+    value
+        Its mean over seeds.
+    low, high
+        Its 95 % interval; None where there is nothing to resample.
+    by_seed
+        Its value for each seed.
+    seeds
+        The seeds that both curves have.
+    resampled
+        What the interval covers: "images and seeds", "images", "seeds" or "".
+    """
+
+    value: float
+    low: float | None
+    high: float | None
+    by_seed: Sequence[float]
+    seeds: Sequence[int]
+    resampled: str
+
+
+#: From costs and scores of curve A, and those of curve B, to a number; `NoOverlap` where there is none.
+Statistic = Callable[[Floats, Floats, Floats, Floats], float]
+
+
+def measure(a: Sequence[Run], b: Sequence[Run], statistic: Statistic, resamples: int = RESAMPLES) -> Measured:
+    """Compute a number from two curves for each seed, and its interval over images and seeds.
+
+    Raises
+    ------
+    NoOverlap
+        If no seed was run for both, or a seed's curves have no such number.
+    """
+    return _measure(_Pair.of(a, b, resamples), statistic)
+
+
+def _measure(pair: _Pair, statistic: Statistic) -> Measured:
+    values = _by_seed(pair, statistic, 0)
+    bounds: tuple[float | None, float | None] = (None, None)
+    if pair.resampled:
+        drawn = np.stack([_by_seed(pair, statistic, draw) for draw in pair.drawn])
+        bounds = interval(np.where(pair.repeats > 0, pair.repeats * drawn, 0).sum(1) / pair.repeats.sum(1))
+    if np.isnan(values).any():
+        raise NoOverlap(f"with seed {pair.seeds[int(np.isnan(values).argmax())]}, no computation in common")
+    return Measured(float(values.mean()), *bounds, values.tolist(), pair.seeds, pair.resampled)
+
+
+def _by_seed(pair: _Pair, statistic: Statistic, draw: int) -> Floats:
+    """Return each seed's value in a draw; NaN where it has none."""
+    values = np.full(len(pair.seeds), np.nan)
+    for seed in range(len(values)):
+        sides = [table[:, seed, draw] for side in (pair.a, pair.b) for table in (side.costs, side.scores)]
+        with contextlib.suppress(NoOverlap):
+            values[seed] = statistic(*sides)
+    return values
+
+
+def _resampled_rates(pair: _Pair) -> Floats:
+    """Return the Bjøntegaard delta rate in each draw; NaN where it is refused."""
+    rates = np.full(len(pair.repeats), np.nan)
+    draws = list(pair.drawn) if len(pair.drawn) > 1 else [0] * len(rates)
+    for index, (draw, repeats) in enumerate(zip(draws, pair.repeats, strict=True)):
+        with contextlib.suppress(NoOverlap):
+            rates[index] = bjontegaard_rate(*pair.a.mean(draw, repeats), *pair.b.mean(draw, repeats))
+    return rates
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """Two curves over their common seeds, and the draws that both get.
+
+    Attributes
+    ----------
+    drawn
+        Which of the sides' draws are resampled images: all but the first, or the first where images are not.
+    repeats
+        ``(draws, seeds)``: how often each seed counts.
+    """
+
+    seeds: list[int]
+    a: _Side
+    b: _Side
+    drawn: range
+    repeats: Floats
+    resampled: str
+
+    @classmethod
+    def of(cls, a: Sequence[Run], b: Sequence[Run], resamples: int) -> _Pair:
+        seeds, points_a, points_b = _pair(a, b)
+        by_images = all(run.outcomes is not None and run.costs is not None for run in (*points_a, *points_b))
+        images = len(points_a[0].costs) if by_images and points_a[0].costs is not None else 0
+        weights, repeats = resample(images, len(seeds), resamples)
+        one, other = (_Side.of(points, seeds, weights if by_images else None) for points in (points_a, points_b))
+        resampled = " and ".join(filter(None, ["images" if by_images else "", "seeds" if len(seeds) > 1 else ""]))
+        return cls(seeds, one, other, range(1, 1 + resamples) if by_images else range(1), repeats, resampled)
 
 
 def _pair(a: Sequence[Run], b: Sequence[Run]) -> tuple[list[int], list[Run], list[Run]]:
@@ -290,40 +395,13 @@ class _Side:
             costs[place], scores[place] = run.cost, run.score
             if weights is not None and run.outcomes is not None and run.costs is not None:
                 costs[place][1:] = weights @ run.costs / weights.sum(1)
-                scores[place][1:] = run.outcomes.scores(weights)
+                scores[place][1:] = run.outcomes.remembered(weights)
         return cls(costs, scores)
 
     def mean(self, draw: int, repeats: Floats) -> tuple[Floats, Floats]:
         """Return each point's cost and score in a draw, averaged over seeds that count so many times."""
         shares = repeats / repeats.sum()
         return self.costs[:, :, draw].dot(shares), self.scores[:, :, draw].dot(shares)
-
-
-def _gaps(a: _Side, b: _Side, draw: int) -> Floats:
-    """Return each seed's mean gap in a draw; NaN where its own curves share no computation."""
-    gaps = np.full(a.costs.shape[1], np.nan)
-    for seed in range(len(gaps)):
-        sides = [values[:, seed, draw] for side in (a, b) for values in (side.costs, side.scores)]
-        with contextlib.suppress(NoOverlap):
-            gaps[seed] = mean_gap(*sides)
-    return gaps
-
-
-def _resampled_gaps(a: _Side, b: _Side, draws: Floats, by_images: bool) -> Floats:
-    """Return the gap in each draw of seeds, and of images where there are any."""
-    measured = range(1, 1 + len(draws)) if by_images else range(1)
-    by_seed = np.stack([_gaps(a, b, draw) for draw in measured])
-    return np.where(draws > 0, draws * by_seed, 0).sum(1) / draws.sum(1)
-
-
-def _resampled_rates(a: _Side, b: _Side, draws: Floats, by_images: bool) -> Floats:
-    """Return the Bjøntegaard delta rate in each draw; NaN where it is refused."""
-    rates = np.full(len(draws), np.nan)
-    for index, repeats in enumerate(draws):
-        draw = 1 + index if by_images else 0
-        with contextlib.suppress(NoOverlap):
-            rates[index] = bjontegaard_rate(*a.mean(draw, repeats), *b.mean(draw, repeats))
-    return rates
 
 
 def _judge(bounds: tuple[float | None, float | None], p: float | None, seeds: int, resampled: str) -> tuple[str, str]:

@@ -61,6 +61,12 @@ class Outcomes(ABC):
             ``(B,)``, shares from 0 to 1; NaN where the weights leave nothing to score.
         """
 
+    def remembered(self, weights: Floats) -> Floats:
+        """Return the scores under weights that come again and again: those of the last array are remembered."""
+        if getattr(self, "_weights", None) is not weights:
+            self._weights, self._scores = weights, self.scores(weights)
+        return self._scores
+
 
 def read_outcomes(folder: Path, images: pd.Series) -> Outcomes | None:
     """Read a record's outcomes.

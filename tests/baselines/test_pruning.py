@@ -10,15 +10,17 @@ import torch
 from torch import nn
 
 from benchmark.cells import Request, execute, load_model, plan
-from benchmark.errors import UsageError
+from benchmark.errors import DataError, UsageError
 from benchmark.flops.measured import MeasuredCounter
 from benchmark.method import discover
 from benchmark.nn import build_backbone, pruning
 from benchmark.store import Store
+from benchmark.tasks import find_task
 from benchmark.tasks.imagenet.classifier import Classifier
 from tests.conftest import TINY
 
 METHODS = discover()
+TASK = find_task("imagenet")
 ZERO = {"pfec": {"scale": 0}, "sfp": {"pruning_rate": 0}, "fpgm": {"pruning_rate": 0}}
 PRINTED = (
     pd.read_csv(Path(__file__).parents[2] / "results" / "paper" / "table4.csv").groupby("method")["gflops"].first()
@@ -214,6 +216,103 @@ def test_sfp_zeroes_once_a_round_and_goes_on_with_the_right_round_after_an_inter
         if zeroed:
             seen.append(step)
     assert seen == [5, 10, 15, 20]
+
+
+def test_fpgm_holds_what_it_chose_until_the_next_round_and_trains_the_rest():
+    model, method = small().train(), METHODS["fpgm"].make({"rounds": 4})
+    method.prepare(model)
+    block = model.layer1[1]
+    before = pruning.score(block.conv1, pruning.GeometricMedian())
+    nearest = torch.zeros(16, dtype=torch.bool).index_fill(0, before.argsort()[:4], True)  # 0.3 of 16, rounded down
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-5, momentum=0.9, weight_decay=1e-4)
+    for step in range(5):
+        method.on_step(model, step / 20)
+        optimizer.zero_grad()
+        model(images(4)).square().sum().backward()
+        held = block.conv1.weight.grad.flatten(1).abs().sum(1) == 0
+        assert torch.equal(held, nearest) and torch.equal(block.bn1.bias.grad == 0, nearest)
+        optimizer.step()
+        assert not block.conv1.weight[nearest].any() and block.conv1.weight[~nearest].flatten(1).any(1).all()
+    with torch.no_grad():
+        block.conv1.weight[nearest] = 5 * torch.randn(4, 16, 3, 3)  # now these are the furthest
+    method.on_step(model, 5 / 20)
+    assert not block.conv1.hold.trained[~nearest].all() and block.conv1.hold.trained[nearest].all()
+    model.eval()
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    method.finish(model)
+    assert sum(parameter.numel() for parameter in model.parameters()) < parameters
+    assert not any("hold" in key or "rounds" in key for key in model.state_dict())
+
+
+def test_fpgm_holds_the_same_filters_after_an_interruption():
+    method, kept, models = METHODS["fpgm"].make({"rounds": 4}), None, []
+    for model in (small(), small(1)):
+        method.prepare(model)
+        if kept is not None:
+            model.load_state_dict(kept)
+        for progress in (0.0, 0.1) if kept is None else (0.2,):
+            method.on_step(model, progress)
+        kept = model.state_dict()
+        models.append(model.train())
+    gradients = []
+    for model in models:
+        model(images(4)).square().sum().backward()
+        gradients.append(model.layer2[1].conv2.weight.grad)
+        model.zero_grad()
+    assert torch.equal(*gradients) and int((gradients[0].flatten(1).abs().sum(1) == 0).sum()) == 9  # 0.3 of 32
+
+
+def test_each_baseline_keeps_its_publications_run_where_published_numbers_are_compared(tiny_set):
+    """Learning rate at each epoch's start, by hand: PFEC constant; SFP and FPGM a tenth after each 30 of 100 epochs."""
+    data, runs = tiny_set("imagenet"), {}
+    for name in (*ZERO, "lccl"):
+        (runs[name],) = plan(Request("imagenet", name, scale="paper", data=data)).schedules
+    rates = {
+        name: [run.learning_rate * run.factor(epoch * 10, run.epochs * 10) for epoch in range(run.epochs)]
+        for name, run in runs.items()
+    }
+    assert rates["pfec"] == pytest.approx([1e-3] * 20)
+    for name, first in (("sfp", 0.1), ("fpgm", 0.01)):
+        expected = [first * 0.1**tenths for tenths in (0, 1, 2, 3) for _ in range(30 if tenths < 3 else 10)]
+        assert rates[name] == pytest.approx(expected)
+    recipe = TASK.recipe("paper")
+    assert runs["lccl"] == recipe.train and not recipe.train.from_nothing and recipe.pretrain.from_nothing
+    assert {name for name, run in runs.items() if run.from_nothing} == {"sfp"}
+    mini = [plan(Request("imagenet", name, data=data)).schedules for name in runs]
+    assert all(schedules == [TASK.recipe("mini").train] for schedules in mini)
+
+
+@pytest.mark.parametrize("name", ["sfp", "fpgm"])
+def test_a_round_is_an_epoch_of_the_publications_run(name, monkeypatch):
+    method, model, epochs, steps = METHODS[name].make({"rounds": 3}), small(), [], 4
+    run = method.schedule(TASK.recipe("paper").train)
+    monkeypatch.setattr(pruning.Prunable, "zero", lambda layer, *filters, **shift: epochs.append(done))
+    method.prepare(model)
+    for done in range(run.epochs * steps):
+        method.on_step(model, done / (run.epochs * steps - 1))
+    first = {"sfp": [], "fpgm": [0]}[name]
+    assert sorted(set(epochs)) == [*first, steps, 2 * steps, 3 * steps - 1]
+
+
+def test_own_runs_are_part_of_the_identity_and_the_one_from_nothing_asks_for_no_weights(
+    tiny_set, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("SAIBENCH_CACHE", str(tmp_path / "cache"))
+    small = {"train.batch": 2, "shorter_side": 32, "longer_side": 32, "backbone": "mini_basic", "workers": 0}
+
+    def planned(name, **parameters):
+        return plan(Request("imagenet", name, "paper", parameters, data=tiny_set("imagenet"), overrides=small))
+
+    assert planned("sfp", rounds=1).cell.id != planned("sfp", rounds=2).cell.id
+    shorter = {"train.epochs": 2}
+    with pytest.raises(UsageError, match="'pfec' keeps its publication's training .* epochs 20: .*own_schedules=false"):
+        plan(Request("imagenet", "pfec", "paper", data=tiny_set("imagenet"), overrides=shorter))
+    shorter["own_schedules"] = False
+    run = plan(Request("imagenet", "pfec", "paper", data=tiny_set("imagenet"), overrides=shorter)).schedules[0]
+    assert run == TASK.recipe("paper").train.replace(epochs=2)
+    with pytest.raises(DataError, match="place them at"):
+        execute(planned("fpgm", rounds=1), Store(tmp_path / "store"))
+    assert execute(planned("sfp", rounds=1), Store(tmp_path / "store")).status == "finished"
 
 
 def test_channels_that_are_scattered_keep_their_places():

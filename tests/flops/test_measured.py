@@ -43,6 +43,15 @@ class DrawnMask(LearnedMask):
         return self.drawn
 
 
+class LateMask(DrawnMask):
+    """The same, read from the map that its convolution reads."""
+
+    own_input = True
+
+    def __init__(self, site, values, generator):
+        super().__init__(site.at_own_input(), values, generator)
+
+
 class Net(nn.Module):
     def __init__(self, block):
         super().__init__()
@@ -65,7 +74,8 @@ def networks(draw):
     generator = torch.Generator().manual_seed(draw(st.integers(0, 2**16)))
     options = {"deformable": draw(st.booleans())} if kind is Bottleneck else {}
     block = kind(planes * kind.expansion, planes, stride, dilation, "layer1.1", project=stride != 1, **options)
-    block.adapt(lambda site: DrawnMask(site, values, generator), FILLS[fill](window), placement)
+    mask = draw(st.sampled_from([DrawnMask, LateMask]))
+    block.adapt(lambda site: mask(site, values, generator), FILLS[fill](window), placement)
     size = draw(st.integers(3, 9)), draw(st.integers(3, 9))
     return Net(block).eval(), size, draw(st.integers(1, 3))
 
@@ -116,9 +126,10 @@ def by_loops(net, size, image):
     planes, inputs = block.planes, block.in_channels
     kernel1 = block.conv1.kernel_size[0] ** 2
     macs = size[0] * size[1] * 3 * inputs
+    late = isinstance(block.mask1, LateMask)
     for i in (1, 2, 3):
         if getattr(block, f"mask{i}") is not None:
-            macs += sum(9 * inputs for _ in every(masks[i]))
+            macs += sum(9 * (planes if late and i > 1 else inputs) for _ in every(masks[i]))
     if block.downsample is not None:
         macs += sum(inputs * planes * block.expansion for _ in every(masks[2]))
     touched = read_by(masks[2], block.conv2)
@@ -126,7 +137,7 @@ def by_loops(net, size, image):
         value = masks[1][p[0]][p[1]]
         if value > 0:
             macs += kernel1 * inputs * planes
-        if value != 1 and (deformable or p in touched):
+        if value != 1 and (deformable or p in touched or (late and block.placement != "one")):
             macs += neighbours(masks[1], *p, windows[1]) * planes
     sampled, pairs = 0, 0
     for p in every(masks[2]):
@@ -136,7 +147,7 @@ def by_loops(net, size, image):
             macs += 9 * planes * planes
             if deformable:
                 macs += 9 * inputs * 18 + 4 * 9 * planes
-        if value != 1 and (3 not in masks or masks[3][p[0]][p[1]] > 0):
+        if value != 1 and (3 not in masks or late or masks[3][p[0]][p[1]] > 0):
             pairs += neighbours(masks[2], *p, windows[2])
     outputs = 4 * planes
     if isinstance(block, BasicBlock):

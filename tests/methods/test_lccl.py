@@ -46,8 +46,8 @@ def test_the_gate_multiplies_each_convolutions_output_and_nothing_fills_its_zero
     block = adapted().eval().layer2[1]
     x = torch.randn(2, 32, 6, 6)
     with torch.no_grad():
-        gate1, gate2 = block.decide(x).masks.values()
-        inner = gate1 * torch.relu(block.bn1(block.conv1(x)))
+        inner = block.mask1(x) * torch.relu(block.bn1(block.conv1(x)))
+        gate2 = block.mask2(inner)  # in parallel to conv2: it reads what conv2 reads
         outer = gate2 * block.bn2(block.conv2(inner))
         torch.testing.assert_close(block(x), torch.relu(x + outer))
         dead = (gate2 == 0).expand_as(x)

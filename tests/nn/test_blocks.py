@@ -9,10 +9,12 @@ from benchmark.errors import DataError, UsageError
 from benchmark.nn import (
     BasicBlock,
     Bottleneck,
+    GumbelMask,
     Masks,
     build_backbone,
     interpolation,
     load_weights,
+    observing,
     residual_blocks,
     work,
 )
@@ -50,6 +52,41 @@ def test_dilated_backbone_is_torchvisions_for_segmentation():
     x = torch.randn(1, 3, 65, 97)
     expected = torch.nn.Sequential(*list(theirs.children())[:-2])(x)
     torch.testing.assert_close(ours(x), expected)
+
+
+@pytest.mark.parametrize(("kind", "stride"), [(Bottleneck, 1), (Bottleneck, 2), (BasicBlock, 1), (BasicBlock, 2)])
+def test_a_mask_may_read_its_own_convolutions_input(kind, stride):
+    """For conv2 that is the filled map behind conv1, at conv2's own stride; conv1's own input is the block's."""
+    torch.manual_seed(0)
+
+    class OwnInput(GumbelMask):
+        own_input = True
+
+        def __init__(self, site):
+            super().__init__(site.at_own_input(), stochastic=False, grid_stride=None, initial_bias=0.0)
+            torch.nn.init.normal_(self.conv.weight)
+
+    block = kind(8, 4, stride, name="layer1.1", project=True)
+    block.adapt(OwnInput, interpolation.average(3))
+    block.eval()
+    x = torch.randn(2, 8, 9, 11)
+    decided = []
+    with observing(lambda which, found: decided.append(found)), torch.no_grad():
+        out = block(x)
+        mask1 = (block.mask1.conv(x) > 0).float()
+        y = block.interpolation1(torch.relu(block.bn1(block.conv1(x))), mask1, x)
+        mask2 = (block.mask2.conv(y) > 0).float()
+        expected = block.bn2(block.conv2(y))
+        if kind is Bottleneck:
+            expected = block.bn3(block.conv3(block.interpolation2(torch.relu(expected), mask2, x)))
+        else:
+            expected = block.interpolation2(expected, mask2, x)
+        torch.testing.assert_close(out, torch.relu(expected + block.downsample(x)))
+    assert len(decided) == 1 and torch.equal(decided[0].masks[1], mask1) and torch.equal(decided[0].masks[2], mask2)
+    assert 0 < mask2.mean() < 1 and block.work.late == (2,)
+    # The mask is decided from the whole map behind conv1, so all of it is needed.
+    assert block.work.convolutions[0].fill.needed == work.EVERYWHERE
+    assert block.train()(x).shape == out.shape and set(block.decided.confidences) == {1, 2}
 
 
 @pytest.mark.parametrize(("kind", "stride"), [(Bottleneck, 1), (Bottleneck, 2), (BasicBlock, 1), (BasicBlock, 2)])
@@ -121,6 +158,20 @@ def test_offsets_come_from_the_blocks_input_and_start_at_zero():
     torch.testing.assert_close(deformable.eval()(x), plain.eval()(x))
     torch.nn.init.normal_(deformable.offset.weight)
     assert not torch.allclose(deformable(x), plain(x))
+
+
+@pytest.mark.parametrize("dilation", [1, 2, 4])
+def test_offsets_are_told_from_what_conv2_sees(dilation):
+    """One input position changes the offsets where conv2's undeformed taps read it, dilated like them."""
+    block = Bottleneck(8, 4, dilation=dilation, name="layer3.1", project=True, deformable=True).eval()
+    torch.nn.init.ones_(block.offset.weight)
+    x = torch.zeros(1, 8, 13, 13)
+    x[..., 6, 6] = 1
+    taps = [6 - dilation, 6, 6 + dilation]
+    expected = torch.zeros(13, 13, dtype=torch.bool)
+    expected[torch.tensor(taps)[:, None], torch.tensor(taps)] = True
+    assert torch.equal(block.offset(x)[0, 0] != 0, expected)
+    assert block(x).shape == (1, 16, 13, 13)
 
 
 def test_weights_load_where_shapes_agree_and_a_missing_file_is_named(tmp_path):

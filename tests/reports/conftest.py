@@ -57,6 +57,7 @@ class Fabricated:
                 "gmacs_measured_mean": cost, "gmacs_measured_std": cost / 20, "gmacs_paper": cost * 1.1,
                 "density_mean": min(1.0, cost), "seconds_train": 60.0, "seconds_eval": 8.0,
                 "method_label": LABELS.get(method),
+                "method_curve": ["gamma"] if "gamma" in (parameters or {}) else None,
             }  # fmt: skip
             return work.commit(fields | changes)
 

@@ -106,9 +106,14 @@ def sweep(
     while following := [each for search in searches for each in search.next(destination)]:
         planned.plans.extend(following)
         outcomes += run(Sweep(following, {}), False)
+    _finish(planned, outcomes, destination, json_)
+
+
+def _finish(planned: Any, outcomes: Sequence[Any], store: Any, json_: bool) -> None:
+    """Print how the sweep ended; exit with 1 if a cell failed."""
     failed = [outcome for outcome in outcomes if outcome.status != "finished"]
     if json_:
-        emit([dict(record.fields) for each in planned.plans if (record := destination.find(each.cell)) is not None])
+        emit([dict(record.fields) for each in planned.plans if (record := store.find(each.cell)) is not None])
     else:
         kept = len(planned.plans) - len(outcomes)
         print_line(f"{len(outcomes) - len(failed)} cells run, {kept} were finished before, {len(failed)} failed")

@@ -24,8 +24,9 @@ class CompiledBasicBlock(Block):
 
     def branch(self, run: Run) -> None:
         """Compute shortcut and branch, and their sum's ReLU, into the block's map."""
-        first, samples = self.first(run), run.samples(2, self.step(2).computes)
-        y = self.fill_first(run, first)
+        y = self.fill_first(run, self.first(run))
+        self.decide_late(run, y)
+        samples = run.samples(2, self.step(2).computes)
         self.shortcut(run)
         if samples is None:
             self.end_dense(run, y)

@@ -71,7 +71,8 @@ class Block:
         self.name = block.name
         self.work = block.work
         self._sizes: dict[Size, tuple[Size, ...]] = {}
-        self.masks = BlockMasks(masks)
+        self.masks = BlockMasks([mask for mask in masks if mask.number not in self.work.late])
+        self.late = BlockMasks([mask for mask in masks if mask.number in self.work.late])
         self.fills = {
             index: Fill(f"{block.name}.{step.fill.layer}", getattr(block, step.fill.layer), step.fill)
             for index, step in enumerate(self.work.convolutions, start=1)
@@ -104,6 +105,20 @@ class Block:
         if size not in self._sizes:
             self._sizes[size] = self.work.sizes(size)
         return self._sizes[size]
+
+    @property
+    def placed(self) -> list[Placed]:
+        """All masks, in the order in which they are decided."""
+        return [*self.masks.placed, *self.late.placed]
+
+    def noisy(self, size: Size) -> list[tuple[Placed, Size]]:
+        """Return the masks that draw noise before the block runs, and their sizes for an input of this size."""
+        return [*self.masks.noisy(size), *self.late.noisy(self.sizes(size)[0])]
+
+    def decide_late(self, run: Run, y: Floats) -> None:
+        """Decide the masks that read conv1's filled map."""
+        if self.late.placed:
+            run.regions.add(self.late.decide(run.call, run.memory, y, run.sizes[0], run.sizes))
 
     def branch(self, run: Run) -> None:
         """Compute shortcut and branch, and their sum's ReLU, into the block's map."""

@@ -22,6 +22,9 @@ class CompiledBottleneck(Block):
 
     def __init__(self, block: Bottleneck, masks: list[Placed]) -> None:
         super().__init__(block, masks)
+        if self.late.placed:
+            reason = "the CPU engine decides a bottleneck's masks from the block's input alone"
+            raise EngineRefusal(self.late.placed[0].name, reason)
         if places(block.bn3) is not None:
             raise EngineRefusal(
                 f"{block.name}.conv3", "the CPU engine prunes the inner convolutions of a bottleneck only"

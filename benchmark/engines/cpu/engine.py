@@ -78,7 +78,7 @@ class CPUEngine:
     @property
     def mask_layers(self) -> list[str]:
         """Names of the masks, in the order in which they run."""
-        return [mask.name for block in self._blocks for mask in block.masks.placed]
+        return [mask.name for block in self._blocks for mask in block.placed]
 
     def __call__(self, image: Floats, *, masks: Mapping[str, Floats] | None = None) -> Result:
         """Compute the stage maps of one image; its identifier and seed are those at hand (`benchmark.nn.context`).
@@ -110,7 +110,7 @@ class CPUEngine:
         fields = []
         size = self._stem.out_size(size)
         for block in self._blocks:
-            fields += list(block.masks.noisy(size))
+            fields += block.noisy(size)
             size = block.sizes(size)[-1]
         here = at_hand()
         (image,) = here.identifiers(1)

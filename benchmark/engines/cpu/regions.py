@@ -12,6 +12,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmark.engines.base import Floats
 from benchmark.engines.cpu import kernels
 from benchmark.engines.cpu.kernels import Geometry, Samples
 from benchmark.engines.cpu.memory import Size
@@ -31,9 +32,15 @@ class Regions:
     """
 
     def __init__(self, decided: Mapping[int, Samples], threads: int) -> None:
-        self._values = {number: samples.mask for number, samples in decided.items()}
-        self._samples: dict[Region, Samples] = {Sampled(number): samples for number, samples in decided.items()}
+        self._values: dict[int, Floats] = {}
+        self._samples: dict[Region, Samples] = {}
         self._threads = threads
+        self.add(decided)
+
+    def add(self, decided: Mapping[int, Samples]) -> None:
+        """Take masks that are decided while the block runs."""
+        self._values |= {number: samples.mask for number, samples in decided.items()}
+        self._samples |= {Sampled(number): samples for number, samples in decided.items()}
 
     def samples(self, region: Region, size: Size) -> Samples | None:
         """Return a region of a map of this size as samples; None for all positions.

@@ -28,7 +28,7 @@ MINI = SegmentationRecipe(
     curves={"gamma": (0.02, 0.1, 0.4, 1.5), "shorter_side": (112, 96, 64), "structure": ("grid",)},
     threads=1,
     evaluation_batch=8,
-    segmenter=SegmenterSize(channels=48, crop=97, scales=(0.9, 1.3)),
+    segmenter=SegmenterSize(channels=48, crop=97, scales=(0.9, 1.3), aspects=(1.0, 1.0)),
 )
 SMALL = MINI.replace(
     shipped=(),
@@ -42,9 +42,14 @@ SMALL = MINI.replace(
     threads=None,
     workers=8,
     evaluation_batch=1,
-    segmenter=SegmenterSize(channels=128, crop=257),
+    segmenter=SegmenterSize(channels=128, crop=257, aspects=(1.0, 1.0)),
 )
-# TorchCV's defaults for Cityscapes (FIDELITY); the paper's other values are those of detection.
+#: Those of TorchCV's configuration for Cityscapes, in the order of train ids: rare classes weigh a little more.
+CLASS_WEIGHTS = (
+    0.8373, 0.9180, 0.8660, 1.0345, 1.0166, 0.9969, 0.9754, 1.0489, 0.8786, 1.0023,
+    0.9539, 0.9843, 1.1116, 0.9037, 1.0865, 1.0955, 1.0865, 1.1529, 1.0507,
+)  # fmt: skip
+# TorchCV's defaults for Cityscapes (docs/fidelity.md); the paper's other values are those of detection.
 PAPER = SegmentationRecipe(
     backbone="resnet50",
     shorter_side=1024,
@@ -54,4 +59,5 @@ PAPER = SegmentationRecipe(
     train=Schedule(batch=8, steps=40_000, learning_rate=0.01, weight_decay=5e-4, decay="poly", clip=0.0),
     curves={"gamma": (0.05, 0.1, 0.2, 0.3), "shorter_side": (1024, 896, 736, 512), "structure": ("grid",)},
     workers=8,
+    segmenter=SegmenterSize(class_weights=CLASS_WEIGHTS),
 )

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from pydantic import AfterValidator, Field
 from torch import Tensor, nn
 
+from benchmark.errors import UsageError
 from benchmark.nn.resnet import ResNet
 from benchmark.recipe import Fields
 
@@ -36,15 +37,21 @@ class SegmenterSize(Fields):
         Side of a square training crop, in pixels.
     scales : tuple of float
         Smallest and largest factor by which a training image is resized before it is cropped.
+    aspects : tuple of float
+        Smallest and largest factor by which its ratio of width to height changes at the same area.
     brightness : int
         Largest change of all pixel values of a training image, up or down, of 255.
+    class_weights : tuple of float
+        Weight of each class's pixels in the loss, in the order of train ids; none for equal weights.
     """
 
     channels: int = Field(default=512, ge=1)
     auxiliary: float = Field(default=0.4, ge=0)
     crop: int = Field(default=769, ge=1)
     scales: Annotated[tuple[float, float], AfterValidator(_ascending)] = (0.5, 2.0)
+    aspects: Annotated[tuple[float, float], AfterValidator(_ascending)] = (0.9, 1.1)
     brightness: int = Field(default=10, ge=0, le=255)
+    class_weights: tuple[Annotated[float, Field(gt=0)], ...] = ()
 
 
 class Segmenter(nn.Module):
@@ -60,10 +67,20 @@ class Segmenter(nn.Module):
         Images are resized so that their shorter side has this length, in pixels.
     size
         Widths of the heads, and the crops that the task trains on.
+
+    Raises
+    ------
+    UsageError
+        When there are weights for another number of classes.
     """
 
     def __init__(self, backbone: ResNet, classes: int, shorter_side: int, size: SegmenterSize) -> None:
         super().__init__()
+        if len(size.class_weights) not in (0, classes):
+            raise UsageError(
+                f"recipe field 'segmenter.class_weights' has {len(size.class_weights)} weights, the data {classes} "
+                "classes: give one weight for each class, or none"
+            )
         self.shorter_side, self.size = shorter_side, size
         self.backbone = backbone
         self.head = _head(backbone.stage_channels[3], size.channels, classes)

@@ -72,26 +72,26 @@ class Cityscapes(Task):
         return side, 2 * side
 
     def augment(self, model: nn.Module, batch: Batch, rng: np.random.Generator) -> Batch:
-        """Resize each image by a random factor, cut a square at random and change its brightness."""
+        """Resize each image by random factors, cut a square at random and change its brightness."""
         segmenter = cast(Segmenter, model)
         pairs = [
-            _cut(
-                *_resize(image, labels, segmenter.shorter_side * rng.uniform(*segmenter.size.scales)),
-                segmenter.size,
-                rng,
-            )
+            _cut(*_resize(image, labels, _jitter(image, segmenter, rng)), segmenter.size, rng)
             for image, labels in zip(batch.images, batch.targets, strict=True)
         ]
         return Batch([image for image, _ in pairs], [labels for _, labels in pairs], batch.identifiers)
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
-        """Return the mean cross-entropy over the evaluated pixels, plus the auxiliary head's by its weight."""
+        """Return the weighted mean cross-entropy over the evaluated pixels, plus the auxiliary head's by its weight."""
         segmenter = cast(Segmenter, model)
         targets = torch.stack(list(batch.targets)).long()
+        weights = (
+            torch.tensor(segmenter.size.class_weights, device=targets.device) if segmenter.size.class_weights else None
+        )
+        evaluated = targets[targets != IGNORED]
+        # The mean over no pixel at all is not a number: a batch of ignored pixels teaches nothing.
+        total = max(1, len(evaluated)) if weights is None else weights[evaluated].sum().clamp(min=weights.min())
         losses = [
-            # The mean over no pixel at all is not a number: a batch of ignored pixels teaches nothing.
-            F.cross_entropy(logits, targets, ignore_index=IGNORED, reduction="sum")
-            / (targets != IGNORED).sum().clamp(1)
+            F.cross_entropy(logits, targets, weights, ignore_index=IGNORED, reduction="sum") / total
             for logits in segmenter.both(normalise(torch.stack(batch.images)))
         ]
         return losses[0] + segmenter.size.auxiliary * losses[1]
@@ -175,9 +175,18 @@ def _sides(size: Sequence[int], shorter: float) -> list[int]:
     return [max(1, round(side * factor)) for side in size]
 
 
-def _resize(image: Tensor, labels: Tensor, shorter: float) -> tuple[Tensor, Tensor]:
+def _jitter(image: Tensor, segmenter: Segmenter, rng: np.random.Generator) -> list[int]:
+    """Draw the height and width to which a training image is resized."""
+    size = segmenter.size
+    height, width = _sides(image.shape[-2:], segmenter.shorter_side * rng.uniform(*size.scales))
+    if size.aspects == (1.0, 1.0):
+        return [height, width]
+    stretch = rng.uniform(*size.aspects) ** 0.5
+    return [max(1, round(height / stretch)), max(1, round(width * stretch))]
+
+
+def _resize(image: Tensor, labels: Tensor, sides: list[int]) -> tuple[Tensor, Tensor]:
     """Resize an image bilinearly and its labels to the nearest."""
-    sides = _sides(image.shape[-2:], shorter)
     nearest = transforms.InterpolationMode.NEAREST
     return (
         transforms.resize(image, sides, antialias=True),

@@ -13,7 +13,11 @@ class DetectionRecipe(Recipe):
     detector: DetectorSize = Field(default_factory=DetectorSize)
 
 
-MINI_DETECTOR = DetectorSize(
+# The small scales keep torchvision's rules: they are nobody's reference, and their starting weights know them.
+TORCHVISIONS = DetectorSize(
+    box_beta=1 / 9, weakest_match=0.0, border=None, anchor_centre="corner", initialisation="torchvision"
+)
+MINI_DETECTOR = TORCHVISIONS.replace(
     pyramid_channels=32,
     representation=128,
     smallest_anchor=8,
@@ -57,7 +61,7 @@ SMALL = MINI.replace(
     threads=None,
     workers=8,
     evaluation_batch=1,
-    detector=DetectorSize(
+    detector=TORCHVISIONS.replace(
         pyramid_channels=128, representation=512, smallest_anchor=16, proposals_before=(1000, 500),
         proposals_after=(500, 300), anchors_per_image=256, boxes_per_image=128,
     ),

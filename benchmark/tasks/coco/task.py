@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 from pycocotools.cocoeval import COCOeval
 from torch import Tensor, nn
-from torchvision.models.detection import FasterRCNN
+from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 
 from benchmark.data.reader import Identifier
 from benchmark.data.verification import Progress, Report
@@ -53,7 +53,7 @@ class Coco(Task):
         """Make sure that the splits have the same categories."""
         verification.compare_splits(report, root, splits)
 
-    def build(self, recipe: Recipe, backbone: str, classes: int, shorter_side: int) -> FasterRCNN:
+    def build(self, recipe: Recipe, backbone: str, classes: int, shorter_side: int) -> GeneralizedRCNN:
         """Return a Faster R-CNN."""
         body = build_backbone(backbone, deformable=recipe.deformable)
         longer_side = round(recipe.longer_side * shorter_side / recipe.shorter_side)

@@ -50,15 +50,19 @@ SMALL = MINI.replace(
     workers=8,
 )
 # The standard 90 epochs of SGD with a tenth of the learning rate after 30, 60 and 80, our choice: the paper follows
-# LCCL's training, which is not released.
+# LCCL's training, which is not released. From trained weights they start at a tenth.
+STANDARD = Schedule(
+    batch=256, epochs=90, learning_rate=0.1, weight_decay=1e-4, milestones=(30 / 90, 60 / 90, 80 / 90), clip=0.0,
+    from_nothing=True,
+)  # fmt: skip
 PAPER = ClassificationRecipe(
     backbone="resnet34",
     shorter_side=224,
     longer_side=224,
-    train=Schedule(
-        batch=256, epochs=90, learning_rate=0.1, weight_decay=1e-4, milestones=(30 / 90, 60 / 90, 80 / 90), clip=0.0,
-    ),
+    pretrain=STANDARD,
+    train=STANDARD.replace(learning_rate=0.01, from_nothing=False),
+    own_schedules=True,
     parameters={"window": 5, "grid_stride": 2},
     curves={"gamma": (0.01, 0.015), "shorter_side": (224, 192, 160, 128), "structure": ("grid",)},
     workers=8,
-)  # fmt: skip
+)

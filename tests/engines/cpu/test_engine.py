@@ -13,6 +13,7 @@ from benchmark.engines.cpu import CPUEngine, kernels
 from benchmark.flops.measured import MeasuredCounter
 from benchmark.nn import (
     ChannelGate,
+    GumbelMask,
     LearnedMask,
     Mask,
     Masks,
@@ -151,9 +152,10 @@ def test_networks_of_full_width(name):
     agree(network(name, MASKS["stochastic"], FILLS["rbf"], deformable=name == "resnet50"), (67, 99), threads=2)
 
 
+@pytest.mark.parametrize("deformable", [False, True])
 @pytest.mark.parametrize("mask", [None, "stochastic"])
-def test_dilation_and_deep_stem(mask):
-    model = network("mini", mask and MASKS[mask], FILLS["rbf"], output_stride=8, deep_stem=True)
+def test_dilation_and_deep_stem(mask, deformable):
+    model = network("mini", mask and MASKS[mask], FILLS["rbf"], deformable, output_stride=8, deep_stem=True)
     agree(model, (81, 70))
 
 
@@ -358,6 +360,33 @@ def test_masks_at_any_of_the_convolutions(which, deformable, mask, fill, size):
             setattr(block, f"mask{index}", None)
             setattr(block, f"interpolation{index}", None)
     agree(model, size)
+
+
+class Late(GumbelMask):
+    """A mask that reads what its convolution reads."""
+
+    own_input = True
+
+    def __init__(self, site):
+        super().__init__(site.at_own_input(), grid_stride=5, initial_bias=0.0)
+
+
+@pytest.mark.parametrize("fill", ["rbf", "zeros", "reuse"])
+def test_masks_that_read_their_own_convolutions_input(fill):
+    model = network("mini_basic", Late, FILLS[fill])
+    agree(model, (66, 97))
+    image = np.random.default_rng(0).standard_normal((3, 66, 97)).astype(np.float32)
+    with inference(["image"], 5), torch.no_grad(), masks_by_place() as masks:
+        model(torch.from_numpy(image)[None])
+    with inference(["image"], 5):
+        own = CPUEngine(model)(image).masks
+    assert own.keys() == masks.keys()
+    assert sum((own[name] != masks[name]).mean() for name in own) / len(own) < 1e-3  # a threshold may fall otherwise
+
+
+def test_a_bottleneck_with_such_masks_is_refused_by_name():
+    with pytest.raises(EngineRefusal, match=r"layer1\.0\.mask2.*from the block's input alone"):
+        CPUEngine(network("mini", Late, FILLS["rbf"]))
 
 
 class Context(Mask):

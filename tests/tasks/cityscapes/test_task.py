@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 
 from benchmark.cells import Request, execute, plan
 from benchmark.data.normalisation import normalise
-from benchmark.errors import DataError
+from benchmark.errors import DataError, UsageError
 from benchmark.method import discover
 from benchmark.nn import build_backbone, residual_blocks
 from benchmark.store import Store
@@ -61,7 +61,7 @@ def brute_force(pairs):
 
 def segmenter(crop=41, shorter_side=64, **options):
     torch.manual_seed(0)
-    size = SegmenterSize(channels=8, crop=crop, **options)
+    size = SegmenterSize(**{"channels": 8, "crop": crop, "aspects": (1.0, 1.0), **options})
     return Segmenter(build_backbone("mini_small", output_stride=8), 19, shorter_side, size)
 
 
@@ -147,10 +147,41 @@ def test_the_loss_is_the_mean_over_evaluated_pixels_plus_the_auxiliary_heads_sha
     assert loss == pytest.approx(parts[0] + 0.4 * parts[1], rel=1e-4)
 
 
+def test_class_weights_make_it_the_weighted_mean_and_must_be_as_many_as_the_classes():
+    weights = np.linspace(0.5, 1.5, 19)
+    crops = TASK.augment(segmenter(), batch((64, 100), (90, 64)), np.random.default_rng(0))
+    crops.targets[0][:9] = IGNORED
+    model = segmenter(auxiliary=0.0, class_weights=tuple(weights)).eval()
+    with torch.no_grad():
+        loss = float(TASK.loss(model, crops))
+        shares = model(normalise(torch.stack(crops.images))).double().log_softmax(1).numpy()
+    sums = np.zeros(2)
+    for share, labels in zip(shares, torch.stack(crops.targets).numpy(), strict=True):
+        for label in range(19):
+            sums += weights[label] * np.array([-share[label][labels == label].sum(), (labels == label).sum()])
+    assert loss == pytest.approx(sums[0] / sums[1], rel=1e-4)
+    with pytest.raises(UsageError, match="'segmenter.class_weights' has 2 weights, the data 19 classes"):
+        segmenter(class_weights=(1.0, 2.0))
+
+
+def test_a_jittered_aspect_keeps_the_area():
+    """A crop as large as any resized image shows its sides: what is not ignored."""
+    model = segmenter(crop=201, scales=(1.0, 1.0), aspects=(0.5, 2.0), brightness=0)
+    ratios = []
+    for seed in range(20):
+        after = TASK.augment(model, batch((64, 80)), np.random.default_rng(seed))
+        shown = after.targets[0] != IGNORED
+        height, width = int(shown.any(1).sum()), int(shown.any(0).sum())
+        assert height * width == pytest.approx(64 * 80, rel=0.03)
+        ratios.append(width / height / (80 / 64))
+    assert 0.48 < min(ratios) < 0.75 and 1.4 < max(ratios) < 2.05
+
+
 def test_a_batch_of_ignored_pixels_has_a_finite_loss():
     crops = batch((41, 41))
     crops.targets[0][:] = IGNORED
-    assert TASK.loss(segmenter().eval(), crops).item() == 0
+    for weights in ((), (0.5,) * 19):
+        assert TASK.loss(segmenter(class_weights=weights).eval(), crops).item() == 0
 
 
 def test_whole_images_of_any_size_are_predicted_at_their_own_size():

@@ -1,0 +1,193 @@
+"""How a claim is judged: from curves and intervals to one of four words, by rules that are stated beside each result.
+
+- Of two methods, A is better where `benchmark.stats.compare` says so: an interval without zero, and six seeds.
+- A number is below a limit where its whole interval is, and above it where its whole interval is. That takes three
+  seeds.
+- Two are similar where the whole interval of their difference lies within a margin, and not similar where it lies
+  outside of it.
+
+Whatever lies between is inconclusive. A claim of several parts is reproduced where all are, contradicted where one is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from benchmark.stats import Measured, NoOverlap, Run, compare, measure
+from reports.comparison import find_line, runs_of
+from reports.curves import Panel, Series
+
+__all__ = [
+    "CONTRADICTED",
+    "INCONCLUSIVE",
+    "NOT_RUN",
+    "REPRODUCED",
+    "SEEDS",
+    "STATUSES",
+    "Finding",
+    "better",
+    "combine",
+    "cost_ratio",
+    "gap_at_share",
+    "limited",
+    "line_of",
+    "low_end_gap",
+    "measured",
+    "missing",
+    "signed",
+    "similar",
+]
+
+REPRODUCED, CONTRADICTED, INCONCLUSIVE, NOT_RUN = STATUSES = (
+    "reproduced", "contradicted", "inconclusive", "not run",
+)  # fmt: skip
+#: Seeds below which a number is not held against a limit.
+SEEDS = 3
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What the records say about a claim, or a part of it.
+
+    Attributes
+    ----------
+    status
+        One of `STATUSES`.
+    text
+        The numbers that it rests on.
+    seeds
+        How many seeds they come from; the fewest of any part.
+    """
+
+    status: str
+    text: str
+    seeds: int = 0
+
+
+def combine(findings: Sequence[Finding]) -> Finding:
+    """Return the finding of a claim that says all of several things."""
+    statuses = [finding.status for finding in findings]
+    for status in (CONTRADICTED, NOT_RUN, INCONCLUSIVE):
+        if status in statuses:
+            break
+    else:
+        status = REPRODUCED
+    there = [finding.seeds for finding in findings if finding.status != NOT_RUN]
+    return Finding(status, "; ".join(finding.text for finding in findings), min(there, default=0))
+
+
+def missing(what: str) -> Finding:
+    """Return the finding where cells are not there."""
+    return Finding(NOT_RUN, f"no finished cells of {what}")
+
+
+def line_of(panel: Panel, method: str) -> Series | None:
+    """Return a method's usual line with points, or its only one."""
+    lines = find_line(panel, method)
+    return lines[0] if lines else None
+
+
+def better(panel: Panel, a: str, b: str) -> Finding:
+    """Judge that method A is better than method B."""
+    lines = [line_of(panel, name) for name in (a, b)]
+    for name, line in zip((a, b), lines, strict=True):
+        if line is None:
+            return missing(name)
+    return better_runs(panel, *((line.label, runs_of(panel, line)) for line in lines if line is not None))
+
+
+def better_runs(panel: Panel, a: tuple[str, Sequence[Run]], b: tuple[str, Sequence[Run]]) -> Finding:
+    """Judge that some cells, with their name, are better than others."""
+    (name_a, runs_a), (name_b, runs_b) = a, b
+    try:
+        result = compare(runs_a, runs_b)
+    except NoOverlap as error:
+        return Finding(INCONCLUSIVE, f"{name_a} and {name_b}: {error}")
+    status = {"better": REPRODUCED, "worse": CONTRADICTED}.get(result.verdict, INCONCLUSIVE)
+    gap = "no gap" if result.gap is None else _points(result.gap, result.low, result.high, panel.metric.scale)
+    return Finding(status, f"{name_a} against {name_b}: {gap} ({result.reason})", len(result.seeds))
+
+
+def limited(name: str, found: Measured, limit: float, scale: float = 100.0, unit: str = " points") -> Finding:
+    """Judge that a number is at most a limit."""
+    text = f"{name} {_points(found.value, found.low, found.high, scale, unit)}, claimed at most {limit * scale:g}"
+    if len(found.seeds) < SEEDS or found.low is None or found.high is None:
+        return Finding(INCONCLUSIVE, f"{text}; {_few(found)}", len(found.seeds))
+    status = REPRODUCED if found.high <= limit else CONTRADICTED if found.low > limit else INCONCLUSIVE
+    return Finding(status, text, len(found.seeds))
+
+
+def similar(name: str, found: Measured, margin: float, scale: float = 100.0) -> Finding:
+    """Judge that a difference is within a margin on both sides."""
+    text = f"{name} {_points(found.value, found.low, found.high, scale)}, similar within ±{margin * scale:g}"
+    if len(found.seeds) < SEEDS or found.low is None or found.high is None:
+        return Finding(INCONCLUSIVE, f"{text}; {_few(found)}", len(found.seeds))
+    inside = -margin <= found.low and found.high <= margin
+    outside = found.low > margin or found.high < -margin
+    return Finding(
+        REPRODUCED if inside else CONTRADICTED if outside else INCONCLUSIVE, text, len(found.seeds)
+    )  # fmt: skip
+
+
+def signed(name: str, found: Measured, scale: float = 1.0, unit: str = "") -> Finding:
+    """Judge that a number is above zero."""
+    text = f"{name} {_points(found.value, found.low, found.high, scale, unit)}"
+    if len(found.seeds) < SEEDS or found.low is None or found.high is None:
+        return Finding(INCONCLUSIVE, f"{text}; {_few(found)}", len(found.seeds))
+    status = REPRODUCED if found.low > 0 else CONTRADICTED if found.high < 0 else INCONCLUSIVE
+    return Finding(status, text, len(found.seeds))
+
+
+def measured(
+    a: Sequence[Run], b: Sequence[Run], statistic: Callable[..., float], judge: Callable[[Measured], Finding]
+) -> Finding:
+    """Measure a number of two curves and judge it; inconclusive where the curves have no such number."""
+    try:
+        return judge(measure(a, b, statistic))
+    except NoOverlap as error:
+        return Finding(INCONCLUSIVE, str(error))
+
+
+def gap_at_share(share: float) -> Callable[..., float]:
+    """Return a statistic: accuracy of A at a share of B's computation, minus that of B, where B is one point."""
+
+    def statistic(cost_a: np.ndarray, score_a: np.ndarray, cost_b: np.ndarray, score_b: np.ndarray) -> float:
+        return _at(cost_a, score_a, share * float(cost_b[0])) - float(score_b[0])
+
+    return statistic
+
+
+def low_end_gap(cost_a: np.ndarray, score_a: np.ndarray, cost_b: np.ndarray, score_b: np.ndarray) -> float:
+    """Return how much larger the gap of A over B is at the low end of the common range than at its high end."""
+    low, high = max(cost_a.min(), cost_b.min()), min(cost_a.max(), cost_b.max())
+    if low >= high:
+        raise NoOverlap("no range of computation in common")
+    gaps = [_at(cost_a, score_a, at) - _at(cost_b, score_b, at) for at in (low, high)]
+    return gaps[0] - gaps[1]
+
+
+def cost_ratio(cost_a: np.ndarray, score_a: np.ndarray, cost_b: np.ndarray, score_b: np.ndarray) -> float:
+    """Return how much more computation B takes than A, as a share, where both are one point."""
+    del score_a, score_b
+    return float(cost_b[0] / cost_a[0] - 1)
+
+
+def _at(cost: np.ndarray, score: np.ndarray, at: float) -> float:
+    """Return a curve's accuracy at a computation, linear over its logarithm."""
+    order = np.argsort(cost)
+    if not cost.min() * (1 - 1e-9) <= at <= cost.max() * (1 + 1e-9):
+        raise NoOverlap(f"the curve covers {cost.min():.4g} to {cost.max():.4g} GMACs, not {at:.4g}")
+    return float(np.interp(np.log(at), np.log(cost[order]), score[order]))
+
+
+def _points(value: float, low: float | None, high: float | None, scale: float = 100.0, unit: str = " points") -> str:
+    bounds = "" if low is None or high is None else f" [{low * scale:+.2f}, {high * scale:+.2f}]"
+    return f"{value * scale:+.2f}{bounds}{unit}"
+
+
+def _few(found: Measured) -> str:
+    seeds = len(found.seeds)
+    return f"too few seeds to tell: {seeds} of {SEEDS}" if seeds < SEEDS else "no interval"

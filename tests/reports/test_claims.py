@@ -1,0 +1,272 @@
+"""The claims' scorer against its own prose, on made-up records for which the answer is known."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from benchmark.stats import Measured
+from reports.base import Results
+from reports.claims import CLAIMS, check
+from reports.evidence import (
+    CONTRADICTED,
+    INCONCLUSIVE,
+    NOT_RUN,
+    REPRODUCED,
+    STATUSES,
+    Finding,
+    combine,
+    limited,
+    signed,
+    similar,
+)
+
+GAMMAS = (0.02, 0.05, 0.1, 0.2)
+COSTS = (0.60, 0.45, 0.33, 0.25)
+
+
+def found(fabricated, number):
+    checked = check(Results.read([fabricated.store.root]))
+    return next(each for each in checked if each.claim.number == number)
+
+
+def status(fabricated, number):
+    return found(fabricated, number).finding.status
+
+
+def curve(fabricated, method, losses, task="coco", seeds=6, costs=COSTS, **parameters):
+    """Add a method's curve that loses so much against a dense 0.5 at cost 1, with a little noise of the seed."""
+    for seed in range(seeds):
+        for gamma, loss, cost in zip(GAMMAS, losses, costs, strict=True):
+            noise = 0.0005 * ((seed * 7 + int(gamma * 100)) % 5 - 2)
+            fabricated.add(method, 0.5 - loss + noise, cost, task, {"gamma": gamma, **parameters}, seed)
+
+
+def point(fabricated, method, score, cost, task="coco", seeds=6, **parameters):
+    for seed in range(seeds):
+        fabricated.add(method, score + 0.0005 * (seed % 3 - 1), cost, task, parameters, seed)
+
+
+def test_an_empty_store_has_run_nothing_and_says_what_to_run(fabricated):
+    fabricated.store.root.mkdir(parents=True)
+    rows = [checked.row() for checked in check(Results.read([fabricated.store.root]))]
+    assert [row["claim"] for row in rows] == list(range(1, 18))
+    assert {row["status"] for row in rows} == {NOT_RUN}
+    assert all("saibench " in row["settle"] and row["paper"] for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("loss", "expected"), [(-0.01, REPRODUCED), (0.02, CONTRADICTED), (0.001, INCONCLUSIVE)]
+)  # fmt: skip
+def test_claim_1_holds_a_loss_against_its_limit(fabricated, loss, expected):
+    point(fabricated, "dense", 0.5, 1.0)
+    curve(fabricated, "stochastic", [loss] * 4)
+    assert status(fabricated, 1) == expected
+
+
+def test_below_three_seeds_a_limit_is_not_judged(fabricated):
+    point(fabricated, "dense", 0.5, 1.0, seeds=2)
+    curve(fabricated, "stochastic", [-0.05] * 4, seeds=2)
+    checked = found(fabricated, 1)
+    assert checked.finding.status == INCONCLUSIVE and "too few seeds to tell: 2 of 3" in checked.finding.text
+    assert checked.row()["settle"].startswith("more seeds: saibench sweep coco")
+
+
+def test_claim_2_wants_the_order_and_the_low_end(fabricated):
+    curve(fabricated, "stochastic", [0.00, 0.01, 0.02, 0.03])
+    curve(fabricated, "deterministic_gumbel", [0.01, 0.03, 0.05, 0.08])
+    curve(fabricated, "relu_gating", [0.02, 0.05, 0.09, 0.15])
+    assert status(fabricated, 2) == REPRODUCED
+
+
+def test_claim_2_is_contradicted_by_one_wrong_order(fabricated):
+    curve(fabricated, "stochastic", [0.00, 0.01, 0.02, 0.03])
+    curve(fabricated, "deterministic_gumbel", [0.02, 0.05, 0.09, 0.15])
+    curve(fabricated, "relu_gating", [0.01, 0.03, 0.05, 0.08])
+    assert status(fabricated, 2) == CONTRADICTED
+
+
+@pytest.mark.parametrize(("seeds", "expected"), [(6, REPRODUCED), (5, INCONCLUSIVE)])
+def test_claim_3_takes_six_seeds(fabricated, seeds, expected):
+    curve(fabricated, "stochastic", [0.00, 0.01, 0.02, 0.03], seeds=seeds)
+    curve(fabricated, "uniform", [0.02, 0.05, 0.09, 0.15], seeds=seeds)
+    assert status(fabricated, 3) == expected
+
+
+def test_claim_3_is_contradicted_as_plainly(fabricated):
+    curve(fabricated, "stochastic", [0.02, 0.05, 0.09, 0.15])
+    curve(fabricated, "uniform", [0.00, 0.01, 0.02, 0.03])
+    checked = found(fabricated, 3)
+    assert checked.finding.status == CONTRADICTED and checked.row()["settle"].startswith("settled here")
+
+
+@pytest.mark.parametrize(("score", "expected"), [(0.48, REPRODUCED), (0.40, CONTRADICTED), (0.47, INCONCLUSIVE)])
+def test_claim_4_is_a_similarity(fabricated, score, expected):
+    curve(fabricated, "uniform", [0.0, 0.01, 0.02, 0.03])
+    point(fabricated, "equal_interval", score, 0.33, stride=2)
+    assert status(fabricated, 4) == expected
+
+
+def test_claim_6_compares_computation_at_equal_accuracy_only(fabricated):
+    for fill, score, cost in (("rbf", 0.45, 0.3), ("convolution", 0.451, 0.35), ("average", 0.449, 0.36)):
+        point(fabricated, "stochastic", score, cost, fill=fill, gamma=0.1)
+    assert status(fabricated, 6) == REPRODUCED
+
+
+def test_claim_6_is_inconclusive_where_accuracies_differ(fabricated):
+    for fill, score in (("rbf", 0.45), ("convolution", 0.40), ("average", 0.449)):
+        point(fabricated, "stochastic", score, 0.3, fill=fill, gamma=0.1)
+    checked = found(fabricated, 6)
+    assert checked.finding.status == INCONCLUSIVE and "too much to be equal" in checked.finding.text
+
+
+@pytest.mark.parametrize(
+    ("score", "cost", "expected"), [(0.44, 0.4, REPRODUCED), (0.47, 0.2, CONTRADICTED), (0.47, 0.4, INCONCLUSIVE)]
+)
+def test_claim_7_beats_in_one_and_is_not_worse_in_the_other(fabricated, score, cost, expected):
+    point(fabricated, "stochastic", 0.45, 0.3, fill="rbf", gamma=0.1)
+    for fill in ("zeros", "reuse"):
+        point(fabricated, "stochastic", score, cost, fill=fill, gamma=0.1)
+    assert status(fabricated, 7) == expected
+
+
+@pytest.mark.parametrize(("jump", "expected"), [(10.0, REPRODUCED), (1.0, INCONCLUSIVE)])
+def test_claim_8_wants_loss_curves_that_jump(fabricated, jump, expected):
+    for stride, height in ((3, 1.0), (5, 1.0), (7, jump), (0, jump)):
+        for seed in range(3):
+            losses = np.ones(100)
+            losses[60] = height
+            chosen = {"grid_stride": stride, "gamma": 0.1}
+            record = fabricated.add("stochastic", 0.45, 0.3, parameters=chosen, seed=seed)
+            pd.DataFrame({"step": range(100), "loss": losses}).to_parquet(record.folder / "losses.parquet")
+    for gamma in GAMMAS[:2]:  # what makes a stride of 5 the usual one
+        point(fabricated, "stochastic", 0.45, 0.3, grid_stride=5, gamma=gamma)
+    assert status(fabricated, 8) == expected
+
+
+def test_claim_9_compares_whole_curves_of_placements(fabricated):
+    for masks, worse in ((1, 0.03), (2, 0.0), (3, 0.02)):
+        curve(fabricated, "stochastic", [worse + 0.01 * place for place in range(4)], masks_per_block=masks)
+    for gamma in (0.3, 0.4):
+        point(fabricated, "stochastic", 0.3, 0.2, gamma=gamma, masks_per_block=2)
+    assert status(fabricated, 9) == REPRODUCED
+
+
+def test_claims_of_other_tasks_look_at_their_own_records(fabricated):
+    point(fabricated, "dense", 0.5, 1.0, "cityscapes")
+    curve(fabricated, "stochastic", [0.0, 0.0, 0.001, 0.002], "cityscapes")
+    curve(fabricated, "deterministic_gumbel", [0.02, 0.03, 0.04, 0.05], "cityscapes")
+    curve(fabricated, "uniform", [0.03, 0.04, 0.05, 0.06], "cityscapes")
+    assert (status(fabricated, 10), status(fabricated, 16), status(fabricated, 1)) == (REPRODUCED, REPRODUCED, NOT_RUN)
+
+
+def test_claims_11_and_12_on_imagenet(fabricated):
+    curve(fabricated, "stochastic", [0.0, 0.001, 0.002, 0.003], "imagenet")
+    curve(fabricated, "stochastic_without_interpolation", [0.0, 0.001, 0.002, 0.003], "imagenet")
+    for method, loss in (("lccl", 0.001), ("pfec", 0.003), ("sfp", 0.02), ("fpgm", 0.03)):
+        point(fabricated, method, 0.5 - loss, 0.4, "imagenet")
+    assert (status(fabricated, 11), status(fabricated, 12)) == (REPRODUCED, REPRODUCED)
+
+
+def lambdas(fabricated, task, rising):
+    for seed in range(3):
+        record = fabricated.add("stochastic", 0.5, 1.0, task, {"gamma": 0.1}, seed)
+        rows = []
+        for index, sparsity in enumerate((0.1, 0.4, 0.6, 0.9)):
+            for place, conv in ((1, "conv1"), (2, "conv3")):
+                lam = {True: sparsity, False: 1 - sparsity, None: (0.5, 0.9, 0.4, 0.6)[index]}[rising]
+                rows.append({"layer": f"b{index}.{conv}", "density": 1 - sparsity, "lambda": None})
+                rows.append({"layer": f"b{index}.interpolation{place}", "density": None, "lambda": lam + place})
+        pd.DataFrame(rows).to_parquet(record.folder / "layers.parquet")
+
+
+@pytest.mark.parametrize(("rising", "expected"), [(False, REPRODUCED), (True, CONTRADICTED)])
+def test_claim_13_wants_lambda_to_fall_in_two_tasks_and_not_in_the_third(fabricated, rising, expected):
+    lambdas(fabricated, "coco", rising)
+    lambdas(fabricated, "cityscapes", False)
+    lambdas(fabricated, "imagenet", None)
+    assert status(fabricated, 13) == expected
+
+
+def timing(fabricated, cpu, seconds, speedups):
+    rows = [{"density": None, "gamma": None, "seconds": seconds, "deformable": False, "speedup": None}]
+    for gamma, (speedup, theory) in speedups.items():
+        rows.append({
+            "density": 0.3, "gamma": gamma, "seconds": seconds / speedup, "deformable": False, "speedup": speedup,
+            "speedup_low": speedup - 0.05, "speedup_high": speedup + 0.05, "speedup_theoretical": theory,
+            "share": speedup / theory,
+        })  # fmt: skip
+    folder = fabricated.store.root / "timing"
+    folder.mkdir(parents=True, exist_ok=True)
+    run = {
+        "machine": {"cpu": cpu, "threads": 2, "finished": "2026"}, "settings": {"height": 64, "width": 64},
+        "backbone": rows,
+    }  # fmt: skip
+    (folder / f"{cpu}.json").write_text(json.dumps(run))
+
+
+@pytest.mark.parametrize(
+    ("speedup", "expected"), [(1.5, REPRODUCED), (0.8, CONTRADICTED), (1.9, CONTRADICTED), (1.02, INCONCLUSIVE)]
+)
+def test_claim_14_wants_speed_ups_between_one_and_theory(fabricated, speedup, expected):
+    timing(fabricated, "fast", 1.0, {0.02: (speedup, 1.8), 0.05: (1.7, 2.4)})
+    assert (status(fabricated, 14), status(fabricated, 17)) == (expected, NOT_RUN)
+
+
+@pytest.mark.parametrize(("share", "expected"), [(0.9, REPRODUCED), (0.5, CONTRADICTED)])
+def test_claim_17_wants_the_slower_machine_nearer_to_theory(fabricated, share, expected):
+    timing(fabricated, "fast", 1.0, {0.05: (0.7 * 2.4, 2.4)})
+    timing(fabricated, "slow", 3.0, {0.05: (share * 2.4, 2.4)})
+    assert status(fabricated, 17) == expected
+
+
+@pytest.mark.parametrize(("density", "expected"), [(0.2, REPRODUCED), (0.6, CONTRADICTED)])
+def test_claim_15_looks_for_the_sparsest_cell(fabricated, density, expected):
+    fabricated.add("stochastic", 0.4, 1.0, density_mean=density)
+    assert status(fabricated, 15) == expected
+
+
+def test_the_largest_scale_is_judged_and_the_others_are_told(fabricated):
+    for scale, worse in (("mini", 0.05), ("paper", -0.05)):
+        for seed in range(6):
+            for gamma, cost in zip(GAMMAS, COSTS, strict=True):
+                common = {"parameters": {"gamma": gamma}, "seed": seed, "scale": scale}
+                fabricated.add("stochastic", 0.5 - worse + seed / 5000, cost, **common)
+                fabricated.add("uniform", 0.5 + seed / 9000, cost, **common)
+    checked = found(fabricated, 3)
+    assert checked.finding.status == REPRODUCED and "scale paper" in checked.where
+    assert any("scale mini" in line and CONTRADICTED in line for line in checked.others)
+
+
+def measured(low, high, seeds=3):
+    return Measured((low + high) / 2, low, high, [0.0] * seeds, list(range(seeds)), "seeds")
+
+
+def test_the_rules_are_those_of_the_prose():
+    assert [limited("", measured(*bounds), 0.1).status for bounds in ((0, 0.1), (0.11, 0.2), (0.05, 0.2))] == [
+        REPRODUCED, CONTRADICTED, INCONCLUSIVE,
+    ]  # fmt: skip
+    assert [similar("", measured(*b), 0.1).status for b in ((-0.1, 0.1), (0.11, 0.2), (-0.3, -0.2), (0, 0.2))] == [
+        REPRODUCED, CONTRADICTED, CONTRADICTED, INCONCLUSIVE,
+    ]  # fmt: skip
+    assert [signed("", measured(*b)).status for b in ((0.1, 0.2), (-0.2, -0.1), (-0.1, 0.1))] == [
+        REPRODUCED, CONTRADICTED, INCONCLUSIVE,
+    ]  # fmt: skip
+    assert signed("", measured(0.1, 0.2, seeds=2)).status == INCONCLUSIVE
+
+
+def test_a_claim_of_several_parts_is_reproduced_where_all_are_and_contradicted_where_one_is():
+    parts = {status: Finding(status, status, 3) for status in STATUSES}
+    assert combine([parts[REPRODUCED]] * 2).status == REPRODUCED
+    assert combine([parts[REPRODUCED], parts[INCONCLUSIVE]]).status == INCONCLUSIVE
+    assert combine([parts[INCONCLUSIVE], parts[NOT_RUN]]).status == NOT_RUN
+    assert combine([parts[NOT_RUN], parts[CONTRADICTED]]).status == CONTRADICTED
+
+
+def test_the_command_prints_every_claim(fabricated, run_cli):
+    fabricated.curves()
+    code, printed, _ = run_cli("claims", "--store", fabricated.store.root, "--json")
+    assert code == 0 and [row["claim"] for row in json.loads(printed)] == [claim.number for claim in CLAIMS]
+    code, printed, _ = run_cli("claims", "--store", fabricated.store.root)
+    assert code == 0 and "inconclusive" in printed and "not run" in printed
