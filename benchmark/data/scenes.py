@@ -227,7 +227,7 @@ def _draw_shape(
     dark = _hsv(hue, rng.uniform(0.6, 0.95), rng.uniform(0.28, 0.5))
     light = _hsv((hue + rng.uniform(0.1, 0.6)) % 1, rng.uniform(0.05, 0.35), rng.uniform(0.9, 1.0))
     faintness = np.float32(rng.uniform(*faint))  # some patterns stand out less than others
-    middle = (dark + light) / 2
+    middle = ((dark + light) / 2).astype(np.float32)
     return _Shape(
         label=label,
         centre=centre,

@@ -31,7 +31,8 @@ class CompiledBottleneck(Block):
             )
         self.conv2 = compile_convolution(f"{block.name}.conv2", block.conv2, block.bn2)
         self.conv3 = compile_convolution(f"{block.name}.conv3", block.conv3, block.bn3)
-        if 2 not in self.fills and 3 in self.fills and self.step(3).fill.reads_source:
+        last = self.step(3).fill
+        if 2 not in self.fills and last is not None and last.reads_source:
             raise EngineRefusal(f"{block.name}.interpolation3", "the CPU engine copies the input of a masked map only")
         self.bias3 = folded(block.conv3, block.bn3)[1]
         self.offset: NarrowConvolution | None = None
