@@ -57,6 +57,11 @@ def build(results: Results, out: Path) -> Output:
     return Output(_NAME, TITLE, files, "\n".join([*texts, printed.markdown()]), warnings)
 
 
+def timings(stores: list[Path], warnings: list[str]) -> list[dict[str, Any]]:
+    """Return the newest timing run of each network, size and machine."""
+    return [run for _, run in _read(stores, warnings)]
+
+
 def _read(stores: list[Path], warnings: list[str]) -> list[tuple[Path, dict[str, Any]]]:
     """Read the timing runs; a broken file is a warning, and of several runs of one kind the newest is shown."""
     newest: dict[tuple[Any, ...], tuple[Path, dict[str, Any]]] = {}
