@@ -275,7 +275,7 @@ def describe(links: Sequence[Link], masks: Iterable[int], gates: Iterable[int] =
         link, before = links[place], links[place - 1] if place else None
         if (link.mask is None) != (link.fill is None):
             raise ValueError(f"{link.layer}: a mask and a fill come together")
-        input_gate = None if before is None else before.gate
+        input_gate = None if before is None or _is_filled_anew(before) else before.gate
         fill = None
         # A dense map is computed whole, whoever reads it: only what depends on a mask is left out.
         computes = needed if needed.masks else EVERYWHERE
@@ -302,6 +302,11 @@ def describe(links: Sequence[Link], masks: Iterable[int], gates: Iterable[int] =
         needed = EVERYWHERE if commutes or copies or link.late else read_by(computes, link.walk)
     late = tuple(number for number, link in enumerate(links, start=1) if link.late)
     return BlockWork(tuple(reversed(described)), tuple(masks), tuple(gates), late)
+
+
+def _is_filled_anew(link: Link) -> bool:
+    """Whether the fill behind a convolution may write into a closed channel: one that is linear keeps it zero."""
+    return link.fill is not None and not link.fill.linear
 
 
 def _commutes(link: Link, before: Link | None) -> bool:
