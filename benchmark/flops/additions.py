@@ -11,6 +11,7 @@ Where a part stands, not which module it is, gives the row: a mask that several 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import cache
 from typing import Any, Literal
 
 import torch
@@ -160,9 +161,13 @@ def stand_in(part: nn.Module) -> Callable[..., Tensor] | None:
 
 def _is_inherited(part: nn.Module, *methods: str) -> bool:
     """Return whether methods of a part are those that `benchmark.nn` gives it."""
-    return all(
-        name not in vars(part) and getattr(type(part), name).__module__.startswith("benchmark.nn.") for name in methods
-    )
+    kind: Any = type(part)
+    return _class_inherits(kind, methods) and not any(name in part.__dict__ for name in methods)
+
+
+@cache
+def _class_inherits(kind: Any, methods: tuple[str, ...]) -> bool:
+    return all(getattr(kind, name).__module__.startswith("benchmark.nn.") for name in methods)
 
 
 class _Keeping(TorchFunctionMode):

@@ -167,7 +167,7 @@ class MeasuredCounter:
         return pd.DataFrame({**columns, "macs": self._matrix("macs").T.ravel().astype(np.int64)})
 
     def dense_macs(self) -> dict[str, int]:
-        """Return what dense PyTorch runs for the recorded images by layer, bilinear samples and fills aside."""
+        """Return what PyTorch, being dense, runs for the recorded images by layer; bilinear samples and fills aside."""
         self._check()
         macs: Counter[str] = Counter()
         for size, group in self.recorder.groups.items():

@@ -78,8 +78,8 @@ class Skeleton:
     def __init__(self, module: nn.Module) -> None:
         self._cpu = structure_of(module, "cpu")
         self._meta = structure_of(module, "meta")
-        self._scales = self._stripped = not any(part.is_own for _, part in additions(self._cpu))
-        for name, part in list(self._meta.named_modules()) if self._stripped else ():
+        self._scales = not any(part.is_own for _, part in additions(self._cpu))
+        for name, part in list(self._meta.named_modules()):
             # They keep shapes, and PyTorch decomposes them on the meta device, which would take most of the time.
             if type(part) in (nn.BatchNorm2d, nn.ReLU):
                 self._meta.set_submodule(name, nn.Identity())
@@ -103,40 +103,33 @@ class Skeleton:
             The model cannot be traced at this size.
         """
         if size not in self._counts:
-            self._counts[size] = self._scaled(size) if self._scales else self._traced(size)
+            self._counts[size] = self._scaled(size) if self._scales else self._trace(size)
         return self._counts[size]
 
     def _scaled(self, size: Size) -> DenseCounts:
         """Scale what was traced at a small size, where everything that is counted is proportional to its output."""
         if self._reference is None:
-            counts = self._trace(self._cpu, "cpu", (TRACED_SIDE, TRACED_SIDE))
+            counts = self._trace((TRACED_SIDE, TRACED_SIDE))
             self._reference = counts, self._outputs_of(counts, (TRACED_SIDE, TRACED_SIDE))
             self._scales = all(
                 self._proportional(layer, operator, macs, self._reference[1].get(layer, 0))
                 for (layer, operator), macs in counts.macs.items()
             )
         if not self._scales:
-            return self._traced(size)
+            return self._trace(size)
         reference, before = self._reference
         after = self._numbers({layer for layer, _ in reference.macs}, size)
         macs = {key: count * after[key[0]] // before[key[0]] for key, count in reference.macs.items()}
         return DenseCounts(macs, reference.uncounted, reference.added)
 
-    def _traced(self, size: Size) -> DenseCounts:
-        """Trace at a size: without values where that works, since a large image takes seconds with them."""
-        if not self._stripped:
-            try:
-                return self._trace(self._meta, "meta", size)
-            except Exception:
-                pass  # a part of it needs values; what else is wrong is said below
-        return self._trace(self._cpu, "cpu", size)
-
-    def _trace(self, structure: nn.Module, device: str, size: Size) -> DenseCounts:
+    def _trace(self, size: Size) -> DenseCounts:
         try:
-            return trace(structure, (torch.zeros(1, 3, *size, device=device),))
+            return trace(self._cpu, (torch.zeros(1, 3, *size),))
         except (RuntimeError, ValueError) as error:
-            reason = str(error).strip().splitlines()[0]
-            raise SaibenchError(f"cannot count images of {size[0]}x{size[1]}: {reason}") from error
+            where, reason = _innermost(error, self._cpu), str(error).strip().splitlines()[0]
+            if "requires grad as a constant" in reason:
+                reason = "weights run that no module registers; hold their module in a module or an nn.ModuleList"
+            raise SaibenchError(f"cannot count images of {size[0]}x{size[1]}: {where}{reason}") from error
 
     def _outputs_of(self, counts: DenseCounts, size: Size) -> dict[str, int]:
         """Return the numbers that the counted layers put out; none where the meta device cannot say."""
@@ -217,6 +210,17 @@ def trace(module: nn.Module, inputs: tuple[Tensor, ...]) -> DenseCounts:
         for operator, count in unknown.get(name, {}).items():
             seen[place + operator] += count
     return DenseCounts(macs, +seen, {_layer(name): kind for name, kind in added.items()})
+
+
+def _innermost(error: BaseException, structure: nn.Module) -> str:
+    """Return the name of the innermost layer that was running, with a colon; nothing where that is not known."""
+    names = {module: name for name, module in structure.named_modules()}
+    found, step = "", error.__traceback__
+    while step is not None:
+        owner = step.tb_frame.f_locals.get("self")
+        found = names.get(owner, found) if isinstance(owner, nn.Module) else found
+        step = step.tb_next
+    return f"{found}: " if found else ""
 
 
 def _layer(name: str) -> str:
