@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from benchmark.cells import Request, plan
-from benchmark.checks.counting import counts
+from benchmark.checks.counting import counts, counts_everything
 from benchmark.checks.engine import engine_agrees
 from benchmark.checks.masks import same_masks
 from benchmark.checks.saving import saves
@@ -47,6 +47,10 @@ CHECKS = {
         same_masks, "at inference, return 0 or more and decide from the image alone; draw noise for `at_hand()`"
     ),
     "counts": Check(counts, "compute with PyTorch's modules and functions, in a forward that can be traced"),
+    "counts all that runs": Check(
+        counts_everything,
+        "compute in the forward of a mask, gate, fill or registered module, not in a hook, and use what comes of it",
+    ),
     "counts match the engine": Check(
         engine_agrees, "at inference, decide from the block's input alone, with values of 0 where nothing is computed"
     ),
