@@ -5,7 +5,6 @@ worker process runs one cell at a time; a cell that fails is a record like any o
 """
 
 import dataclasses
-import inspect
 import itertools
 import multiprocessing
 import os
@@ -23,7 +22,7 @@ import torch
 
 from benchmark.cells import Plan, Request, execute, plan
 from benchmark.errors import SaibenchError, StoreError, unknown
-from benchmark.method import Method, resolve
+from benchmark.method import Method, address, resolve
 from benchmark.progress import StepReporter
 from benchmark.recipe import Recipe
 from benchmark.selection import Cells, parameters_of
@@ -98,10 +97,9 @@ def make_sweep(
             continue
         fixed = {name: value for name, value in (parameters or {}).items() if name in kind.model_fields}
         points = {tuple({**point, **fixed}.items()): None for point in kind.points(recipe.curves)}
-        key = _plugin_path(kind, methods) or kind.name
         curves.append(
             [
-                plan(dataclasses.replace(template, method=key, parameters=dict(point), seed=seed))
+                plan(dataclasses.replace(template, method=address(kind), parameters=dict(point), seed=seed))
                 for seed in seeds
                 for point in points
             ]
@@ -163,12 +161,6 @@ def _ordered(curves: Sequence[Sequence[Plan]]) -> list[Plan]:
 def _ends_first(curve: Sequence[Plan]) -> list[Plan]:
     """Order a curve so that its two ends come first."""
     return [curve[0], curve[-1], *curve[1:-1]] if len(curve) > 2 else list(curve)
-
-
-def _plugin_path(kind: type[Method], names: Sequence[str]) -> str | None:
-    """Return the file under which the user named a method, if by file."""
-    source = Path(inspect.getsourcefile(kind) or "").resolve()
-    return next((name for name in names if Path(name).resolve() == source), None)
 
 
 def run_sweep(

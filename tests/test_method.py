@@ -7,7 +7,7 @@ import pytest
 from benchmark import SampledMethod
 from benchmark.errors import PluginError, UsageError
 from benchmark.listing import task_names
-from benchmark.method import Method, discover, kind_of, resolve
+from benchmark.method import Method, address, discover, kind_of, resolve
 from benchmark.tasks import find_task
 
 BROKEN = "x = 1\nraise RuntimeError('not today')\n"
@@ -181,6 +181,16 @@ def test_a_plugin_is_read_again_when_it_has_changed_and_only_then(tmp_path):
     after = discover([path])
     assert "second" in after and "first" not in after
     assert after["dense"] is before["dense"]
+
+
+def test_each_of_several_methods_in_a_file_can_be_named(tmp_path, plugin):
+    two = NAMED.format(name="one") + "\n\nclass Other(Method):\n    name = 'two'\n"
+    path = write(tmp_path, two)
+    assert [method.name for method in resolve([str(path)])] == ["one", "two"]
+    for method in [*resolve([str(path), str(plugin)]), *discover().values()]:
+        assert resolve([address(method)]) == [method]
+    with pytest.raises(UsageError, match="unknown method"):
+        resolve([f"{path}::three"])
 
 
 def test_a_curve_over_two_parameters_has_every_combination():

@@ -19,7 +19,7 @@ from benchmark.checks.subject import IMAGES, Subject
 from benchmark.checks.training import builds, gradients, repeatable, trains
 from benchmark.engines import EngineRefusal, EngineUnavailable
 from benchmark.listing import task_names
-from benchmark.method import Method
+from benchmark.method import Method, address
 from benchmark.method.discovery import source_file
 from benchmark.plugins import lines_in
 from benchmark.tasks import find_task
@@ -105,7 +105,7 @@ def check_task(method: type[Method], task: str, root: Path) -> Iterator[Result]:
     embedded = find_task(task).embedded
     folder = embedded.make("mini", root, size=replace(embedded.sizes["mini"], images=IMAGES))
     try:
-        subject = Subject(plan(Request(task, str(source_file(method)), data=folder)))
+        subject = Subject(plan(Request(task, address(method), data=folder)))
     except Exception as error:
         yield _failure(task, "builds", error, method)
         return

@@ -53,23 +53,36 @@ def discover(paths: Sequence[Path] = ()) -> dict[str, type[Method]]:
 
 
 def resolve(names: Sequence[str]) -> list[type[Method]]:
-    """Return the methods that a user named, by name or by file; all of the project's where none is named.
+    """Return the methods that a user named; all of the project's where none is named.
+
+    Parameters
+    ----------
+    names
+        Each a method's name, a file (all of its methods), or ``FILE::NAME`` (one of them).
 
     Raises
     ------
     UsageError
         For a name that is not there, listing those that are.
     """
-    found = discover([Path(name) for name in names if name.endswith(".py") or "/" in name])
+    parts = [name.partition("::") for name in names]
+    found = discover([Path(file) for file, _, _ in parts if file.endswith(".py") or "/" in file])
     chosen = []
-    for name in names:
+    for name, (file, _, within) in zip(names, parts, strict=True):
         matches = [
-            method for method in found.values() if method.name == name or source_file(method) == Path(name).resolve()
+            method
+            for method in found.values()
+            if method.name == name or (source_file(method) == Path(file).resolve() and within in ("", method.name))
         ]
         if not matches:
             raise unknown("method", name, found, ", or give a file's path")
         chosen += matches
     return chosen if names else list(found.values())
+
+
+def address(method: type[Method]) -> str:
+    """Return what `resolve` finds exactly this method by, in any process: its name, or its file and name."""
+    return method.name if method.name in discover() else f"{source_file(method)}::{method.name}"
 
 
 def kind_of(method: type[Method]) -> str:

@@ -22,7 +22,7 @@ def check(
     from benchmark.checks import check_method
     from benchmark.method import resolve
 
-    results = check_method(resolve([method])[0])
+    results = [result for found in resolve([method]) for result in check_method(found)]
     if json_:
         emit([vars(result) for result in results])
     else:
