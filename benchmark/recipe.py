@@ -159,7 +159,8 @@ class Recipe(Fields):
         Backbones whose starting weights the project ships, made by `pretrain` (`benchmark.weights`): methods with one
         of them start from these, whatever `start` says.
     from_scratch : bool
-        Leave these weights alone: start as `start` says.
+        Leave these weights alone: start as `start` says. Where it says ImageNet weights, every method runs `pretrain`
+        from nothing instead.
     pretrain_passes : int
         How often making these weights sees each of its images.
     parameters : mapping

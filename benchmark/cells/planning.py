@@ -56,8 +56,8 @@ class Plan:
 
     @property
     def from_nothing(self) -> bool:
-        """Whether the network starts from nothing: there are no weights that fit its backbone."""
-        return self.recipe.pretrain in self.schedules
+        """Whether the network starts from random weights."""
+        return self.schedules[0].from_nothing
 
     @property
     def schedules(self) -> list[Schedule]:
@@ -137,8 +137,8 @@ def _start(request: Request, recipe: Recipe, method: Method) -> Plan | None:
 
 
 def _schedules(recipe: Recipe, method: Method, weights: Path | None) -> list[Schedule]:
-    if not recipe.start:  # ImageNet weights, or none where a method's own run is one from nothing
-        return [method.schedule(recipe.train) if recipe.own_schedules else recipe.train]
+    if not recipe.start:  # ImageNet weights, or none where the run is one from nothing
+        return [_run_at_paper_scale(recipe, method)]
     if recipe.pretrain is None or weights is not None:
         return [recipe.train]
     if method.name == recipe.start:
@@ -146,12 +146,26 @@ def _schedules(recipe: Recipe, method: Method, weights: Path | None) -> list[Sch
     return [recipe.pretrain, recipe.train] if _own_backbone(recipe, method) else [recipe.train]
 
 
+def _run_at_paper_scale(recipe: Recipe, method: Method) -> Schedule:
+    """Return the recipe's run from nothing where a user asks for it, the method's own where that holds, or `train`."""
+    if recipe.from_scratch:
+        if recipe.pretrain is None:
+            raise UsageError("this scale trains from ImageNet weights alone: leave --from-scratch out")
+        return recipe.pretrain
+    return method.schedule(recipe.train) if recipe.own_schedules else recipe.train
+
+
 def _check_own_schedule(request: Request, recipe: Recipe, method: Method, weights: Path | None) -> None:
     """Refuse a change of the common run that a method's own run would hide."""
     (own, *_) = _schedules(recipe, method, weights)
     for path in request.overrides:
         part, _, field = path.partition(".")
-        if recipe.own_schedules and part == "train" and getattr(own, field, None) != getattr(recipe.train, field, None):
+        if (
+            recipe.own_schedules
+            and not recipe.from_scratch
+            and part == "train"
+            and getattr(own, field, None) != getattr(recipe.train, field, None)
+        ):
             raise UsageError(
                 f"method {method.name!r} keeps its publication's training at scale {request.scale!r}, with {field} "
                 f"{getattr(own, field)}: also give --recipe own_schedules=false to train it as the recipe says"

@@ -278,6 +278,10 @@ def test_each_baseline_keeps_its_publications_run_where_published_numbers_are_co
     recipe = TASK.recipe("paper")
     assert runs["lccl"] == recipe.train and not recipe.train.from_nothing and recipe.pretrain.from_nothing
     assert {name for name, run in runs.items() if run.from_nothing} == {"sfp"}
+    scratch = Request("imagenet", "fpgm", scale="paper", data=data, overrides={"from_scratch": True})
+    assert plan(scratch).schedules == [recipe.pretrain] and plan(scratch).from_nothing
+    with pytest.raises(UsageError, match="leave --from-scratch out"):
+        plan(Request("coco", "dense", scale="paper", data=tiny_set("coco"), overrides={"from_scratch": True}))
     mini = [plan(Request("imagenet", name, data=data)).schedules for name in runs]
     assert all(schedules == [TASK.recipe("mini").train] for schedules in mini)
 
