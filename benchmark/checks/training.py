@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from benchmark.checks.subject import STEPS, Subject, equal
-from benchmark.nn import Mask
+from benchmark.nn import Mask, residual_blocks
 
 
 def builds(subject: Subject) -> str:
@@ -33,6 +33,9 @@ def gradients(subject: Subject) -> str:
     model = subject.build().train()
     torch.manual_seed(0)
     body = subject.plan.task.backbone(model)
+    for block in residual_blocks(body):
+        # As in a trained network: at 0, where they start, no gradient passes the branch.
+        nn.init.ones_(block.last_norm.weight)
     subject.plan.method.prepare(body)
     subject.plan.method.on_step(body, 0.5)
     loss = subject.plan.task.loss(model, subject.batch(subject.train, [0, 1]))
