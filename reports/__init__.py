@@ -18,6 +18,7 @@ from types import ModuleType
 from benchmark.errors import UsageError
 from benchmark.selection import Cells
 from reports.base import Output, Results, writable
+from reports.page import write_page
 
 __all__ = ["Output", "Results", "available", "build", "cells"]
 
@@ -69,7 +70,8 @@ def build(
     Returns
     -------
     list of Output
-        One a report, by name. A report that finds no data says so in its text and writes no file.
+        One a report, by name; with all of them the page, ``index.html``, is written too. A report that finds no data
+        says so in its text.
 
     Raises
     ------
@@ -87,4 +89,7 @@ def build(
     results = Results.read(stores)
     folder = Path(out)
     with writable(folder):
-        return [module.build(results, folder) for name, module in modules.items() if not only or name in only]
+        outputs = [module.build(results, folder) for name, module in modules.items() if not only or name in only]
+        if not only:
+            write_page(results, outputs, folder)
+        return outputs

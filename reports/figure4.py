@@ -62,7 +62,7 @@ def build(results: Results, out: Path) -> Output:
     if not found:
         return nothing(_NAME, TITLE, results, "saibench sweep coco")
     files: list[Path] = []
-    texts: list[str] = []
+    tables: list[Table] = []
     warnings = list(results.warnings)
     for panel, stem in zip(found, stems(_NAME, found), strict=True):
         warnings += panel.warnings
@@ -70,8 +70,9 @@ def build(results: Results, out: Path) -> Output:
             files += _draw(panel, results.methods, out, stem)
         table = _table(panel)
         files += table.write(out, stem)
-        texts.append(table.markdown())
-    return Output(_NAME, TITLE, files, "\n".join(texts), warnings)
+        tables.append(table)
+    text = "\n".join(table.markdown() for table in tables)
+    return Output(_NAME, TITLE, files, text, warnings, tables)
 
 
 # --------------------------------------------------------------------------------------------------- figure

@@ -35,13 +35,15 @@ def build(results: Results, out: Path) -> Output:
         return nothing(_NAME, TITLE, results, "saibench sweep imagenet")
     printed = _paper_table(results.methods)
     files = printed.write(out, f"{_NAME}-paper")
-    texts: list[str] = []
+    tables: list[Table] = []
     warnings = list(results.warnings)
     for panel, stem in zip(found, stems(_NAME, found), strict=True):
         table = _table(panel, warnings)
         files += table.write(out, stem)
-        texts.append(table.markdown())
-    return Output(_NAME, TITLE, files, "\n".join([*texts, printed.markdown()]), warnings)
+        tables.append(table)
+    tables.append(printed)
+    text = "\n".join(table.markdown() for table in tables)
+    return Output(_NAME, TITLE, files, text, warnings, tables)
 
 
 def _table(panel: Panel, warnings: list[str]) -> Table:

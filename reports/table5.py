@@ -44,17 +44,19 @@ def build(results: Results, out: Path) -> Output:
         text = f"{TITLE}: no data in {where}; make some with: saibench time"
         return Output(_NAME, TITLE, text=text, warnings=warnings)
     files: list[Path] = []
-    texts: list[str] = []
+    tables: list[Table] = []
     for path, run in runs:
         for table, kind in ((_table(run), ""), (_peers(run), "-peers")):
             if table.rows:
                 files += table.write(out, f"{_NAME}-{path.stem}{kind}")
-                texts.append(table.markdown())
+                tables.append(table)
     printed = _paper_table()
     files += printed.write(out, f"{_NAME}-paper")
     with figure_style():
         files += save(_figure([run for _, run in runs]), out, _NAME)
-    return Output(_NAME, TITLE, files, "\n".join([*texts, printed.markdown()]), warnings)
+    tables.append(printed)
+    text = "\n".join(table.markdown() for table in tables)
+    return Output(_NAME, TITLE, files, text, warnings, tables)
 
 
 def timings(stores: list[Path], warnings: list[str]) -> list[dict[str, Any]]:
