@@ -188,10 +188,10 @@ def neighbour_pairs(mask: Array, needed: Array | None, window: int) -> Array:
     return total(neighbour_counts(mask, window) * filled)
 
 
-def conv3_plan(
-    samples: Any, pairs: Any, positions: int, in_channels: int, out_channels: int, linear: bool = True
-) -> Conv3Plan:
+def conv3_plan(samples: Any, pairs: Any, positions: int, in_channels: int, out_channels: int) -> Conv3Plan:
     """Decide how conv3 (1x1) of a bottleneck runs when it shares conv2's mask: the way with fewer MACs.
+
+    For a convolution that commutes with the fill before it (`benchmark.nn.work.Convolution.commutes`) alone.
 
     On samples: ``n Cin Cout`` for the convolution and ``pairs Cout`` for the interpolation after it
     (weights that sum to 1 commute with a 1x1 convolution up to epsilon; its bias and batch norm come
@@ -209,9 +209,6 @@ def conv3_plan(
         ``H * W`` of conv2's output.
     in_channels, out_channels
         Of conv3: C and 4C.
-    linear
-        Whether the filled map is linear in the sampled rows (`Interpolation.linear`); if not (reuse), conv3
-        can only run densely.
 
     Returns
     -------
@@ -220,7 +217,7 @@ def conv3_plan(
     """
     sparse = (samples * in_channels * out_channels, pairs * out_channels)
     dense = (samples * 0 + positions * in_channels * out_channels, pairs * in_channels)
-    on_samples = (sparse[0] + sparse[1] <= dense[0] + dense[1]) & linear
+    on_samples = sparse[0] + sparse[1] <= dense[0] + dense[1]
     if isinstance(on_samples, bool):
         return Conv3Plan(on_samples, *(sparse if on_samples else dense))
     return Conv3Plan(on_samples, *(np.where(on_samples, s, d) for s, d in zip(sparse, dense, strict=True)))

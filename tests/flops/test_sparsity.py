@@ -95,15 +95,15 @@ def test_a_real_valued_position_is_sampled_and_missing_and_its_own_neighbour():
 
 
 @SMALL
-@given(st.booleans(), st.integers(0, 50), st.integers(0, 500), st.integers(1, 8), st.integers(1, 4))
-def test_conv3_runs_where_it_costs_less_and_on_samples_when_equal(linear, samples, pairs, planes, expansion):
+@given(st.integers(0, 50), st.integers(0, 500), st.integers(1, 8), st.integers(1, 4))
+def test_conv3_runs_where_it_costs_less_and_on_samples_when_equal(samples, pairs, planes, expansion):
     out = planes * expansion
     on_samples = samples * planes * out + pairs * out
     densely = 50 * planes * out + pairs * planes
-    plan = sparsity.conv3_plan(samples, pairs, 50, planes, out, linear)
-    assert plan.on_samples == (linear and on_samples <= densely)
+    plan = sparsity.conv3_plan(samples, pairs, 50, planes, out)
+    assert plan.on_samples == (on_samples <= densely)
     assert plan.convolution_macs + plan.interpolation_macs == (on_samples if plan.on_samples else densely)
-    vector = sparsity.conv3_plan(np.array([samples]), np.array([pairs]), 50, planes, out, linear)
+    vector = sparsity.conv3_plan(np.array([samples]), np.array([pairs]), 50, planes, out)
     assert [field[0] for field in vector] == list(plan)
 
 
