@@ -228,6 +228,72 @@ class FixedMask(Mask):
         return self._drawn[size].to(x.dtype).expand(len(x), -1, -1, -1)
 
 
+class ImpactMask(FixedMask):
+    """PerforatedCNN's impact mask (Figurnov et al. 2016): the positions whose values the loss depends on most.
+
+    The impact of a position is the first-order change of the loss if its values were zero, ``|dL/dV * V|``, summed over
+    channels and averaged over training images. Until `settle`, everything is computed and impacts are gathered.
+
+    Parameters
+    ----------
+    rate
+        Share of positions left out once it is settled.
+    """
+
+    impact: Tensor
+    settled: Tensor
+
+    def __init__(self, site: Site, rate: float) -> None:
+        super().__init__(site, self._ranked)
+        self.rate = rate
+        self.register_buffer("impact", torch.zeros(1, 1))
+        self.register_buffer("settled", torch.tensor(False))
+        self._watching: Any = None
+
+    def watch(self, convolution: nn.Module) -> None:
+        """Gather impacts from the governed convolution's output and its gradient, until it is settled."""
+        self._watching = convolution.register_forward_hook(self._seen)
+
+    def settle(self) -> None:
+        """Choose the positions from what was gathered."""
+        if self._watching is not None:
+            self._watching.remove()
+            self._watching = None
+        self.settled.fill_(True)
+        self._drawn.clear()
+
+    def _seen(self, convolution: nn.Module, given: Any, output: Tensor) -> None:
+        if output.requires_grad and not self.settled:
+            values = output.detach()
+            output.register_hook(lambda gradient: self._gather((gradient * values).abs().sum(1).mean(0)))
+
+    def _gather(self, impact: Tensor) -> None:
+        if self.impact.numel() == 1:
+            self.impact = torch.zeros_like(impact)
+        self.impact += _resized(impact, self.impact.shape)
+
+    def _ranked(self, size: tuple[int, int]) -> np.ndarray:
+        if not self.settled:
+            return np.ones(size, dtype=np.float32)
+        ranks = np.argsort(-_resized(self.impact, size).cpu().numpy(), axis=None, kind="stable")
+        mask = np.zeros(size, dtype=np.float32)
+        mask.flat[ranks[: max(1, round((1.0 - self.rate) * mask.size))]] = 1
+        return mask
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *rest: Any) -> None:
+        if f"{prefix}impact" in state_dict:  # as large as the maps that were seen
+            self.impact = torch.zeros_like(state_dict[f"{prefix}impact"], device=self.impact.device)
+        self._drawn.clear()
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+
+
+def _resized(impact: Tensor, size: Sequence[int]) -> Tensor:
+    """Return a map ``(H, W)`` of impacts at another height and width."""
+    if tuple(impact.shape) == tuple(size):
+        return impact
+    return F.interpolate(impact[None, None], tuple(size), mode="bilinear")[0, 0]
+
+
 class RandomMask(Mask):
     """Positions drawn for each image at a given density, whatever the image shows: the control of all learned masks.
 
@@ -308,6 +374,11 @@ class Masks:
     def perforated(structure: str, rate: float, seed: int = 0) -> Callable[[Site], Mask]:
         """PerforatedCNN's masks (Figurnov et al. 2016, §3.2) that leave out a share `rate` of the positions."""
         return lambda site: FixedMask(site, lambda size: perforation(structure, rate, size, site, seed))
+
+    @staticmethod
+    def impact(rate: float) -> Callable[[Site], Mask]:
+        """PerforatedCNN's impact mask, which leaves out a share `rate`; see `ImpactMask`."""
+        return lambda site: ImpactMask(site, rate)
 
     @staticmethod
     def random(density: float) -> Callable[[Site], Mask]:

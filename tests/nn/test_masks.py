@@ -170,3 +170,25 @@ def test_fixed_masks_are_the_same_for_every_image_and_call():
     first = mask(torch.randn(3, 4, 10, 10))
     assert first.shape == (3, 1, 10, 10)
     assert torch.equal(first[0], first[2]) and torch.equal(first, mask(torch.zeros(3, 4, 10, 10)))
+
+
+def test_an_impact_mask_keeps_the_positions_that_the_loss_depends_on_most():
+    """For a loss sum(a * V^2 / 2): |dL/dV * V| = |a| V^2, summed over channels, averaged over images."""
+    torch.manual_seed(0)
+    mask = Masks.impact(0.75)(Site("layer1.0.mask1", 3, 2, 1, 0.5))
+    convolution = torch.nn.Conv2d(3, 2, 3, padding=1)
+    mask.watch(convolution)
+    x, a = torch.randn(4, 3, 6, 8), torch.randn(2, 6, 8)
+    assert mask(x).eq(1).all()
+    values = convolution(x)
+    (a * values**2 / 2).sum().backward()
+    mask.settle()
+    impact = (a.abs() * values.detach() ** 2).sum(1).mean(0)
+    expected = torch.zeros(48).index_fill(0, impact.flatten().argsort(descending=True)[:12], 1).view(6, 8)
+    assert torch.equal(mask(x), expected.expand(4, 1, 6, 8))
+    (convolution(x) ** 2).sum().backward()
+    torch.testing.assert_close(mask.impact, impact)  # nothing more is gathered
+    assert mask(torch.zeros(1, 3, 12, 16)).sum() == 48  # a quarter at any size
+    again = Masks.impact(0.75)(Site("layer1.0.mask1", 3, 2, 1, 0.5))
+    again.load_state_dict(mask.state_dict())
+    assert torch.equal(again(x), mask(x))
