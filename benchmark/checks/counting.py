@@ -37,7 +37,7 @@ def counts(subject: Subject) -> str:
 def counts_everything(subject: Subject) -> str:
     """Each multiply-accumulate that runs for an image belongs to a row of the counter."""
     model = subject.trained().eval()
-    counter = MeasuredCounter(model)
+    counter = MeasuredCounter(model, subject.plan.task.adapter(model))
     with counter.recording(), Watcher(model) as watcher:
         subject.predictions(model, [0])
     counted = counter.dense_macs()
