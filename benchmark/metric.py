@@ -9,7 +9,11 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-__all__ = ["Metric", "describe_metrics"]
+__all__ = ["MACHINE_TOLERANCE", "Metric", "describe_metrics"]
+
+#: How far a cell's main metric, a share from 0 to 1, may lie from its record on another machine or with another number
+#: of threads, where sums run in another order; docs/training.md says what was seen.
+MACHINE_TOLERANCE = 0.01
 
 
 @dataclass(frozen=True)

@@ -4,11 +4,9 @@ import hashlib
 import json
 from pathlib import Path
 
+from benchmark.metric import MACHINE_TOLERANCE
 from benchmark.weights import files
 from benchmark.weights.making import Making, measure, validation
-
-#: How far the metric of weights may lie from its record on another machine, where float32 sums run in another order.
-TOLERANCE = 0.005
 
 
 def verify(making: Making, where: Path | None = None) -> list[str]:
@@ -37,6 +35,6 @@ def verify(making: Making, where: Path | None = None) -> list[str]:
     if unfilled:
         return [f"{path} leaves {len(unfilled)} keys of the network unfilled, such as {unfilled[0]}"]
     value = measure(making, model)["value"]
-    if abs(value - record["value"]) > TOLERANCE:
+    if abs(value - record["value"]) > MACHINE_TOLERANCE:
         return [f"{path}: {record['metric']} is {value:.4f}, its record says {record['value']:.4f}"]
     return []

@@ -12,6 +12,7 @@ from benchmark.cells import Request, plan
 from benchmark.data.embedded import Size
 from benchmark.errors import DataError, UsageError
 from benchmark.listing import task_names
+from benchmark.metric import MACHINE_TOLERANCE
 from benchmark.tasks import find_task
 from benchmark.weights import files, making, verifying
 
@@ -77,7 +78,7 @@ def test_verify_catches_a_changed_byte(made, copied):
 def test_verify_catches_a_metric_that_is_not_the_records(made, copied):
     path = copied / "mini.json"
     record = json.loads(path.read_text())
-    path.write_text(json.dumps({**record, "value": record["value"] + 2 * verifying.TOLERANCE}))
+    path.write_text(json.dumps({**record, "value": record["value"] + 2 * MACHINE_TOLERANCE}))
     (line,) = verifying.verify(made[0], copied)
     assert "mIoU is" in line and "its record says" in line
 

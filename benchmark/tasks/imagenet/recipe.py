@@ -32,7 +32,7 @@ MINI = ClassificationRecipe(
     # Batch norm goes on measuring: gates bring their own, and pruning changes what the others see.
     train=FINE_TUNING.replace(batch=32, steps=300, freeze_statistics=False),
     parameters={"window": 5, "grid_stride": 2, "initial_sigma": 1.4},
-    curves={"gamma": (0.05, 0.3, 1.5, 6.0), "shorter_side": (56, 48, 40), "structure": ("grid",)},
+    curves={"gamma": (0.01, 0.1, 0.6, 6.0), "shorter_side": (56, 48, 40), "structure": ("grid",)},
     threads=1,
     evaluation_batch=32,
     smallest_crop=0.5,
