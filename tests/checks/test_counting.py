@@ -108,7 +108,7 @@ def test_weights_in_a_plain_list_are_refused(subject):
 def test_the_watcher_and_the_counter_agree_to_the_last_digit(tiny_set, task):
     subject = Subject(plan(Request(task, "stochastic", data=tiny_set(task))))
     model = subject.build().eval()
-    counter = MeasuredCounter(model)
+    counter = MeasuredCounter(model, subject.plan.task.adapter(model))
     with counter.recording(), Watcher(model) as watcher:
         subject.predictions(model, [0])
     assert dict(watcher.macs) == {layer: macs for layer, macs in counter.dense_macs().items() if macs}

@@ -96,6 +96,8 @@ def block_macs(block, size, masks, gates):
         at_output = sampled(masks[last])
         read = set(every(first)) if deformable else read_by(at_output, block.conv2, first)
         computed = {1: read, 2: at_output, 3: at_output}
+        if reuses:  # what the last convolution reads is copied to all other positions, and so is needed everywhere
+            computed = {1: set(every(first)), 2: at_output if basic else set(every(second)), 3: at_output}
     else:
         computed = {1: sampled(masks[1]), 2: sampled(masks[2]), 3: sampled(masks[3]) if 3 in masks else set()}
 

@@ -22,6 +22,7 @@ def adapted():
                 if isinstance(module, torch.nn.BatchNorm2d):
                     torch.nn.init.uniform_(module.running_mean, -0.3, 0.3)
                     torch.nn.init.uniform_(module.running_var, 0.5, 2)
+                    torch.nn.init.uniform_(module.weight, 0.5, 1.5)  # a branch that starts at zero would hide the mask
         return method, model
 
     return build

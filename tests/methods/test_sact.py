@@ -16,12 +16,17 @@ def eager(model, bias=1.0):
             torch.nn.init.normal_(block.mask2.local.weight, std=0.5)
 
 
+def normalised(x, norm):
+    """Batch norm at inference."""
+    return F.batch_norm(x, norm.running_mean, norm.running_var, norm.weight, norm.bias)
+
+
 def score(mask, x):
     """Return the published halting score of a state."""
-    local = F.batch_norm(x, mask.local_norm.running_mean, mask.local_norm.running_var)
+    local = normalised(x, mask.local_norm)
     average = F.adaptive_avg_pool2d(x, 1)
-    whole = F.batch_norm(average, mask.global_norm.running_mean, mask.global_norm.running_var)
-    logits = F.conv2d(local, mask.local.weight, mask.local.bias, padding=1) + F.conv2d(whole, mask.whole.weight)
+    whole = F.conv2d(normalised(average, mask.global_norm), mask.whole.weight)
+    logits = F.conv2d(local, mask.local.weight, mask.local.bias, padding=1) + whole
     return torch.sigmoid(logits)
 
 
