@@ -41,7 +41,7 @@
   let tapped = null;
   for (const mark of all(".pt")) {
     mark.addEventListener("pointerenter", () => show(mark));
-    mark.addEventListener("pointerleave", hide);
+    mark.addEventListener("pointerleave", (event) => { if (event.pointerType !== "touch") hide(); });
     mark.addEventListener("focus", () => show(mark));
     mark.addEventListener("blur", hide);
     mark.addEventListener("click", (event) => {
