@@ -28,8 +28,8 @@ _DIGITS = 1
 
 
 def runs(results: Results) -> str:
-    """Return a table of the sweeps: cells, seeds, processor minutes, machine."""
-    lines = ["| command | cells | seeds | processor time | machine |", "| --- | ---: | ---: | ---: | --- |"]
+    """Return a table of the sweeps: cells, seeds, minutes summed over the cells, machine."""
+    lines = ["| command | cells | seeds | time, summed over cells | machine |", "| --- | ---: | ---: | ---: | --- |"]
     for task, cells in _finished(results).groupby("task", sort=True):
         minutes = (cells["seconds_train"] + cells["seconds_eval"]).sum() / 60
         machine = "; ".join(sorted(set(cells["cpu"] + ", " + cells["isa"])))

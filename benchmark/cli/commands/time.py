@@ -64,6 +64,8 @@ def time_(
             cell=cell,
             progress=lambda done, total, what: shown.update(backbone, what, done, total),
         )
+    if checkpoint is not None:
+        measured["cell"]["cell_id"] = checkpoint  # by which reports find the cell's accuracy
     path = timing.save(measured, store)
     if json_:
         return emit(measured)
