@@ -92,8 +92,8 @@ def network_share(backbone: nn.Module) -> Tensor:
     """Return the share of the whole network's multiply-accumulates that the last training forward computed, a scalar.
 
     Stem, projections, dense blocks and a classifier's linear layer count as they are, heads behind a backbone and what
-    the masks themselves cost do not. Images are as large as four times the first block's input, which is exact where
-    their sides are multiples of 4.
+    the masks themselves cost do not. The images' size is taken from the first block that decided, times its resolution,
+    which is exact where their sides are multiples of that.
     """
     found = computations(backbone)
     total = dense_macs(backbone)
@@ -121,8 +121,7 @@ def dense_macs(backbone: nn.Module) -> int:
     size = Walk((3, 3), (2, 2), (1, 1), (1, 1)).out_size(size)  # the stem's max pooling
     for block in residual_blocks(backbone):
         for step, out_size in zip(block.work.convolutions, block.work.sizes(size), strict=True):
-            layers = [step.layer, step.beside] if step.beside else [step.layer]
-            total += prod(out_size) * sum(_macs(block, layer) for layer in layers)
+            total += _macs(block, step, out_size)
         size = block.work.sizes(size)[-1]
         total += 0 if block.downsample is None else prod(size) * cast(Tensor, block.downsample[0].weight).numel()
     classifier = getattr(backbone, "fc", None)
@@ -153,8 +152,7 @@ def _computation(block: ResidualBlock, decided: Decided) -> Computation:
     reference = next(block.parameters())
     macs, dense = reference.new_zeros(()), 0
     for step, size in zip(block.work.convolutions, block.work.sizes(decided.size), strict=True):
-        layers = [step.layer, step.beside] if step.beside else [step.layer]
-        whole = prod(size) * sum(_macs(block, layer) for layer in layers)
+        whole = _macs(block, step, size)
         share: Any = _share(step.computes, decided, size)
         for gate in (step.gate, step.input_gate):
             share = share if gate is None else share * decided.gates[gate].mean()
@@ -162,8 +160,10 @@ def _computation(block: ResidualBlock, decided: Decided) -> Computation:
     return Computation(block, macs, dense)
 
 
-def _macs(block: nn.Module, layer: str) -> int:
-    return cast(Tensor, block.get_submodule(layer).weight).numel()
+def _macs(block: nn.Module, step: work.Convolution, size: Size) -> int:
+    """Return what a convolution, and the offsets beside it, cost on an output of this size without masks."""
+    layers = [step.layer, step.beside] if step.beside else [step.layer]
+    return prod(size) * sum(cast(Tensor, block.get_submodule(layer).weight).numel() for layer in layers)
 
 
 def _share(region: Region, decided: Decided, size: Size) -> Tensor | float:
