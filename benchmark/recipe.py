@@ -52,7 +52,7 @@ class Schedule(Fields):
     clip : float
         Largest norm of the gradient; 0 for no clipping.
     freeze_statistics : bool
-        Keep batch norm's running statistics, train its affine part.
+        Keep the network's running statistics of batch norm, train its affine part. Batch norm of masks goes on.
     flip : bool
         Mirror half of the images.
     """

@@ -23,6 +23,7 @@ from torch.utils.data import BatchSampler, DataLoader, Dataset, SequentialSample
 from benchmark.errors import SaibenchError
 from benchmark.files import atomic_path
 from benchmark.method import Method
+from benchmark.nn import Mask
 from benchmark.recipe import Schedule
 from benchmark.tasks import Batch, Reader, Sample, Task
 
@@ -93,11 +94,15 @@ class TrainingStep(nn.Module):
         self.schedule, self.steps, self.seed = schedule, steps, seed
 
     def train(self, mode: bool = True) -> "TrainingStep":
-        """Switch the mode; batch norm stays in inference where the schedule freezes its statistics."""
+        """Switch the mode; the network's batch norm stays in inference where the schedule freezes its statistics.
+
+        That of masks goes on measuring: it is new, so that there is nothing yet to keep.
+        """
         super().train(mode)
         if mode and self.schedule.freeze_statistics:
+            new = {id(part) for mask in self.modules() if isinstance(mask, Mask) for part in mask.modules()}
             for module in self.modules():
-                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                if isinstance(module, nn.modules.batchnorm._BatchNorm) and id(module) not in new:
                     module.eval()
         return self
 
@@ -115,6 +120,12 @@ class TrainingStep(nn.Module):
         """Return both losses of a part, scalars."""
         task_loss = self.task.loss(self.model, part)
         return task_loss, self.method.loss(self.task.backbone(self.model)).to(task_loss.device)
+
+    def density(self) -> Tensor:
+        """Return the share of positions that masks sampled in the last forward, a scalar: their mean; NaN for none."""
+        masks = [mask for mask in self.model.modules() if isinstance(mask, Mask) and mask.decided is not None]
+        shares = [(mask.decided.detach() > mask.sampled_above).float().mean() for mask in masks]
+        return torch.stack(shares).mean() if shares else torch.tensor(float("nan"))
 
 
 @dataclass(frozen=True)
@@ -138,12 +149,13 @@ class Loop:
 
 @dataclass
 class Losses:
-    """One step's losses; ``loss`` is the sum that is trained."""
+    """One step's losses, of which ``loss`` is the sum that is trained, and the masks' mean density."""
 
     step: int
     loss: float
     task_loss: float
     method_loss: float
+    density: float
 
 
 class _Run:
@@ -179,13 +191,14 @@ class _Run:
         """Train on a batch: the gradient is the mean over its images, however many of them run at a time."""
         number = len(self.losses)
         parts = self.training.module.begin(self.fabric.to_device(batch), number)
-        sums = np.zeros(3)
+        sums = np.zeros(4)
         self.optimizer.zero_grad()
         for part in parts:
             share = len(part.images) / len(batch.images)
             task_loss, method_loss = (share * loss for loss in self.training(part))
             loss = task_loss + method_loss
-            sums += torch.stack([loss, task_loss, method_loss]).detach().tolist()
+            density = share * self.training.module.density().to(loss.device)
+            sums += torch.stack([loss, task_loss, method_loss, density]).detach().tolist()
             if not np.isfinite(sums[0]):
                 raise DivergedError(f"the loss is {sums[0]} at step {number}: try a lower learning rate")
             self.fabric.backward(loss)

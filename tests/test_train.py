@@ -1,5 +1,7 @@
 """Training: seeded, resumable, and stopped when it diverges."""
 
+import math
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -39,8 +41,8 @@ def test_schedules_follow_their_formulas():
     assert Schedule(batch=8, learning_rate=0.01, epochs=12).length(100) == 12 * 13
 
 
-def training_for(tiny_set, steps, seed=0):
-    request = Request("coco", "stochastic", data=tiny_set("coco"), overrides=TINY, seed=seed)
+def training_for(tiny_set, steps, seed=0, method="stochastic"):
+    request = Request("coco", method, data=tiny_set("coco"), overrides=TINY, seed=seed)
     planned = plan(request)
     train = reader("coco", planned.folder, "train")
     schedule = planned.recipe.train.replace(steps=steps)
@@ -140,6 +142,25 @@ def test_frozen_statistics_stay_and_the_affine_part_trains(tiny_set, tmp_path):
     after = weights(training)
     assert torch.equal(before["backbone.body.bn1.running_mean"], after["backbone.body.bn1.running_mean"])
     assert not torch.equal(before["backbone.body.bn1.weight"], after["backbone.body.bn1.weight"])
+
+
+def test_statistics_of_masks_are_new_and_go_on_where_the_networks_stay(tiny_set, tmp_path):
+    training, train = training_for(tiny_set, 2, method="sact")
+    before = weights(training)
+    fit(training, train, Loop(tmp_path))
+    moved = {name for name, value in weights(training).items() if not torch.equal(before[name], value)}
+    statistics = {name for name in before if name.endswith("running_mean")}
+    new = {name for name in statistics if "_norm." in name}
+    assert new and statistics & moved == new
+
+
+def test_the_density_of_each_step_is_that_of_its_masks(tiny_set, tmp_path):
+    training, train = training_for(tiny_set, 3)
+    fit(training, train, Loop(tmp_path))
+    density = pd.read_parquet(tmp_path / LOSSES)["density"]
+    # Masks start at a bias of 3: a position is sampled with probability sigmoid(3).
+    assert density[0] == pytest.approx(1 / (1 + math.exp(-3)), abs=0.01)
+    assert ((density > 0) & (density < 1)).all()
 
 
 def test_masks_have_their_own_learning_rate(tiny_set):

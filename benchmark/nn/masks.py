@@ -92,6 +92,8 @@ class Mask(nn.Module):
     own_input : bool
         Whether it reads its own convolution's input: for conv2, the filled map behind conv1. A class says so, and takes
         its site by `Site.at_own_input`. Other masks read the block's input, before any convolution runs.
+    sampled_above : float
+        A position counts as sampled in training where the mask's value is larger; at inference, where it is not 0.
     stride : int
         Stride from the mask's input to the governed map.
     layer : str
@@ -105,6 +107,7 @@ class Mask(nn.Module):
     """
 
     own_input: ClassVar[bool] = False
+    sampled_above: ClassVar[float] = 0.0
 
     def __init__(self, site: Site) -> None:
         super().__init__()
@@ -163,6 +166,8 @@ class GumbelMask(LearnedMask):
     Set `temperature` while training (`set_temperature`). At inference it does not depend on what was trained before: a
     soft mask then has the final temperature, and the noise is that of the images at hand (`benchmark.nn.context`).
     """
+
+    sampled_above = 0.5  # where the hard sample would be 1
 
     def __init__(
         self,
