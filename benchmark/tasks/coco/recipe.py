@@ -45,6 +45,7 @@ MINI = DetectionRecipe(
         "shorter_side": (112, 96, 64),
         "structure": ("grid",),
         "rate": (0.5, 0.75),
+        "ponder_weight": (0.005, 0.05, 0.3),
     },
     threads=1,
     evaluation_batch=8,

@@ -33,7 +33,12 @@ MINI = ClassificationRecipe(
     train=FINE_TUNING.replace(batch=32, steps=300, freeze_statistics=False),
     # The paper's stride of 2 computes a quarter of all positions by itself, so that no density below it can be seen.
     parameters={"window": 5, "grid_stride": 4, "initial_sigma": 1.4},
-    curves={"gamma": (0.01, 0.1, 0.6, 6.0), "shorter_side": (56, 48, 40), "structure": ("grid",)},
+    curves={
+        "gamma": (0.01, 0.1, 0.6, 6.0),
+        "shorter_side": (56, 48, 40),
+        "structure": ("grid",),
+        "ponder_weight": (0.005, 0.05, 0.3),
+    },
     threads=1,
     evaluation_batch=32,
     smallest_crop=0.5,
