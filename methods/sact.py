@@ -108,6 +108,7 @@ class SACT(Method):
     )
     ponder_weight: float = Field(0.005, ge=0, description="Weight of the ponder cost (ImageNet: 0.005).")
     curve = {"ponder_weight": (0.001, 0.005, 0.01)}
+    follows = ("ponder_weight",)
 
     def adapt(self, backbone):
         """Put halting masks in the units behind a stage's first, and sum each stage's states."""
