@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from lightning_fabric import Fabric
 from torch import nn
 
 from benchmark.data.reader import Identifier
+from benchmark.hardware import ONE, Hardware, true_float32
 from benchmark.nn import inference
 from benchmark.tasks import Reader, Task
 from benchmark.train import Progress, image_loader
@@ -43,6 +43,7 @@ def evaluate(
     workers: int = 0,
     batch_size: int = 1,
     progress: Progress | None = None,
+    hardware: Hardware = ONE,
 ) -> Evaluation:
     """Run a split through a model in inference mode; the model is left on the CPU.
 
@@ -56,13 +57,15 @@ def evaluate(
         Images at a time.
     progress
         Called after each batch with the number of images.
+    hardware
+        Where it runs; always in float32.
     """
     started = time.perf_counter()
-    fabric = Fabric(accelerator="auto", devices=1)
+    fabric = hardware.evaluating()
     model.to(fabric.device).to(memory_format=torch.channels_last).eval()
     predictions: dict[Identifier, Any] = {}
     for batch in image_loader(reader, workers, batch_size=batch_size):
-        with inference(batch.identifiers, seed), torch.inference_mode():
+        with inference(batch.identifiers, seed), torch.inference_mode(), true_float32():
             found = task.predict(model, fabric.to_device(batch))
         predictions.update(zip(batch.identifiers, found, strict=True))
         if progress is not None:

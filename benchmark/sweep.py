@@ -22,6 +22,7 @@ import torch
 
 from benchmark.cells import Plan, Request, execute, plan
 from benchmark.errors import SaibenchError, StoreError, unknown
+from benchmark.hardware import FULL
 from benchmark.method import Method, address, resolve
 from benchmark.progress import StepReporter
 from benchmark.recipe import Recipe
@@ -69,6 +70,7 @@ def make_sweep(
     data: Path | None = None,
     overrides: Mapping[str, Any] | None = None,
     parameters: Mapping[str, Any] | None = None,
+    precision: str = FULL,
 ) -> Sweep:
     """Plan every point of every method's curve.
 
@@ -87,7 +89,7 @@ def make_sweep(
     kinds = resolve(methods)
     _check_parameters(parameters or {}, kinds)
     recipe = find_task(task).recipe(scale).override(overrides or {})
-    template = Request(task, "", scale, data=data, overrides=overrides or {})
+    template = Request(task, "", scale, data=data, overrides=overrides or {}, precision=precision)
     curves: list[list[Plan]] = []
     skipped: dict[str, str] = {}
     for kind in kinds:
@@ -122,10 +124,11 @@ def make_named_sweep(
     scale: str = "mini",
     data: Path | None = None,
     overrides: Mapping[str, Any] | None = None,
+    precision: str = FULL,
 ) -> Sweep:
     """Plan the cells of a task that reports declare; `benchmark.search` plans those whose value must be searched."""
     recipe = find_task(task).recipe(scale).override(overrides or {})
-    template = Request(task, "", scale, data=data, overrides=overrides or {})
+    template = Request(task, "", scale, data=data, overrides=overrides or {}, precision=precision)
     curves: list[list[Plan]] = []
     skipped: dict[str, str] = {}
     seen: set[str] = set()

@@ -16,12 +16,12 @@ from typing import Any, cast
 import numpy as np
 import pandas as pd
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.utils.data import BatchSampler, DataLoader, Dataset, SequentialSampler
 
 from benchmark.errors import SaibenchError
 from benchmark.files import atomic_path
+from benchmark.hardware import ONE, Hardware
 from benchmark.method import Method
 from benchmark.nn import Mask
 from benchmark.recipe import Schedule
@@ -130,7 +130,7 @@ class TrainingStep(nn.Module):
 
 @dataclass(frozen=True)
 class Loop:
-    """How to run, which changes no result: where the run under way is kept, who reads images, and who watches.
+    """How to run: where the run under way is kept, who reads images, and who watches.
 
     Attributes
     ----------
@@ -140,11 +140,14 @@ class Loop:
         Processes that read images; 0 for this one.
     progress : callable or None
         Called after each step.
+    hardware : Hardware
+        Where it runs; its precision alone changes the result.
     """
 
     folder: Path
     workers: int = 0
     progress: Progress | None = None
+    hardware: Hardware = ONE
 
 
 @dataclass
@@ -161,8 +164,8 @@ class Losses:
 class _Run:
     """A training run: what a checkpoint keeps, and the step that changes it."""
 
-    def __init__(self, training: TrainingStep, folder: Path) -> None:
-        self.fabric = Fabric(accelerator="auto", devices=1)
+    def __init__(self, training: TrainingStep, folder: Path, hardware: Hardware) -> None:
+        self.fabric = hardware.training()
         optimizer, self.scheduler = training.schedule.optimize(training.model, training.steps)
         self.training, self.optimizer = self.fabric.setup(training, optimizer)
         self.clip = training.schedule.clip
@@ -235,7 +238,7 @@ def fit(training: TrainingStep, reader: Reader, loop: Loop) -> float:
     """
     # The layout that oneDNN's convolutions want: in the other one, moving values about takes a fifth of a step.
     training.model.to(memory_format=torch.channels_last)
-    run = _Run(training, loop.folder)
+    run = _Run(training, loop.folder, loop.hardware)
     run.resume()
     sampler = StepSampler(len(reader), training.schedule.batch, training.steps, training.seed)
     sampler.done = len(run.losses)

@@ -13,6 +13,7 @@ from benchmark.cells.planning import Plan, plan
 from benchmark.cells.request import Request, reader
 from benchmark.cells.running import MODEL
 from benchmark.errors import SaibenchError
+from benchmark.hardware import FULL
 from benchmark.nn import inference
 from benchmark.store import Record
 from benchmark.tasks import Batch
@@ -48,8 +49,11 @@ def plan_of(record: Record, data: Path | None = None) -> Plan:
             f"cell {record.cell_id} says what was changed in its recipe in an older form: run the cell again"
         ) from None
     planned = plan(
-        Request(fields["task"], fields["method"], fields["scale"], record.parameters, fields["seed"], data, overrides)
-    )
+        Request(
+            fields["task"], fields["method"], fields["scale"], record.parameters, fields["seed"], data, overrides,
+            fields.get("precision") or FULL,
+        )
+    )  # fmt: skip
     if planned.cell.id != record.cell_id:
         raise SaibenchError(
             f"cell {record.cell_id} was made with other data, recipe or code (now {planned.cell.id}): "

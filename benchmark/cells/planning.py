@@ -11,6 +11,7 @@ from torch import nn
 
 from benchmark.cells.request import Request, data_folder, reader
 from benchmark.errors import UsageError
+from benchmark.hardware import FULL, check_precision
 from benchmark.method import Method, resolve
 from benchmark.recipe import Recipe, Schedule
 from benchmark.store import Cell
@@ -87,6 +88,7 @@ def plan(request: Request) -> Plan:
     DataError
         For a data folder that cannot be read.
     """
+    precision = check_precision(request.precision)
     task = find_task(request.task)
     recipe = task.recipe(request.scale).override(request.overrides)
     kind = resolve([request.method])[0]
@@ -114,6 +116,7 @@ def plan(request: Request) -> Plan:
             "start": files.digest(weights) if weights else start and start.cell.id,
             "harness": HARNESS_VERSION,
             **({} if outside is None else {"task": outside}),
+            **({} if precision == FULL else {"precision": precision}),
         },
     )
     return Plan(request, task, recipe, method, folder, cell, start, weights)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.errors import DataError
+from benchmark.hardware import FULL
 from benchmark.tasks import Reader, find_task
 
 
@@ -30,6 +31,8 @@ class Request:
         Folder of the data set; None for the embedded one.
     overrides
         Recipe fields by dotted name, such as ``train.steps``; values as JSON has them.
+    precision
+        Of training; see `benchmark.hardware`.
     """
 
     task: str
@@ -39,6 +42,7 @@ class Request:
     seed: int = 0
     data: Path | None = None
     overrides: Mapping[str, Any] = field(default_factory=dict)
+    precision: str = FULL
 
 
 def data_folder(request: Request) -> Path:

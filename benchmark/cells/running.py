@@ -20,6 +20,7 @@ from benchmark.evaluate import evaluate
 from benchmark.files import atomic_path, write_atomic
 from benchmark.flops import paper
 from benchmark.flops.measured import MeasuredCounter
+from benchmark.hardware import Hardware, check_precision
 from benchmark.method import kind_of
 from benchmark.metric import describe_metrics
 from benchmark.nn.interpolation import RadialInterpolation
@@ -125,6 +126,7 @@ def _description(planned: Plan) -> dict[str, Any]:
         "method_references": list(method.references),
         "start": planned.cell.determinants["start"],
         "overrides": _overrides(planned),
+        "precision": planned.request.precision,
     }
 
 
@@ -171,7 +173,8 @@ def _train_phase(
     training = TrainingStep(
         planned.task, planned.method, model, schedule, schedule.length(len(train)), planned.request.seed
     )
-    seconds = fit(training, train, Loop(folder, planned.recipe.workers, _progress(report, "train")))
+    hardware = Hardware(check_precision(planned.request.precision))
+    seconds = fit(training, train, Loop(folder, planned.recipe.workers, _progress(report, "train"), hardware))
     write_atomic(taken, repr(seconds))
     with atomic_path(kept) as temporary:
         save_file(_shareable(model), temporary)

@@ -162,5 +162,9 @@ RecipeOption = Annotated[
 ScratchOption = Annotated[
     bool, typer.Option("--from-scratch", help="train from nothing, not from the weights that come with the project")
 ]
+PrecisionOption = Annotated[
+    Literal["32-true", "bf16-mixed"],
+    typer.Option("--precision", help="of training; evaluation and counting are in float32"),
+]
 ForceOption = Annotated[bool, typer.Option("--force", help="run finished cells again")]
 JsonOption = Annotated[bool, typer.Option("--json", help="print JSON")]

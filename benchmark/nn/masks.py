@@ -147,7 +147,7 @@ class LearnedMask(Mask):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the mask ``(N, 1, H', W')``: the kind's own values, with the grid prior added."""
-        values = self.values(self.conv(x))
+        values = self.values(_single(self.conv(x)))
         if self.grid_stride is None:
             return values
         # Paper §3.4: M = max(M_sample, M_grid), here at each map's own resolution with offset 0.
@@ -483,8 +483,13 @@ def _reads(size: tuple[int, int], kernel: int, stride: int) -> np.ndarray:
 
 def logistic_noise(like: Tensor) -> Tensor:
     """Draw the difference of two standard Gumbel variables, shaped like `like`, from PyTorch's generator."""
-    uniform = torch.rand_like(like).clamp_(1e-7, 1 - 1e-7)
+    uniform = torch.rand_like(_single(like)).clamp_(1e-7, 1 - 1e-7)
     return torch.log(uniform) - torch.log1p(-uniform)
+
+
+def _single(logits: Tensor) -> Tensor:
+    """Return logits in float32 at least: under mixed precision a decision would have a resolution of 1/256."""
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
 def set_temperature(model: nn.Module, progress: float) -> None:

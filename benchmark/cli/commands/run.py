@@ -7,6 +7,7 @@ from benchmark.cli.options import (
     ForceOption,
     JsonOption,
     MethodName,
+    PrecisionOption,
     RecipeOption,
     ScaleOption,
     ScratchOption,
@@ -32,6 +33,7 @@ def run(
     store: StoreOption = DEFAULT_STORE,
     recipe: RecipeOption = None,
     from_scratch: ScratchOption = False,
+    precision: PrecisionOption = "32-true",
     force: ForceOption = False,
     json_: JsonOption = False,
 ) -> None:
@@ -42,7 +44,7 @@ def run(
     from benchmark.progress import StepReporter
     from benchmark.store import Store
 
-    request = Request(task, method, scale, parameters, seed, data, overrides)
+    request = Request(task, method, scale, parameters, seed, data, overrides, precision)
     destination = Store(store)
     destination.check_writable()
     planned = plan(request)

@@ -12,6 +12,7 @@ from benchmark.cli.options import (
     DataOption,
     ForceOption,
     JsonOption,
+    PrecisionOption,
     RecipeOption,
     ScaleOption,
     ScratchOption,
@@ -56,6 +57,7 @@ def sweep(
     set_: SetOption = None,
     recipe: RecipeOption = None,
     from_scratch: ScratchOption = False,
+    precision: PrecisionOption = "32-true",
     jobs: Annotated[int, typer.Option("--jobs", min=0, help="cells at a time; 0: one a core, or one on a GPU")] = 0,
     executor: Annotated[str, typer.Option("--executor", help="local")] = "local",
     out: Annotated[Path | None, typer.Option("--out", help="also write the reports there as cells finish")] = None,
@@ -85,10 +87,10 @@ def sweep(
         destination.check_writable()
     named = _named(wanted, task) if wanted else []
     if wanted:
-        planned = make_named_sweep(task, named, numbers, scale, data, overrides)
+        planned = make_named_sweep(task, named, numbers, scale, data, overrides, precision)
     else:
-        planned = make_sweep(task, chosen, numbers, scale, data, overrides, parameters)
-    searches = make_searches(named, numbers, scale, data, overrides)
+        planned = make_sweep(task, chosen, numbers, scale, data, overrides, parameters, precision)
+    searches = make_searches(named, numbers, scale, data, overrides, precision)
     for name, reason in planned.skipped.items():
         print_note(f"skipped {name}: {reason}")
     if dry_run:

@@ -35,13 +35,11 @@ SMALL = MINI.replace(
     shorter_side=256,
     longer_side=512,
     deformable=True,
-    pretrain=FROM_NOTHING.replace(batch=16, steps=6000),
-    train=FINE_TUNING.replace(batch=16, steps=1500),
+    pretrain=FROM_NOTHING.replace(batch=16, steps=2500),
+    train=FINE_TUNING.replace(batch=16, steps=300),
     parameters={"window": 7, "grid_stride": 11},
-    curves={"gamma": (0.05, 0.1, 0.2, 0.4), "shorter_side": (256, 224, 192, 128), "structure": ("grid",)},
-    threads=None,
-    workers=8,
-    evaluation_batch=1,
+    curves={"gamma": (0.02, 0.1, 0.4), "shorter_side": (192, 128), "structure": ("grid",)},
+    threads=2,
     segmenter=SegmenterSize(channels=128, crop=257, aspects=(1.0, 1.0)),
 )
 #: Those of TorchCV's configuration for Cityscapes, in the order of train ids: rare classes weigh a little more.

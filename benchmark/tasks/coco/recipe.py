@@ -56,16 +56,14 @@ SMALL = MINI.replace(
     shorter_side=256,
     longer_side=448,
     deformable=True,
-    pretrain=FROM_NOTHING.replace(batch=16, steps=8000),
-    train=FINE_TUNING.replace(batch=16, steps=1500),
+    pretrain=FROM_NOTHING.replace(batch=16, steps=2500),
+    train=FINE_TUNING.replace(batch=16, steps=400),
     parameters={"window": 7, "grid_stride": 11},
-    curves={"gamma": (0.05, 0.1, 0.2, 0.4), "shorter_side": (256, 192, 160, 128)},
-    threads=None,
-    workers=8,
-    evaluation_batch=1,
+    curves={"gamma": (0.05, 0.3, 1.5), "shorter_side": (192, 128), "structure": ("grid",), "rate": (0.5, 0.75)},
+    threads=2,
     detector=TORCHVISIONS.replace(
-        pyramid_channels=128, representation=512, smallest_anchor=16, proposals_before=(1000, 500),
-        proposals_after=(500, 300), anchors_per_image=256, boxes_per_image=128,
+        pyramid_channels=64, representation=256, smallest_anchor=16, proposals_before=(500, 250),
+        proposals_after=(250, 100), anchors_per_image=128, boxes_per_image=64,
     ),
 )  # fmt: skip
 PAPER = DetectionRecipe(

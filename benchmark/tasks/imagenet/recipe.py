@@ -48,12 +48,11 @@ SMALL = MINI.replace(
     backbone="resnet34",
     shorter_side=128,
     longer_side=128,
-    pretrain=FROM_NOTHING.replace(batch=64, steps=4000, learning_rate=1e-3),
-    train=MINI.train.replace(batch=64, steps=1500, learning_rate=3e-4),
+    pretrain=FROM_NOTHING.replace(batch=64, steps=3000, learning_rate=1e-3),
+    train=MINI.train.replace(batch=64, steps=300, learning_rate=3e-4),
     parameters={"window": 5, "grid_stride": 2},
-    curves={"gamma": (0.05, 0.1, 0.2, 0.4), "shorter_side": (128, 112, 96, 64), "structure": ("grid",)},
-    threads=None,
-    workers=8,
+    curves={"gamma": (0.05, 0.2, 1.0), "shorter_side": (96, 64), "structure": ("grid",)},
+    threads=2,
 )
 # The standard 90 epochs of SGD with a tenth of the learning rate after 30, 60 and 80, our choice: the paper follows
 # LCCL's training, which is not released. From trained weights they start at a tenth.
