@@ -308,7 +308,9 @@ class Bottleneck(ResidualBlock):
 
     def _convolve(self, index: int, source: Tensor, x: Tensor) -> Tensor:
         if index == 2 and self.offset is not None:
-            return cast(Tensor, self.conv2(source, self.offset(x)))
+            # torchvision's operator has no mixed precision on a CPU, and wants one type for all that it reads.
+            kind = self.conv2.weight.dtype
+            return cast(Tensor, self.conv2(source.to(kind), self.offset(x).to(kind)))
         return super()._convolve(index, source, x)
 
     def _offset(self) -> nn.Conv2d:
