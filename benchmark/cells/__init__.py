@@ -1,11 +1,12 @@
 """Cells: from a user's request to a plan, from a plan to its record, and from a record back.
 
 `request` says what is asked for, `planning` resolves it without training anything, `running` trains, evaluates, counts
-and keeps, `loading` reads a record again. Many cells at once are `benchmark.sweep`'s business, one training run is
-`benchmark.train`'s.
+and keeps, `loading` reads a record again, `looking` says which positions a network computes. Many cells at once are
+`benchmark.sweep`'s business, one training run is `benchmark.train`'s.
 """
 
-from benchmark.cells.loading import backbone_inputs, load_model, plan_of
+from benchmark.cells.loading import backbone_inputs, load_model, plan_of, starting_model
+from benchmark.cells.looking import find_image, look, look_at_first, mask_values
 from benchmark.cells.planning import HARNESS_VERSION, Plan, plan
 from benchmark.cells.request import Request, cache_folder, data_folder, reader
 from benchmark.cells.running import DENSITY_MAPS, MODEL, execute
@@ -20,8 +21,13 @@ __all__ = [
     "cache_folder",
     "data_folder",
     "execute",
+    "find_image",
     "load_model",
+    "look",
+    "look_at_first",
+    "mask_values",
     "plan",
     "plan_of",
     "reader",
+    "starting_model",
 ]

@@ -11,11 +11,11 @@ from torch import nn
 
 from benchmark.cells.planning import Plan, plan
 from benchmark.cells.request import Request, reader
-from benchmark.cells.running import MODEL
+from benchmark.cells.running import MODEL, load_start
 from benchmark.errors import SaibenchError
 from benchmark.hardware import FULL
 from benchmark.nn import inference
-from benchmark.store import Record
+from benchmark.store import Record, Store
 from benchmark.tasks import Batch
 
 
@@ -25,6 +25,30 @@ def load_model(record: Record, planned: Plan) -> nn.Module:
     model = planned.build(classes)
     planned.method.restore(planned.task.backbone(model))
     model.load_state_dict(load_file(record.path(MODEL)))
+    return model.eval()
+
+
+def starting_model(planned: Plan, store: Store) -> nn.Module:
+    """Return a plan's network as it is before its first training step, in inference mode: masks are untrained.
+
+    Raises
+    ------
+    SaibenchError
+        When the network that it starts from was not trained yet.
+    """
+    start = None if planned.start is None else store.find(planned.start.cell)
+    if planned.start is not None and (start is None or not start.finished):
+        request = planned.start.request
+        raise SaibenchError(
+            f"{planned.cell.method} starts from {planned.start.cell}, which is not in {store.root}: run it with "
+            f"`saibench run {request.task} --method {request.method} --scale {request.scale}`"
+        )
+    model = planned.build(len(reader(planned.task.name, planned.folder, "train").classes))
+    if not planned.from_nothing:
+        load_start(planned, model, start)
+    body = planned.task.backbone(model)
+    planned.method.prepare(body)
+    planned.method.finish(body)
     return model.eval()
 
 

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from benchmark import __version__
+from benchmark.cells.looking import look_at_first
 from benchmark.cells.planning import Plan
 from benchmark.cells.request import cache_folder, reader
 from benchmark.errors import SaibenchError
@@ -26,6 +27,7 @@ from benchmark.metric import describe_metrics
 from benchmark.nn.interpolation import RadialInterpolation
 from benchmark.progress import Report
 from benchmark.recipe import Schedule
+from benchmark.sampling import SAMPLING, pack
 from benchmark.stats.outcomes import OUTCOMES
 from benchmark.store import Record, Store, Work
 from benchmark.tasks import Reader
@@ -80,7 +82,7 @@ def _run(planned: Plan, work: Work, start: Record | None, report: Report | None)
     task, recipe, seed = planned.task, planned.recipe, planned.request.seed
     train, val = (reader(task.name, planned.folder, split) for split in ("train", "val"))
     model = planned.build(len(train.classes))
-    _load_start(planned, model, start)
+    load_start(planned, model, start)
     planned.method.prepare(task.backbone(model))
     seconds = _train(planned, model, train, work, report)
     planned.method.finish(task.backbone(model))
@@ -97,6 +99,9 @@ def _run(planned: Plan, work: Work, start: Record | None, report: Report | None)
     save_file(_shareable(model), work.folder / MODEL, {"saibench": __version__, "cell": planned.cell.id})
     maps = {layer: torch.from_numpy(values.astype(np.float32)) for layer, values in counter.density_maps().items()}
     save_file(maps, work.folder / DENSITY_MAPS)
+    samplings = look_at_first(planned, model)
+    if samplings:
+        write_atomic(work.folder / SAMPLING, pack(samplings))
     images = counter.images()
     fields = {
         **{f"metric_{name}": value for name, value in task.evaluate(predictions, val).items()},
@@ -136,7 +141,7 @@ def _overrides(planned: Plan) -> str | None:
     return json.dumps(values, sort_keys=True) if values else None
 
 
-def _load_start(planned: Plan, model: nn.Module, start: Record | None) -> None:
+def load_start(planned: Plan, model: nn.Module, start: Record | None) -> None:
     """Fill a model with the weights that it starts from."""
     if planned.weights is not None:
         files.fill(model, planned.weights)

@@ -3,7 +3,8 @@
 import numpy as np
 import torch
 
-from benchmark.checks.subject import Subject, mask_values, outputs
+from benchmark.cells import mask_values
+from benchmark.checks.subject import Subject, outputs
 from benchmark.engines import find
 from benchmark.flops.measured import MeasuredCounter
 

@@ -2,7 +2,8 @@
 
 from torch import Tensor, nn
 
-from benchmark.checks.subject import Subject, mask_values
+from benchmark.cells import mask_values
+from benchmark.checks.subject import Subject
 
 
 def same_masks(subject: Subject) -> str:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmark.cells import Plan, reader
-from benchmark.nn import Decided, ResidualBlock, inference, observing
+from benchmark.nn import inference
 from benchmark.tasks import Batch
 from benchmark.train import Loop, TrainingStep, fit
 
@@ -67,21 +67,6 @@ def _captured(modules: dict[str, nn.Module]) -> Iterator[dict[str, Tensor]]:
     finally:
         for hook in hooks:
             hook.remove()
-
-
-@contextmanager
-def mask_values() -> Iterator[dict[str, Tensor]]:
-    """Collect the masks' values ``(N, 1, H, W)`` by place (``layer1.0.mask1``), of the last inference inside.
-
-    What each block decides, not what each module returns: one module may stand in several blocks.
-    """
-    found: dict[str, Tensor] = {}
-
-    def keep(block: ResidualBlock, decided: Decided) -> None:
-        found.update({f"{block.name}.mask{number}": values for number, values in decided.masks.items()})
-
-    with observing(keep):
-        yield found
 
 
 def outputs(model: nn.Module, names: list[str]) -> AbstractContextManager[dict[str, Tensor]]:

@@ -146,6 +146,21 @@ OptionalMethodName = Annotated[
         "--method", help="a method's name or file; dense without it", callback=_method, autocompletion=complete_method
     ),
 ]
+ShownTaskName = Annotated[
+    str | None,
+    typer.Option(
+        "--task",
+        help=f"{', '.join(listing.task_names())}, or a task's folder: whose network reads the image; coco without it",
+        callback=_task,
+        autocompletion=complete_task,
+    ),
+]
+ShownMethodName = Annotated[
+    str | None,
+    typer.Option(
+        "--method", help="a method's name or file, untrained", callback=_method, autocompletion=complete_method
+    ),
+]
 Scale = Literal["mini", "small", "paper"]
 ScaleOption = Annotated[Scale, typer.Option("--scale", help="of data, model and training")]
 SeedOption = Annotated[int, typer.Option("--seed", min=0, help="seed of everything random")]

@@ -8,7 +8,9 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-__all__ = ["CHECKSUMS", "read_checksums", "sha256", "write_checksums"]
+from benchmark.files import write_atomic
+
+__all__ = ["CHECKSUMS", "read_checksums", "sha256", "update_checksum", "write_checksums"]
 
 CHECKSUMS = "checksums.sha256"
 
@@ -18,6 +20,17 @@ def write_checksums(folder: Path) -> None:
     names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     lines = [f"{sha256(folder / name)}  {name}\n" for name in names if name not in (CHECKSUMS, "record.json")]
     (folder / CHECKSUMS).write_text("".join(lines), encoding="utf-8")
+
+
+def update_checksum(folder: Path, name: str) -> None:
+    """Write the checksum of one file anew; those of the others stay, also where their files were left out."""
+    try:
+        known = read_checksums(folder)
+    except FileNotFoundError:  # an older record: it has none
+        return
+    known[name] = sha256(folder / name)
+    lines = [f"{digest}  {each}\n" for each, digest in sorted(known.items())]
+    write_atomic(folder / CHECKSUMS, "".join(lines))
 
 
 def read_checksums(folder: Path) -> dict[str, str]:

@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmark.errors import StoreError
+from benchmark.files import write_atomic
 from benchmark.store.cell import Cell
+from benchmark.store.checksums import update_checksum
 from benchmark.store.errors import CellFinished, explain
 from benchmark.store.locks import locked
 from benchmark.store.record import Record
@@ -146,6 +148,28 @@ class Store:
                 if explained:
                     raise explained from error
                 raise
+
+    def attach(self, record: Record, name: str, content: bytes) -> Path:
+        """Add a file to a committed record, or replace it there, with its checksum; the record's fields stay.
+
+        Raises
+        ------
+        CellBusy
+            If another process works on the cell.
+        StoreError
+            If the record is not there any more, or cannot be written.
+        """
+        final = record.folder
+        try:
+            with locked(lock_path(final), record.cell_id):
+                recover(final)
+                if Record.load(final).fields != record.fields:
+                    raise StoreError(f"{final} was replaced meanwhile; do it again")
+                path = write_atomic(final / name, content)
+                update_checksum(final, name)
+        except OSError as error:
+            raise explain(error, final) or StoreError(f"{final}: {error}") from error
+        return path
 
     def scan(self) -> tuple[list[Record], list[str]]:
         """Return all records, by path, and one line for each folder that is not one."""

@@ -177,5 +177,6 @@ def test_reports_know_nothing_of_the_harness_but_store_stats_and_errors(path):
         "benchmark.stats",
         "benchmark.errors",
         "benchmark.files",
+        "benchmark.sampling",
         "benchmark.selection",
     }
