@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Output",
+    "Picture",
     "Results",
     "decimals",
     "is_missing",
@@ -40,6 +41,26 @@ __all__ = [
 ]
 
 # ------------------------------------------------------------------------------------------------ in and out
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture for the page.
+
+    Attributes
+    ----------
+    text
+        What it shows; also for those who cannot see it.
+    uri
+        Its address, with the picture in it (`reports.pictures.uri`).
+    method, seed
+        Whose it is, for the page's filters; "" where it is nobody's.
+    """
+
+    text: str
+    uri: str
+    method: str = ""
+    seed: str = ""
 
 
 @dataclass(frozen=True)
@@ -58,6 +79,8 @@ class Output:
         One line each: folders that are no records, cells that were left out, and why.
     tables
         Its tables, for the page.
+    pictures
+        Its pictures, for the page; drawn figures are files alone, because the page draws its own.
     """
 
     name: str
@@ -66,6 +89,7 @@ class Output:
     text: str = ""
     warnings: list[str] = field(default_factory=list)
     tables: list[Table] = field(default_factory=list)
+    pictures: list[Picture] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.files import write_atomic
-from reports.base import Output, Results, is_missing, plain
+from reports.base import Output, Picture, Results, is_missing, plain
 from reports.charts import HEIGHT, WIDTH, accuracy_chart
 from reports.claims import check
 from reports.comparison import compare_lines
 from reports.comparison import table as comparison_table
 from reports.curves import COST, Panel, panels
+from reports.looks import keep_command, typical_cell
+from reports.pictures import heat, uri
 from reports.tables import Table, environment
 from reports.timings import milliseconds
 
@@ -77,11 +79,30 @@ def _section(panel: Panel, results: Results, timed: dict[str, float]) -> dict[st
         "scale": panel.scale,
         "charts": [chart for chart in charts if chart is not None],
         "untimed": charts[1] is None,
+        "looks": _looks(panel),
+        "unseen": keep_command("CELL"),
         "comparison": _comparison(panel),
         "failures": panel.failures(),
         "cells": _records(panel, timed),
         "metric": panel.metric.title,
     }
+
+
+def _looks(panel: Panel) -> list[Picture]:
+    """Return where a cell of each line computes, on the first image that its record keeps masks of."""
+    found = [(line, look) for line in panel.main if (look := typical_cell(panel, line)) is not None]
+    if not found:
+        return []
+    image = found[0][1].samplings[0]
+    shown = [Picture(f"Image {image.identifier}", uri(image.image))]
+    for line, look in found:
+        seen = next((each for each in look.samplings if each.identifier == image.identifier), None)
+        if seen is not None:
+            density = seen.density(0)
+            setting = f", {look.cell['setting']}" if look.cell["setting"] else ""
+            text = f"{line.label}{setting}: {look.about(panel)}; {density.mean():.2f} computed here"
+            shown.append(Picture(text, uri(heat(density)), line.method, plain(look.cell["seed"])))
+    return shown
 
 
 def _comparison(panel: Panel) -> Table | None:

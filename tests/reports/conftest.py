@@ -2,8 +2,10 @@
 
 import math
 
+import numpy as np
 import pytest
 
+from benchmark.sampling import SAMPLING, Sampling, pack
 from benchmark.store import Cell, Store
 
 METHODS = {
@@ -30,6 +32,16 @@ LABELS = {
 }  # fmt: skip
 
 
+def masks(density, image="7", draws=1, side=8, confident=False, seed=0):
+    """Return made-up masks of two blocks, with a horizon: the lower half is computed more often."""
+    rng = np.random.default_rng(seed)
+    rows = np.repeat(np.linspace(0, 2 * density, side)[:, None], side, axis=1).clip(0, 1)
+    names = ("layer1.0.mask1", "layer1.1.mask1")
+    drawn = {name: rng.random((draws, side, side)) < rows for name in names}
+    confidences = {name: rows.astype(np.float32) for name in names} if confident else {}
+    return Sampling(np.full((32, 32, 3), 90, dtype=np.uint8), image, list(range(draws)), drawn, confidences)
+
+
 class Fabricated:
     """Puts cells with chosen numbers into a store."""
 
@@ -43,6 +55,7 @@ class Fabricated:
             task, changes.pop("scale", "mini"), changes.pop("dataset", "embedded"),
             changes.pop("fingerprint", "f00dcafe"), method, parameters or {}, seed, changes.pop("determinants", {}),
         )  # fmt: skip
+        kept = changes.pop("samplings", None)
         with self.store.begin(cell) as work:
             if status != "finished":
                 return work.fail(
@@ -53,6 +66,8 @@ class Fabricated:
                 "cityscapes": {"metric_mIoU": score},
                 "imagenet": {"metric_top1": score, "metric_top5": min(1.0, score * 1.1)},
             }[task]
+            if kept is not None:
+                (work.folder / SAMPLING).write_bytes(pack(kept))
             fields |= {
                 "gmacs_measured_mean": cost, "gmacs_measured_std": cost / 20, "gmacs_paper": cost * 1.1,
                 "density_mean": min(1.0, cost), "seconds_train": 60.0, "seconds_eval": 8.0,
