@@ -13,6 +13,7 @@ from benchmark.cli import commands as subcommands
 from benchmark.cli.app import app
 from benchmark.method import discover
 from benchmark.nn import build_backbone, residual_blocks
+from benchmark.tasks import find_task
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("docs/**/*.md")])
@@ -100,3 +101,31 @@ def test_links_between_documents_lead_somewhere():
         if not (path.parent / target).exists()
     ]
     assert not broken
+
+
+def rows(document, marker):
+    """Return the cells of a table of the documents, by its first column; rows whose first cell is empty continue it."""
+    lines = (ROOT / "docs" / document).read_text(encoding="utf-8").partition(marker)[2].splitlines()
+    start = next(number for number, line in enumerate(lines) if line.startswith("|"))
+    table = []
+    for line in lines[start + 2 :]:
+        if not line.startswith("|"):
+            break
+        cells = [cell.strip().strip("`") for cell in line.strip("|").split("|")]
+        table.append([cells[0] or table[-1][0], *cells[1:]])
+    return table
+
+
+def test_design_names_every_module():
+    text = (ROOT / "docs" / "design.md").read_text(encoding="utf-8").partition("## 3. Rooms")[2].partition("## 4.")[0]
+    modules = [path for path in (ROOT / "benchmark").iterdir() if not path.name.startswith(("_", "."))]
+    names = [path.name if path.suffix else f"{path.name}/" for path in modules if path.suffix in ("", ".py")]
+    assert not [name for name in names if name not in text]
+
+
+def test_rendered_sets_have_the_documented_extent():
+    for task, scale, train, val, pixels, _ in rows("data.md", "## Rendered sets"):
+        embedded = find_task(task).embedded
+        size, times = embedded.sizes[scale], len(embedded.classes) if embedded.per_class else 1
+        assert {"train": int(train), "val": int(val)} == {split: times * n for split, n in size.images.items()}
+        assert pixels == f"{size.height} × {size.width}"

@@ -24,25 +24,25 @@ def _odd(value: int) -> int:
 class SampledMethod(Method):
     """A method with learned masks, the paper's sparse loss and the paper's parameters; its files choose the mask.
 
-    Parameters
+    Attributes
     ----------
-    gamma
+    gamma : float
         Weight of the sparse loss (paper eq. 8).
-    window
+    window : int
         Side of the interpolation window, in positions (paper §4.1: 7).
-    grid_stride
+    grid_stride : int
         Stride of the grid prior (paper §3.4: 11); 0 for none.
-    masks_per_block
+    masks_per_block : int
         1, 2 or 3: Figure 3 (a), (b), (c).
-    fill
+    fill : str
         What stands at the positions left out (paper §3.3 and Table 2).
-    kernel
+    kernel : str
         The RBF kernel as the authors released it, with sigma and its factor, or as the paper prints it, with lambda.
-    initial_sigma, initial_lambda
+    initial_sigma, initial_lambda : float
         Starting width of the one and of the other (released code and paper §4.1: 3 each).
-    initial_bias
+    initial_bias : float or None
         Bias of the confidence convolution at the start; none is the mask kind's own.
-    squared_mask
+    squared_mask : bool
         Eqs. 4 and 5 to the letter while training, instead of the released code's form.
     """
 

@@ -25,6 +25,7 @@ from benchmark.nn.masks import (
     straight_through,
     upsample_tiles,
 )
+from benchmark.nn.noise import logistic_threshold, uniform_field
 from benchmark.nn.resnet import BACKBONES, ResNet, build_backbone, load_weights, residual_blocks
 
 __all__ = [
@@ -58,11 +59,13 @@ __all__ = [
     "interpolation",
     "load_weights",
     "logistic_noise",
+    "logistic_threshold",
     "network_share",
     "observing",
     "residual_blocks",
     "set_temperature",
     "sparse_loss",
     "straight_through",
+    "uniform_field",
     "upsample_tiles",
 ]
