@@ -1,13 +1,15 @@
 """Cells: from a user's request to a plan, from a plan to its record, and from a record back.
 
 `request` says what is asked for, `planning` resolves it without training anything, `running` trains, evaluates, counts
-and keeps, `loading` reads a record again, `looking` says which positions a network computes. Many cells at once are
-`benchmark.sweep`'s business, one training run is `benchmark.train`'s.
+and keeps, `loading` reads a record again, `looking` says which positions a network computes, `reproducing` compares
+what two runs of one cell left. Many cells at once are `benchmark.sweep`'s business, one training run is
+`benchmark.train`'s.
 """
 
 from benchmark.cells.loading import backbone_inputs, load_model, plan_of, starting_model
 from benchmark.cells.looking import find_image, look, look_at_first, mask_values
 from benchmark.cells.planning import HARNESS_VERSION, Plan, plan
+from benchmark.cells.reproducing import Reproduction, handful, reproduce
 from benchmark.cells.request import Request, cache_folder, data_folder, reader
 from benchmark.cells.running import DENSITY_MAPS, MODEL, execute
 
@@ -16,12 +18,14 @@ __all__ = [
     "HARNESS_VERSION",
     "MODEL",
     "Plan",
+    "Reproduction",
     "Request",
     "backbone_inputs",
     "cache_folder",
     "data_folder",
     "execute",
     "find_image",
+    "handful",
     "load_model",
     "look",
     "look_at_first",
@@ -29,5 +33,6 @@ __all__ = [
     "plan",
     "plan_of",
     "reader",
+    "reproduce",
     "starting_model",
 ]

@@ -1,6 +1,7 @@
 """From a record back to what made it: its plan, its trained model, and what the model's backbone reads."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
@@ -12,11 +13,12 @@ from torch import nn
 from benchmark.cells.planning import Plan, plan
 from benchmark.cells.request import Request, reader
 from benchmark.cells.running import MODEL, load_start
-from benchmark.errors import SaibenchError
+from benchmark.errors import SaibenchError, StoreError, UsageError
 from benchmark.hardware import FULL
+from benchmark.method import address, discover
 from benchmark.nn import inference
 from benchmark.store import Record, Store
-from benchmark.tasks import Batch
+from benchmark.tasks import Batch, find_task
 
 
 def load_model(record: Record, planned: Plan) -> nn.Module:
@@ -52,18 +54,21 @@ def starting_model(planned: Plan, store: Store) -> nn.Module:
     return model.eval()
 
 
-def plan_of(record: Record, data: Path | None = None) -> Plan:
+def plan_of(record: Record, data: Path | None = None, plugins: Sequence[Path] = ()) -> Plan:
     """Return the plan that a record was made by.
 
     Parameters
     ----------
     data
         The data set's folder, where it was not the embedded one.
+    plugins
+        Files of methods and folders of tasks, where these are not the project's or an installed package's: a record
+        has their names and no path, and nothing in a record is ever executed.
 
     Raises
     ------
     SaibenchError
-        When data, recipe or code are not those of the record any more.
+        When the method or the task is not found, or data, recipe or code are not those of the record any more.
     """
     fields = record.fields
     try:
@@ -72,18 +77,71 @@ def plan_of(record: Record, data: Path | None = None) -> Plan:
         raise SaibenchError(
             f"cell {record.cell_id} says what was changed in its recipe in an older form: run the cell again"
         ) from None
+    task, method = _task_of(record, plugins), _method_of(record, plugins)
+    precision = fields.get("precision") or FULL
     planned = plan(
-        Request(
-            fields["task"], fields["method"], fields["scale"], record.parameters, fields["seed"], data, overrides,
-            fields.get("precision") or FULL,
-        )
-    )  # fmt: skip
+        Request(task, method, fields["scale"], record.parameters, fields["seed"], data, overrides, precision)
+    )
     if planned.cell.id != record.cell_id:
+        changed = _changed(record, planned)
+        remedy = (
+            f"give the data set {fields['dataset']} with --data"
+            if changed == ["data"]
+            else f"check out the commit that made it ({fields['git_sha'] or 'which it does not say'})"
+        )
         raise SaibenchError(
-            f"cell {record.cell_id} was made with other data, recipe or code (now {planned.cell.id}): "
-            f"give the data set {fields['dataset']} with --data, or run the cell again"
+            f"cell {record.cell_id} ({fields['method']}) was made with other {', '.join(changed) or 'code'} "
+            f"(now {planned.cell.id}): {remedy}, or run the cell again"
         )
     return planned
+
+
+def _task_of(record: Record, plugins: Sequence[Path]) -> str:
+    """Return the name of a record's task once it is known by it."""
+    for folder in plugins:
+        if folder.is_dir():
+            find_task(str(folder.resolve()))
+    name = str(record["task"])
+    try:
+        return find_task(name).name
+    except UsageError:
+        raise UsageError(f"{record.folder}: its task {name!r} is not here; give its folder with --plugin") from None
+
+
+def _method_of(record: Record, plugins: Sequence[Path]) -> str:
+    """Return what finds a record's method."""
+    name = str(record["method"])
+    found = discover([path for path in plugins if not path.is_dir()])
+    if name not in found:
+        raise UsageError(f"{record.folder}: its method {name!r} is not here; give its file with --plugin")
+    return address(found[name])
+
+
+#: What the parts of a cell's identity are called in messages.
+_PARTS = {
+    "dataset_fingerprint": "data",
+    "parameters": "parameters of the method",
+    "recipe": "recipe",
+    "schedules": "training schedule",
+    "method": "code of the method",
+    "start": "starting weights",
+    "harness": "version of the harness",
+    "precision": "precision of training",
+    "task": "code of the task",
+}
+
+
+def _changed(record: Record, planned: Plan) -> list[str]:
+    """Return which parts of a record's identity are not those of a plan, in words."""
+    try:
+        before = json.loads(record.path("cell.json").read_text(encoding="utf-8"))
+        before = {**before["determinants"], **{name: before[name] for name in ("dataset_fingerprint", "parameters")}}
+    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
+        raise StoreError(
+            f"{record.folder}: cell.json cannot be read ({error}); delete the folder to run the cell again"
+        ) from None
+    now = {**planned.cell.identity, **planned.cell.determinants}
+    return [words for name, words in _PARTS.items() if name in before and before[name] != now.get(name)]
 
 
 def backbone_inputs(model: nn.Module, planned: Plan, count: int) -> list[tuple[str | int, np.ndarray]]:

@@ -165,6 +165,10 @@ Scale = Literal["mini", "small", "paper"]
 ScaleOption = Annotated[Scale, typer.Option("--scale", help="of data, model and training")]
 SeedOption = Annotated[int, typer.Option("--seed", min=0, help="seed of everything random")]
 DataOption = Annotated[Path | None, typer.Option("--data", help="the data set's folder; the embedded set without it")]
+PluginOption = Annotated[
+    list[Path] | None,
+    typer.Option("--plugin", help="file of a record's method, or folder of its task, that is not found; repeatable"),
+]
 StoreOption = Annotated[Path, typer.Option("--store", help="folder of the records", envvar="SAIBENCH_STORE")]
 StoresOption = Annotated[
     list[Path] | None,

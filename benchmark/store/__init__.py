@@ -10,6 +10,7 @@ Layout of ``<store>/<task>/<scale>/<method>/<cell id>/``::
     record.json        the flat record (``RECORD_FIELDS``); its presence makes the folder a record
     cell.json          the canonical JSON that the cell id is the hash of
     checksums.sha256   of the files beside record.json
+    environment.txt    the installed packages, one name==version a line
     layers.parquet     one row a layer; images.parquet: one row an image
     …                  what else the run leaves there: predictions, model.safetensors
 
@@ -23,7 +24,7 @@ from benchmark.store.errors import CellBusy, CellFinished
 from benchmark.store.fields import RECORD_FIELDS, STATUSES
 from benchmark.store.garbage import collect_garbage
 from benchmark.store.merging import merge
-from benchmark.store.provenance import provenance, timestamp
+from benchmark.store.provenance import ENVIRONMENT, environment, provenance, read_environment, timestamp
 from benchmark.store.record import Record, read_table
 from benchmark.store.store import TIMINGS, Store
 from benchmark.store.tables import table
@@ -31,6 +32,7 @@ from benchmark.store.verifying import verify
 from benchmark.store.work import Work
 
 __all__ = [
+    "ENVIRONMENT",
     "RECORD_FIELDS",
     "STATUSES",
     "TIMINGS",
@@ -42,8 +44,10 @@ __all__ = [
     "Work",
     "canonical_json",
     "collect_garbage",
+    "environment",
     "merge",
     "provenance",
+    "read_environment",
     "read_table",
     "table",
     "timestamp",

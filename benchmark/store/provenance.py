@@ -11,12 +11,18 @@ import importlib
 import importlib.metadata
 import os
 import platform
+import re
 import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-__all__ = ["checkout", "provenance", "timestamp"]
+from benchmark.errors import StoreError
+
+__all__ = ["ENVIRONMENT", "checkout", "environment", "provenance", "read_environment", "timestamp", "write_environment"]
+
+#: A record's file of the installed packages, one ``name==version`` a line, as pip takes it.
+ENVIRONMENT = "environment.txt"
 
 _THIS_FILE = "benchmark/store/provenance.py"
 
@@ -76,6 +82,45 @@ def _version() -> str:
         return importlib.metadata.version("saibench")
     except importlib.metadata.PackageNotFoundError:  # run from a checkout
         return importlib.import_module("benchmark").__version__
+
+
+@functools.cache
+def environment() -> dict[str, str]:
+    """Return the version of each installed distribution by its normalised name.
+
+    Saibench's own is left out: the commit says more, and no index has it.
+    """
+    found: dict[str, str] = {}
+    for distribution in importlib.metadata.distributions():
+        name = distribution.metadata["Name"]
+        if name and distribution.version:  # what a broken installation left says neither
+            # The first one on the path is the one that is imported.
+            found.setdefault(re.sub(r"[-_.]+", "-", name).lower(), distribution.version)
+    found.pop("saibench", None)
+    return dict(sorted(found.items()))
+
+
+def write_environment(folder: Path) -> None:
+    """Write `environment` into a record's folder."""
+    lines = [f"{name}=={version}\n" for name, version in environment().items()]
+    (folder / ENVIRONMENT).write_text("".join(lines), encoding="utf-8")
+
+
+def read_environment(path: Path) -> dict[str, str]:
+    """Read what `write_environment` wrote.
+
+    Raises
+    ------
+    StoreError
+        If it is another file, in one line that names it.
+    """
+    try:
+        lines = [line.partition("==") for line in path.read_text(encoding="utf-8").splitlines()]
+    except (OSError, ValueError) as error:
+        raise StoreError(f"{path}: cannot be read ({error}); run the cell again with --force") from None
+    if not all(name and equals and version for name, equals, version in lines):
+        raise StoreError(f"{path}: is no list of packages; run the cell again with --force")
+    return {name: version for name, _, version in lines}
 
 
 def timestamp() -> str:

@@ -18,7 +18,7 @@ from benchmark.store.cell import Cell, canonical_json
 from benchmark.store.checksums import write_checksums
 from benchmark.store.errors import explain
 from benchmark.store.fields import RECORD_FIELDS, as_json, check_fields
-from benchmark.store.provenance import checkout, provenance, timestamp
+from benchmark.store.provenance import checkout, environment, provenance, timestamp, write_environment
 from benchmark.store.record import Record
 from benchmark.store.replacing import promote
 
@@ -50,7 +50,9 @@ class Work:
         self.record: Record | None = None
         self._final = final
         self._started = timestamp()
-        checkout()  # now: the code that runs is the code as it was loaded, whatever is committed meanwhile
+        # Now: what runs is the code and the packages as they were loaded, whatever is committed or installed meanwhile.
+        checkout()
+        environment()
         self.scratch.mkdir(parents=True, exist_ok=True)
         self.resumed = any(self.scratch.iterdir())
 
@@ -136,6 +138,7 @@ class Work:
             if table is not None:
                 table.to_parquet(self.folder / name, index=False)
         (self.folder / "cell.json").write_text(canonical_json(self.cell.identity) + "\n", encoding="utf-8")
+        write_environment(self.folder)
         shutil.rmtree(self.scratch, ignore_errors=True)
         for leftover in self.folder.rglob(TEMPORARY):  # of a killed run that this one resumed
             leftover.unlink(missing_ok=True)

@@ -26,7 +26,7 @@ def record(a_cell, tmp_path):
         return work.commit({"metric_AP": 0.5}, table, table)
 
 
-FILES = ["cell.json", "layers.parquet", "images.parquet", "model.safetensors", "labels/1.png"]
+FILES = ["cell.json", "environment.txt", "layers.parquet", "images.parquet", "model.safetensors", "labels/1.png"]
 
 
 def test_a_store_as_it_was_committed_has_no_problems(record, tmp_path):

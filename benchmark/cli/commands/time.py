@@ -3,13 +3,14 @@
 import json
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from benchmark.cli.app import app
-from benchmark.cli.options import DEFAULT_STORE, DataOption, JsonOption, StoreOption, split_list
+from benchmark.cli.options import DEFAULT_STORE, DataOption, JsonOption, PluginOption, StoreOption, split_list
 from benchmark.cli.output import console, emit, plain, print_line, print_table
 from benchmark.cli.progress import display
 from benchmark.errors import UsageError
@@ -39,6 +40,7 @@ def time_(
     checkpoint: Annotated[str | None, typer.Option("--checkpoint", help="a trained cell's id: its own masks")] = None,
     images: Annotated[int, typer.Option("--images", min=1, help="validation images of the cell to time")] = 10,
     data: DataOption = None,
+    plugin: PluginOption = None,
     store: StoreOption = DEFAULT_STORE,
     json_: JsonOption = False,
 ) -> None:
@@ -52,7 +54,7 @@ def time_(
 
     if pixels is None and size not in timing.SIZES:
         raise UsageError(f"--size {size!r}: write it as HxW in pixels, at least 32x32, or {', '.join(timing.SIZES)}")
-    cell = None if checkpoint is None else _trained(checkpoint, store, data, images)
+    cell = None if checkpoint is None else _trained(checkpoint, store, data, plugin or (), images)
     with display(json_) as shown:
         measured = timing.run(
             backbone,
@@ -96,12 +98,12 @@ def _pixels(size: str) -> tuple[int, int] | None:
     return height, width
 
 
-def _trained(cell: str, store: Path, data: Path | None, images: int) -> tuple[Any, Any, int]:
+def _trained(cell: str, store: Path, data: Path | None, plugins: Sequence[Path], images: int) -> tuple[Any, Any, int]:
     """Return a trained cell's backbone, what it reads for some validation images, and its seed."""
     from benchmark.cells import backbone_inputs, load_model, plan_of
     from benchmark.store import Store
 
     record = Store(store).get(cell)
-    planned = plan_of(record, data)
+    planned = plan_of(record, data, plugins)
     model = load_model(record, planned)
     return planned.task.backbone(model), backbone_inputs(model, planned, images), planned.request.seed
