@@ -4,6 +4,6 @@ Each check builds the method on a task at scale ``mini`` with a handful of embed
 contract. A file holds one promise or a family of them; `suite` has their order.
 """
 
-from benchmark.checks.suite import CHECKS, Result, check_method
+from benchmark.checks.suite import CHECKS, Result, check_method, check_task
 
-__all__ = ["CHECKS", "Result", "check_method"]
+__all__ = ["CHECKS", "Result", "check_method", "check_task"]

@@ -4,6 +4,7 @@ A check that raises has failed; its message, the rule and a remedy are what the 
 is no failure of the method.
 """
 
+import inspect
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -119,14 +120,12 @@ def check_task(method: type[Method], task: str, root: Path) -> Iterator[Result]:
 
 
 def _failure(task: str, name: str, error: Exception, method: type[Method]) -> Result:
-    return Result(task, name, "failed", _describe(error, source_file(method)), CHECKS[name].rule, CHECKS[name].remedy)
+    return Result(task, name, "failed", _describe(error, method), CHECKS[name].rule, CHECKS[name].remedy)
 
 
-def _describe(error: Exception, source: Path) -> str:
-    """Say what a check found, or what was raised: behind the plug-in's own line if it went through one."""
+def _describe(error: Exception, method: type[Method]) -> str:
+    """Say what a check found, or what was raised, behind the line of the plug-in that it went through, or its class."""
+    source = source_file(method)
+    line = (lines_in(error, source) or [inspect.getsourcelines(method)[1]])[-1]
     text = str(error).splitlines()[0] if str(error) else "no message"
-    if isinstance(error, AssertionError):
-        return text
-    lines = lines_in(error, source)
-    place = f"{source}:{lines[-1]}: " if lines else ""
-    return f"{place}{type(error).__name__}: {text}"
+    return f"{source}:{line}: {text if isinstance(error, AssertionError) else f'{type(error).__name__}: {text}'}"
