@@ -6,6 +6,8 @@ Every message names the file or cell it is about and says what to do; nothing el
 import difflib
 from collections.abc import Iterable
 
+_LONGEST = 300  # characters of another library's text in a message of ours
+
 
 class SaibenchError(Exception):
     """Something went wrong that the user can mend: the command prints the message and exits with 1."""
@@ -30,6 +32,12 @@ def unknown(what: str, name: str, known: Iterable[str], remedy: str = "") -> Usa
     start = f"unknown {what} {name!r}; "
     start += f"did you mean {nearest[0]!r}? There are" if nearest else "there are"
     return UsageError(f"{start} {', '.join(names) or 'none'}{remedy}")
+
+
+def one_line(error: BaseException) -> str:
+    """Return an error's text on one line, of a length that can be read; its kind where it has no text."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
 
 
 class DataError(SaibenchError):

@@ -9,7 +9,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-__all__ = ["COUNT_TOLERANCE", "MACHINE_TOLERANCE", "Metric", "describe_metrics"]
+__all__ = ["COUNT_TOLERANCE", "MACHINE_TOLERANCE", "Metric", "describe_metrics", "parse_metrics"]
 
 #: How far a cell's main metric, a share from 0 to 1, may lie from its record on another machine or with another number
 #: of threads, where sums run in another order; docs/training.md says what was seen.
@@ -58,3 +58,24 @@ class Metric:
 def describe_metrics(metrics: Sequence[Metric]) -> str:
     """Return the text by which a record says what its metrics are, for `benchmark.stats.task_metrics`."""
     return json.dumps([asdict(metric) for metric in metrics])
+
+
+def parse_metrics(text: str) -> list[Metric]:
+    """Read what `describe_metrics` wrote.
+
+    Raises
+    ------
+    ValueError
+        If it is another text, in one line.
+    """
+    try:
+        found = json.loads(text)
+        metrics = [Metric(**each) for each in found]
+    except (ValueError, TypeError, RecursionError):
+        raise ValueError("does not describe metrics") from None
+    kinds = {"name": str, "label": str, "higher_is_better": bool, "scale": int | float, "unit": str}
+    if not metrics or not all(
+        isinstance(getattr(each, name), kind) for each in metrics for name, kind in kinds.items()
+    ):
+        raise ValueError("does not describe metrics")
+    return metrics

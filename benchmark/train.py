@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import BatchSampler, DataLoader, Dataset, SequentialSampler
 
-from benchmark.errors import SaibenchError
+from benchmark.errors import SaibenchError, one_line
 from benchmark.files import atomic_path
 from benchmark.hardware import ONE, Hardware
 from benchmark.method import Method
@@ -177,11 +177,16 @@ class _Run:
         """Take up the run where the folder's checkpoint left it, if there is one."""
         if not self.checkpoint.is_file():
             return
-        state = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
-        for name, part in self._parts().items():
-            part.load_state_dict(state[name])
-        self.losses = [Losses(**row) for row in state["losses"]]
-        self.seconds = state["seconds"]
+        try:
+            state = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
+            for name, part in self._parts().items():
+                part.load_state_dict(state[name])
+            self.losses = [Losses(**row) for row in state["losses"]]
+            self.seconds = state["seconds"]
+        except Exception as error:  # of bytes that nobody has foreseen: a checkpoint is whole, or a disk has failed
+            raise SaibenchError(
+                f"{self.checkpoint} cannot be resumed from ({one_line(error)}): delete it to train from the start"
+            ) from error
 
     def save(self) -> None:
         """Write the checkpoint."""

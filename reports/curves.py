@@ -152,7 +152,9 @@ def _changes(overrides: str) -> str:
     """Return changes to a recipe, which a record holds as JSON, as they are typed."""
     try:
         values = json.loads(overrides)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
+        values = None
+    if not isinstance(values, dict):
         return overrides  # older records have them as they were typed
     return " ".join(
         f"{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in values.items()

@@ -80,6 +80,17 @@ def test_an_interrupted_run_resumes_to_the_same_weights_and_losses(tiny_set, tmp
     np.testing.assert_allclose(losses["loss"], losses["task_loss"] + losses["method_loss"], rtol=1e-6)
 
 
+@pytest.mark.parametrize("content", [b"", b"not a checkpoint", None])
+def test_a_checkpoint_that_cannot_be_read_is_named_with_the_remedy(tiny_set, tmp_path, content):
+    if content is None:
+        torch.save({"model": {}}, tmp_path / "checkpoint.pt")
+    else:
+        (tmp_path / "checkpoint.pt").write_bytes(content)
+    training, train = training_for(tiny_set, 2)
+    with pytest.raises(SaibenchError, match=r"checkpoint.pt cannot be resumed from .*: delete it to train from"):
+        fit(training, train, Loop(tmp_path))
+
+
 def test_gradients_of_single_images_are_averaged_and_no_image_is_padded_to_anothers_size(tiny_set, tmp_path):
     """Against the mean of the gradients of four images, each run alone; sizes differ, so a common size would show."""
     training, train = training_for(tiny_set, 1)

@@ -3,11 +3,10 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 from torch import nn
 
 from benchmark.cells.planning import Plan, plan
@@ -19,6 +18,7 @@ from benchmark.method import address, discover
 from benchmark.nn import inference
 from benchmark.store import Record, Store
 from benchmark.tasks import Batch, find_task
+from benchmark.tensors import load_into
 
 
 def load_model(record: Record, planned: Plan) -> nn.Module:
@@ -26,7 +26,7 @@ def load_model(record: Record, planned: Plan) -> nn.Module:
     classes = len(reader(planned.task.name, planned.folder, "train").classes)
     model = planned.build(classes)
     planned.method.restore(planned.task.backbone(model))
-    model.load_state_dict(load_file(record.path(MODEL)))
+    load_into(model, record.path(MODEL), "run the cell again with --force")
     return model.eval()
 
 
@@ -70,13 +70,7 @@ def plan_of(record: Record, data: Path | None = None, plugins: Sequence[Path] = 
     SaibenchError
         When the method or the task is not found, or data, recipe or code are not those of the record any more.
     """
-    fields = record.fields
-    try:
-        overrides = json.loads(fields.get("overrides") or "{}")
-    except json.JSONDecodeError:
-        raise SaibenchError(
-            f"cell {record.cell_id} says what was changed in its recipe in an older form: run the cell again"
-        ) from None
+    fields, overrides = record.fields, _overrides(record)
     task, method = _task_of(record, plugins), _method_of(record, plugins)
     precision = fields.get("precision") or FULL
     planned = plan(
@@ -94,6 +88,19 @@ def plan_of(record: Record, data: Path | None = None, plugins: Sequence[Path] = 
             f"(now {planned.cell.id}): {remedy}, or run the cell again"
         )
     return planned
+
+
+def _overrides(record: Record) -> dict[str, Any]:
+    """Return what was changed in a record's recipe, by dotted name."""
+    try:
+        overrides = json.loads(record.fields.get("overrides") or "{}")
+    except (ValueError, RecursionError):
+        overrides = None
+    if not isinstance(overrides, dict):
+        raise SaibenchError(
+            f"cell {record.cell_id} says what was changed in its recipe in an older form: run the cell again"
+        )
+    return overrides
 
 
 def _task_of(record: Record, plugins: Sequence[Path]) -> str:

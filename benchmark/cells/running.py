@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import nn
 
 from benchmark import __version__
@@ -31,6 +31,7 @@ from benchmark.sampling import SAMPLING, pack
 from benchmark.stats.outcomes import OUTCOMES
 from benchmark.store import Record, Store, Work
 from benchmark.tasks import Reader
+from benchmark.tensors import load_into
 from benchmark.train import LOSSES, DivergedError, Loop, Progress, TrainingStep, fit
 from benchmark.weights import files
 
@@ -146,8 +147,7 @@ def load_start(planned: Plan, model: nn.Module, start: Record | None) -> None:
     if planned.weights is not None:
         files.fill(model, planned.weights)
     elif start is not None:
-        stored = load_file(start.path(MODEL))
-        model.load_state_dict({key: stored[key] for key in model.state_dict() if key in stored}, strict=False)
+        load_into(model, start.path(MODEL), f"run cell {start.cell_id} again with --force", strict=False)
     elif not planned.recipe.start and not planned.schedules[0].from_nothing:
         names = planned.task.weights_names(planned.recipe, planned.method.backbone(planned.recipe.backbone))
         paths = [cache_folder() / "weights" / f"{name}.safetensors" for name in names]
@@ -173,7 +173,7 @@ def _train_phase(
     folder.mkdir(exist_ok=True)
     kept, taken = folder / MODEL, folder / SECONDS
     if kept.is_file():
-        model.load_state_dict(load_file(kept))
+        load_into(model, kept, f"delete {folder} to train again")
         return float(taken.read_text())
     training = TrainingStep(
         planned.task, planned.method, model, schedule, schedule.length(len(train)), planned.request.seed

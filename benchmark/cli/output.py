@@ -1,9 +1,11 @@
 """Printing: results on standard output (tables, or JSON with ``--json``), everything else on standard error.
 
-Text of the user's (names, paths, messages) goes through these functions: Rich would read brackets in it as markup.
+Text of the user's (names, paths, messages) goes through these functions: Rich would read brackets in it as markup, and
+a terminal would obey control characters. JSON is for programs and is printed as it is.
 """
 
 import json
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,10 +17,19 @@ from rich.table import Table
 console = Console()
 errors = Console(stderr=True)
 
+#: What a terminal obeys, or turns a line around with, and halves of characters, which cannot be written at all.
+_OBEYED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def visible(text: str) -> str:
+    """Return a text in which control characters, line ends and tabs aside, are shown as Python writes them."""
+    return _OBEYED.sub(lambda found: found[0].encode("unicode_escape", "surrogatepass").decode(), text)
+
 
 def emit(value: Any) -> None:
     """Print JSON; NaN becomes null."""
-    sys.stdout.write(json.dumps(plain(value), indent=1, ensure_ascii=False, default=str) + "\n")
+    text = json.dumps(plain(value), indent=1, ensure_ascii=False, default=str)
+    sys.stdout.write(text.encode("utf-8", "replace").decode() + "\n")  # halves of characters cannot be written
 
 
 def plain(value: Any) -> Any:
@@ -34,11 +45,11 @@ def print_table(rows: Sequence[Mapping[str, Any]], title: str | None = None) -> 
     """Print rows, the first one's keys as the heading; nothing for no rows."""
     if not rows:
         return
-    table = Table(title=title and escape(title))
+    table = Table(title=title and escape(visible(title)))
     for name in rows[0]:
-        table.add_column(escape(name), overflow="fold")  # a name or path cut short could not be copied
+        table.add_column(escape(visible(name)), overflow="fold")  # a name or path cut short could not be copied
     for row in rows:
-        table.add_row(*(escape(_cell(value)) for value in row.values()))
+        table.add_row(*(escape(visible(_cell(value))) for value in row.values()))
     console.print(table)
 
 
@@ -48,12 +59,13 @@ def _cell(value: Any) -> str:
 
 def print_line(text: str) -> None:
     """Print text to standard output as it is: no wrapping, markup or colour."""
-    console.print(text, soft_wrap=True, highlight=False, markup=False)
+    console.print(visible(text), soft_wrap=True, highlight=False, markup=False)
 
 
 def print_error(text: str, what: str = "error", colour: str = "red") -> None:
     """Print one line to standard error: what kind of line it is, and the text as it is."""
-    errors.print(f"[{colour}]{what}:[/{colour}] {escape(text)}", soft_wrap=True, highlight=False)
+    line = re.sub(r"\s*[\r\n]+\s*", " ", text.strip())
+    errors.print(f"[{colour}]{what}:[/{colour}] {escape(visible(line))}", soft_wrap=True, highlight=False)
 
 
 def print_warning(text: str) -> None:
@@ -63,4 +75,4 @@ def print_warning(text: str) -> None:
 
 def print_note(text: str) -> None:
     """Print a line about what is going on to standard error."""
-    errors.print(text, soft_wrap=True, highlight=False, markup=False)
+    errors.print(visible(text), soft_wrap=True, highlight=False, markup=False)

@@ -15,7 +15,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from benchmark.cli.output import errors, print_note
+from benchmark.cli.output import errors, print_note, visible
 
 SECONDS_A_LINE = 60.0
 
@@ -60,7 +60,7 @@ class Bars(Display):
         """Move a bar."""
         if key not in self.lines:
             self.lines[key] = self.bar.add_task("", total=None)
-        self.bar.update(self.lines[key], description=text, completed=done, total=total)
+        self.bar.update(self.lines[key], description=visible(text), completed=done, total=total)
 
     def end(self, key: str) -> None:
         """Remove a bar."""

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
 
-from benchmark.errors import DataError
+from benchmark.errors import DataError, one_line
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 CACHE_BYTES = 1 << 30  # of decoded images that a reader keeps in memory
@@ -26,7 +26,8 @@ CACHE_BYTES = 1 << 30  # of decoded images that a reader keeps in memory
 def decode(content: bytes | Path, name: str) -> torch.Tensor:
     """Decode an image to RGB.
 
-    Grey, palette and CMYK images become RGB; EXIF orientation is ignored, as COCO's tools do.
+    Grey, palette and CMYK images become RGB; EXIF orientation is ignored, as COCO's tools do. One channel of 16 bits or
+    more is refused: conversion would clip it to white.
 
     Parameters
     ----------
@@ -42,7 +43,7 @@ def decode(content: bytes | Path, name: str) -> torch.Tensor:
     Raises
     ------
     DataError
-        If the file is missing, truncated or no image.
+        If the file is missing, truncated, no image, or has more than 8 bits a channel.
     """
     with _opened(content, name) as image:
         pixels = np.array(image.convert("RGB"))
@@ -68,13 +69,15 @@ def inspect(content: bytes | Path, name: str) -> tuple[int, int]:
 def _opened(content: bytes | Path, name: str) -> Iterator[Image.Image]:
     try:
         with Image.open(io.BytesIO(content) if isinstance(content, bytes) else content) as image:
+            if image.mode[0] in "IF":  # Pillow's modes of 16 and 32 bits
+                raise ValueError(f"it has more than 8 bits a channel (mode {image.mode}); convert it to 8")
             yield image
     except FileNotFoundError as error:
         raise DataError(f"no such image: {name}; copy it there or take it out of the annotations") from error
     except UnidentifiedImageError as error:
         raise DataError(f"cannot decode {name}: not an image that Pillow knows; fetch it again") from error
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"cannot decode {name}: {error}; fetch it again") from error
+    except Exception as error:  # a decoder meets bytes that nobody has foreseen
+        raise DataError(f"cannot decode {name}: {one_line(error)}; fetch it again") from error
 
 
 class ImageStore:
@@ -99,8 +102,8 @@ class ImageStore:
         if self.zipped:
             try:
                 names = [name for name in self._open().namelist() if not name.endswith("/")]
-            except (zipfile.BadZipFile, OSError) as error:
-                raise DataError(f"cannot read {place}: {error}; fetch it again or unpack it") from error
+            except Exception as error:  # of bytes that nobody has foreseen
+                raise DataError(f"cannot read {place}: {one_line(error)}; fetch it again or unpack it") from error
             self._members = {name: name for name in names}
             for name in names:
                 self._members.setdefault(name.removeprefix(place.stem + "/"), name)
@@ -176,8 +179,10 @@ class ImageStore:
             raise DataError(f"no image {name} in {self.place}; the archive and the annotations do not match")
         try:
             return self._open().read(self._members[name])
-        except (zipfile.BadZipFile, OSError, EOFError, RuntimeError) as error:
-            raise DataError(f"cannot read {name} in {self.place}: {error}; fetch the archive again") from error
+        except Exception as error:  # of bytes that nobody has foreseen
+            raise DataError(
+                f"cannot read {name} in {self.place}: {one_line(error)}; fetch the archive again"
+            ) from error
 
 
 def extent(size: Sequence[Any]) -> str:

@@ -6,8 +6,9 @@ Nothing else is imported, and nothing here knows a method by name. A file is rea
 import functools
 import hashlib
 import inspect
+import reprlib
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -145,7 +146,7 @@ def _methods_in(module: ModuleType, source: str) -> list[type[Method]]:
         if inspect.isclass(value) and issubclass(value, Method) and value.__module__ == module.__name__
     ]
     if not methods:
-        raise PluginError(f"{source}: defines no subclass of benchmark.Method")
+        raise PluginError(f"{source}: defines no subclass of benchmark.Method; add one")
     for method in methods:
         _check(method, source)
     return methods
@@ -159,10 +160,37 @@ def _check(method: type[Method], source: str) -> None:
         check_name(method.name)
     except ValueError as error:
         raise PluginError(f"{source}: class {method.__name__}: the name {error}") from None
+    for what, (fits, words) in _FORMS.items():
+        if not fits(getattr(method, what)):
+            told = reprlib.repr(getattr(method, what))
+            raise PluginError(f"{source}: `{what}` of {method.name!r} is {told}; it must be {words}")
     for what in ("curve", "follows"):
         for parameter in getattr(method, what):
             if parameter not in method.model_fields:
                 raise PluginError(
                     f"{source}: `{what}` of {method.name!r} names {parameter!r}, which is no parameter; "
-                    f"it has {method.describe_parameters()}"
+                    f"it must name one of {method.describe_parameters()}"
                 )
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and value.isprintable()
+
+
+def _are_texts(value: object) -> bool:
+    return isinstance(value, list | tuple) and all(map(_is_text, value))
+
+
+def _is_curve(value: object) -> bool:
+    return isinstance(value, Mapping) and all(
+        _is_text(name) and isinstance(points, list | tuple) and points for name, points in value.items()
+    )
+
+
+#: What the class variables of a method must be: a test of the value, and its words.
+_FORMS: dict[str, tuple[Callable[[object], bool], str]] = {
+    "label": (_is_text, "a text on one line"),
+    "references": (_are_texts, "a tuple of texts, each on one line"),
+    "curve": (_is_curve, "values by parameter, such as {'target': (0.75, 0.5)}"),
+    "follows": (_are_texts, "a tuple of names of parameters"),
+}

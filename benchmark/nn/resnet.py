@@ -8,12 +8,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from benchmark.errors import DataError, UsageError
 from benchmark.nn.blocks import BasicBlock, Bottleneck, ResidualBlock
+from benchmark.tensors import read_tensors
 
 NAMED_KEYS = 20  # keys that a message names
 
@@ -209,10 +208,7 @@ def load_weights(model: ResNet, path: Path) -> list[str]:
             f"{model.pretrained_file}"
         )
     wanted = model.state_dict()
-    try:
-        stored = load_file(path)
-    except SafetensorError as error:
-        raise DataError(f"{path} is broken ({error}): save the state dict with safetensors again") from None
+    stored = read_tensors(path, "save the state dict with safetensors again")
     fitting = {key: value for key, value in stored.items() if key in wanted and value.shape == wanted[key].shape}
     unfilled = [key for key in model.pretrained_keys if key not in fitting]
     if unfilled:

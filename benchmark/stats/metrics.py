@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 
 from benchmark.listing import task_names
-from benchmark.metric import Metric
+from benchmark.metric import Metric, parse_metrics
 
 __all__ = ["find_metric", "task_metrics"]
 
@@ -23,7 +22,7 @@ def task_metrics(task: str, said: str | None = None) -> list[Metric]:
         which imports PyTorch.
     """
     if said:
-        return [Metric(**fields) for fields in json.loads(said)]
+        return parse_metrics(said)
     if task not in task_names():
         return []
     from benchmark.tasks import find_task

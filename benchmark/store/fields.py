@@ -13,7 +13,9 @@ import os
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from benchmark.metric import parse_metrics
 
 __all__ = ["RECORD_FIELDS", "STATUSES", "as_json", "check_fields", "parse_record"]
 
@@ -62,6 +64,26 @@ class _Fields(BaseModel):
     error: str | None = None
 
 
+def _described(text: str) -> str:
+    parse_metrics(text)
+    return text
+
+
+class _Described(BaseModel):
+    """What a record says of its method and its task; records of earlier versions lack some of it."""
+
+    model_config = ConfigDict(extra="allow", strict=True, allow_inf_nan=False)
+
+    metrics: Annotated[str, AfterValidator(_described)] | None = None
+    method_label: str | None = None
+    method_kind: str | None = None
+    method_curve: list[str] | None = None
+    method_references: list[str] | None = None
+    start: str | None = None
+    overrides: str | None = None
+    uncounted: list[str] | None = None
+
+
 #: The fields of every record, in the order in which they are written; ``p_*`` follow ``method``, ``metric_*``
 #: follow ``status``, and fields of the caller's own come last.
 RECORD_FIELDS: tuple[str, ...] = tuple(_Fields.model_fields)
@@ -83,6 +105,7 @@ def check_fields(fields: Mapping[str, Any]) -> None:
     name = ""
     try:
         _Fields.model_validate(dict(fields))
+        _Described.model_validate(dict(fields))
         for name in fields.keys() - _Fields.model_fields.keys():
             if name.startswith("metric_"):
                 _METRIC.validate_python(fields[name])
@@ -93,7 +116,7 @@ def check_fields(fields: Mapping[str, Any]) -> None:
         field = name or str(first["loc"][0])
         if first["type"] == "missing":
             raise ValueError(f"{field} is missing") from None
-        message = first["msg"].removeprefix("Input ")
+        message = first["msg"].removeprefix("Input ").removeprefix("Value error, ")
         raise ValueError(f"{field} {message[0].lower()}{message[1:]}, got {_short(first['input'])}") from None
 
 
@@ -112,6 +135,7 @@ def parse_record(text: str) -> dict[str, Any]:
     if not isinstance(fields, dict):
         raise ValueError("holds no JSON object")
     check_fields(fields)
+    json.dumps(fields, ensure_ascii=False).encode()  # halves of characters, which JSON may hold, raise ValueError
     return fields | {name: None for name in RECORD_FIELDS if name not in fields}
 
 

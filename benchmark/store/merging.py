@@ -107,6 +107,8 @@ def _warned(source: Path, target: Store, merged: Merged) -> Iterator[None]:
 
 
 def _merge_record(record: Record, target: Store, merged: Merged) -> None:
+    if not record.folder.resolve().is_relative_to(record.folder.parents[3].resolve()):
+        raise StoreError(f"{record.folder} is reached through a link; replace it by the folder")
     final = target.root.joinpath(*record.folder.parts[-4:])
     final.parent.mkdir(parents=True, exist_ok=True)
     with locked(lock_path(final), record.cell_id):
@@ -134,6 +136,8 @@ def _merge_record(record: Record, target: Store, merged: Merged) -> None:
 
 
 def _merge_timing(path: Path, target: Store, merged: Merged) -> None:
+    if path.is_symlink():
+        raise StoreError(f"{path} is a link; replace it by the file")
     final = target.root / TIMINGS / path.name
     if final.exists():  # its name says machine, network and time
         merged.kept += 1

@@ -89,6 +89,9 @@ def _check_identity(record: Record) -> None:
 
 def _check_checksums(record: Record) -> None:
     committed = read_checksums(record.folder)
+    there = {path.relative_to(record.folder).as_posix() for path in record.folder.rglob("*") if path.is_file()}
+    for name in sorted({*there, *_NEEDED} - {*committed, CHECKSUMS, "record.json"}):
+        raise ValueError(f"{name} is not among the files that were committed")
     for name, digest in committed.items():
         path = record.folder / name
         if path.is_file():

@@ -6,11 +6,10 @@ import inspect
 from pathlib import Path
 from typing import ClassVar, Protocol
 
-from safetensors import SafetensorError
-from safetensors.torch import load
 from torch import nn
 
 from benchmark.errors import DataError
+from benchmark.tensors import read_tensors
 
 ENDING = ".safetensors"
 
@@ -56,10 +55,7 @@ def fill(model: nn.Module, path: Path) -> list[str]:
     DataError
         When the file cannot be read.
     """
-    try:
-        stored = load(path.read_bytes())
-    except SafetensorError as error:
-        raise DataError(f"{path} is broken ({error}): fetch it again, or make it again") from None
+    stored = read_tensors(path, "fetch it again, or make it again")
     wanted = model.state_dict()
     fitting = {key: value for key, value in stored.items() if key in wanted and value.shape == wanted[key].shape}
     return list(model.load_state_dict(fitting, strict=False).missing_keys)

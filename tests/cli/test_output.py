@@ -1,5 +1,6 @@
 """What the command prints: user's text as it is, and one line where the output cannot be written."""
 
+import json
 import os
 import subprocess
 import sys
@@ -7,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmark.cli.output import print_error, print_line, print_note, print_table
+from benchmark.cli.output import emit, print_error, print_line, print_note, print_table
 
 
 @pytest.fixture
@@ -46,6 +47,30 @@ def test_no_function_of_printing_reads_markup(capsys, monkeypatch, text):
     print_table([{text: text}], title=text)
     out, err = capsys.readouterr()
     assert out.count(text) == 4 and err.count(text) == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [("\x1b[2Jx", "\\x1b[2Jx"), ("a\x07b", "a\\x07b"), ("\u202egnp.exe", "\\u202egnp.exe"), ("\ud800", "\\ud800")],
+)
+def test_no_function_of_printing_passes_what_a_terminal_obeys(capsys, monkeypatch, text, shown):
+    monkeypatch.setenv("COLUMNS", "240")
+    print_line(text)
+    print_note(text)
+    print_error(text)
+    print_table([{text: text}], title=text)
+    out, err = capsys.readouterr()
+    assert text not in out + err and out.count(shown) == 4 and err.count(shown) == 2
+
+
+def test_an_error_is_one_line_whatever_its_text(capsys):
+    print_error("first\n  second\r\nthird\n")
+    assert capsys.readouterr().err == "error: first second third\n"
+
+
+def test_half_a_character_does_not_stop_json(capsys):
+    emit({"name": "a\ud800b", "\ud800": float("nan")})
+    assert json.loads(capsys.readouterr().out) == {"name": "a?b", "?": None}
 
 
 def test_a_long_name_in_a_table_is_not_cut_short(capsys, monkeypatch):

@@ -124,3 +124,12 @@ def test_cache_gives_the_same_and_cannot_be_spoilt(folder):
     (folder / "1.png").unlink()
     with pytest.raises(DataError, match="no such image"):  # there was no room for a second one
         store.read("1.png")
+
+
+@pytest.mark.parametrize("values", [np.full((8, 9), 40000, np.uint16), np.full((8, 9), 7, np.int32)])
+def test_more_than_8_bits_a_channel_are_refused_not_clipped_to_white(tmp_path, values):
+    path = tmp_path / "deep.tiff"  # of these, PNG holds the first alone
+    Image.fromarray(values).save(path)
+    for read in (decode, inspect):
+        with pytest.raises(DataError, match=r"deep.tiff: it has more than 8 bits a channel .*; convert it to 8"):
+            read(path, str(path))

@@ -87,6 +87,19 @@ def test_broken_records_and_links_stay_out_and_the_others_come_in(a_cell, finish
     assert [path.name for path in into.folder(a_cell()).parent.iterdir()] == [a_cell(seed=2).id]
 
 
+def test_folders_and_timings_that_are_links_stay_out(a_cell, finish, stores, tmp_path):
+    a, b, into = stores
+    outside = finish(b, a_cell()).folder
+    finish(a, a_cell(seed=2))
+    (a.folder(a_cell())).symlink_to(outside)
+    (a.root / "timing").mkdir()
+    (tmp_path / "secret").write_text("{}")
+    (a.root / "timing" / "secret.json").symlink_to(tmp_path / "secret")
+    merged = merge([a.root], into.root)
+    assert merged.copied == [into.folder(a_cell(seed=2))]
+    assert len(merged.warnings) == 2 and all("link; replace it by the" in line for line in merged.warnings)
+
+
 def test_a_cell_in_use_is_left_alone(a_cell, finish, stores):
     a, _, into = stores
     finish(a, a_cell())

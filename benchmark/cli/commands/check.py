@@ -8,7 +8,7 @@ from rich.table import Table
 
 from benchmark.cli.app import app
 from benchmark.cli.options import JsonOption, check_methods, complete_method
-from benchmark.cli.output import console, emit
+from benchmark.cli.output import console, emit, visible
 
 
 @app.command()
@@ -31,7 +31,7 @@ def check(
             colour = {"passed": "green", "failed": "red"}.get(result.status, "yellow")
             advice = {"rule": result.rule, "fix": result.remedy}
             lines = [result.detail, *(f"{word}: {text}" for word, text in advice.items() if text)]
-            told = escape("\n".join(lines))
+            told = escape(visible("\n".join(lines)))
             table.add_row(result.task, result.name, f"[{colour}]{result.status}[/{colour}] {told}")
         console.print(table)
     if any(result.status == "failed" for result in results):

@@ -15,11 +15,11 @@ from cityscapesscripts.helpers.annotation import Annotation
 from cityscapesscripts.helpers.labels import id2label, labels, name2label
 from cityscapesscripts.preparation.json2labelImg import createLabelImage
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from benchmark.data.images import CACHE_BYTES, EXTENSIONS, ImageStore, extent
 from benchmark.data.reader import Sample
-from benchmark.errors import DataError
+from benchmark.errors import DataError, one_line
 
 LAYOUT = (
     "expected leftImg8bit/<split>/<city>/*_leftImg8bit.png and gtFine/<split>/<city>/*_gtFine_labelIds.png "
@@ -31,6 +31,7 @@ CLASSES = [label.name for label in sorted(labels, key=lambda label: label.trainI
 #: Label ids by train id, (19,); the inverse of `TRAIN_IDS` on the evaluated classes.
 LABEL_IDS = np.array([name2label[name].id for name in CLASSES], np.uint8)
 _UNKNOWN = 254
+_PIXELS = 1 << 28  # of a label map, ten times the largest picture of any camera here
 
 
 def _train_ids() -> NDArray[np.uint8]:
@@ -63,8 +64,8 @@ def read_label_ids(path: Path) -> NDArray[np.uint8]:
             label_ids = np.array(image)
     except FileNotFoundError as error:
         raise DataError(f"no such label file: {path}; {LAYOUT}") from error
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-        raise DataError(f"cannot decode {path}: {error}; fetch it again") from error
+    except Exception as error:  # a decoder meets bytes that nobody has foreseen
+        raise DataError(f"cannot decode {path}: {one_line(error)}; fetch it again") from error
     if label_ids.ndim != 2 or label_ids.dtype != np.uint8:
         raise DataError(f"{path} is no label map: it must have one channel of 8 bits; is it the colour image?")
     unknown = TRAIN_IDS[label_ids] == _UNKNOWN
@@ -79,7 +80,7 @@ def _draw_polygons(path: Path) -> NDArray[np.uint8]:
     annotation = Annotation()
     try:
         annotation.fromJsonText(path.read_text(encoding="utf-8"))
-        if annotation.imgWidth < 1 or annotation.imgHeight < 1:
+        if min(annotation.imgWidth, annotation.imgHeight) < 1 or annotation.imgWidth * annotation.imgHeight > _PIXELS:
             raise ValueError(f"its size is {annotation.imgWidth}x{annotation.imgHeight}")
         names = {thing.label for thing in annotation.objects}
         unknown = sorted(n for n in names if n not in name2label and n.removesuffix("group") not in name2label)
@@ -88,8 +89,11 @@ def _draw_polygons(path: Path) -> NDArray[np.uint8]:
         return np.array(createLabelImage(annotation, "ids"), np.uint8)
     except FileNotFoundError as error:
         raise DataError(f"no such label file: {path}; {LAYOUT}") from error
-    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
-        raise DataError(f"{path} holds no polygons of Cityscapes: {error!r}; fetch it again") from error
+    except DataError:
+        raise
+    except Exception as error:  # of cityscapesscripts, which trusts its files
+        what = f"{type(error).__name__} {one_line(error)}"
+        raise DataError(f"{path} holds no polygons of Cityscapes: {what}; fetch it again") from error
 
 
 class CityscapesSegmentation:

@@ -9,9 +9,9 @@ import contextlib
 import hashlib
 import io
 import json
-import math
+import reprlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,6 +28,50 @@ FIELDS = {
     "images": ("id", "file_name"),
     "categories": ("id", "name"),
     "annotations": ("image_id", "category_id", "bbox"),
+}
+#: No image comes near it, in pixels; sums and products of such numbers stay finite.
+_LARGEST = 1e9
+
+
+def _is_text(value: object) -> bool:
+    """Tell whether a value is a text that can be written: JSON may hold halves of characters."""
+    return isinstance(value, str) and not any("\ud800" <= sign <= "\udfff" for sign in value)
+
+
+def _is_id(value: object) -> bool:
+    return _is_text(value) or (isinstance(value, int) and not isinstance(value, bool) and abs(value) < 1 << 63)
+
+
+def _is_inside(value: object) -> bool:
+    """Tell whether a value is a path that stays below its folder."""
+    parts = value.replace("\\", "/").split("/") if isinstance(value, str) and _is_text(value) else [""]
+    return bool(parts[0]) and ".." not in parts and "\0" not in parts[-1]
+
+
+def _is_side(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 < value <= _LARGEST
+
+
+def _is_number(value: object, least: float = -_LARGEST, most: float = _LARGEST) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and least <= value <= most
+
+
+#: What the fields of an entry, where they are there, must be: a test of the value, and its words.
+_FORMS: dict[str, dict[str, tuple[Callable[[object], bool], str]]] = {
+    "images": {
+        "id": (_is_id, "a whole number"),
+        "file_name": (_is_inside, "a path below the folder of the images"),
+        "height": (_is_side, "a whole number of pixels"),
+        "width": (_is_side, "a whole number of pixels"),
+    },
+    "categories": {"id": (_is_id, "a whole number"), "name": (_is_text, "a text")},
+    "annotations": {
+        "id": (_is_id, "a whole number"),
+        "image_id": (_is_id, "the id of an image"),
+        "category_id": (_is_id, "the id of a category"),
+        "area": (lambda value: _is_number(value, 0, _LARGEST**2), "a number of pixels, 0 or more"),
+        "iscrowd": (lambda value: _is_number(value, 0, 1) and value in (0, 1), "0 or 1"),
+    },
 }
 
 
@@ -77,14 +121,14 @@ def read_annotations(path: Path) -> dict[str, Any]:
     Raises
     ------
     DataError
-        If the file is no JSON or lacks a key.
+        If the file is no JSON, lacks a key, or has a field of another form.
     """
     try:
         content = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path} is not JSON: {error}; fetch it again") from error
     except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}") from error
+        raise DataError(f"cannot read {path}: {error.strerror}; make it readable") from error
     if not isinstance(content, dict):
         raise DataError(f"{path} holds no COCO annotations: the top level is no object; fetch it again")
     for key, fields in FIELDS.items():
@@ -92,15 +136,20 @@ def read_annotations(path: Path) -> dict[str, Any]:
         if not isinstance(entries, list):
             raise DataError(f"{path} has no list {key!r}; it needs images, annotations and categories")
         for number, entry in enumerate(entries):
-            lacking = [f for f in fields if f not in entry] if isinstance(entry, dict) else list(fields)
-            if lacking:
-                raise DataError(f"{path}: entry {number} of {key!r} lacks {', '.join(lacking)}; add it")
-            wrong = [f for f in fields if f.endswith("id") and not isinstance(entry[f], int | str)]
-            if wrong:
-                raise DataError(f"{path}: entry {number} of {key!r} has {wrong[0]} {entry[wrong[0]]!r}; use a number")
+            _check_entry(f"{path}: entry {number} of {key!r}", key, fields, entry)
     if not content["categories"]:
         raise DataError(f"{path} lists no categories; a detector needs at least one")
     return content
+
+
+def _check_entry(where: str, key: str, fields: Sequence[str], entry: object) -> None:
+    """Refuse an entry that lacks a field, or in which one has another form."""
+    lacking = [f for f in fields if f not in entry] if isinstance(entry, dict) else list(fields)
+    if lacking or not isinstance(entry, dict):
+        raise DataError(f"{where} lacks {', '.join(lacking)}; add it")
+    for name, (fits, words) in _FORMS[key].items():
+        if name in entry and not fits(entry[name]):
+            raise DataError(f"{where} has {name} {reprlib.repr(entry[name])}; it must be {words}")
 
 
 class Fault(NamedTuple):
@@ -113,10 +162,15 @@ class Fault(NamedTuple):
 
 def faults(content: dict[str, Any]) -> Iterator[Fault]:
     """Go through annotations that `read_annotations` read and give what makes them unusable."""
-    for key in ("images", "categories"):
-        for value, count in Counter(entry["id"] for entry in content[key]).items():
+    for key in FIELDS:
+        ids = Counter(entry["id"] for entry in content[key] if "id" in entry)
+        for value, count in ids.items():
             if count > 1:
                 yield Fault("repeated id", f"id {value} occurs {count} times in {key!r}", "make the ids unique")
+        if len({type(value) for value in ids}) > 1:
+            yield Fault("mixed ids", f"ids of {key!r} are numbers and texts", "use numbers alone")
+    if content["images"] and not content["annotations"]:
+        yield Fault("no annotations", "it has images and no annotations", "fetch it again: nothing can be evaluated")
     images = {image["id"] for image in content["images"]}
     categories = {category["id"] for category in content["categories"]}
     for number, annotation in enumerate(content["annotations"]):
@@ -128,20 +182,20 @@ def faults(content: dict[str, Any]) -> Iterator[Fault]:
             yield Fault("unknown category", f"{name} has category {category}, which is not listed", "add it")
         if not is_box(box):
             remedy = "it must be [left, top, width, height] in pixels"
-            yield Fault("broken box", f"{name} has bbox {box!r}", remedy)
+            yield Fault("broken box", f"{name} has bbox {reprlib.repr(box)}", remedy)
 
 
 def load_annotations(path: Path) -> dict[str, Any]:
     """Read an annotation file and make sure that it is complete and consistent.
 
     What COCO's tools need but some sets leave out is filled in: ``iscrowd`` 0, ``area`` of the box.
-    Annotations are numbered anew if an id is missing, repeated or 0, because pycocotools takes a match with
-    annotation 0 for none.
+    Annotations are numbered anew if an id is missing or 0, because pycocotools takes a match with annotation 0 for
+    none.
 
     Raises
     ------
     DataError
-        If the file is no JSON, lacks a key, or has an annotation of an unknown image or category.
+        If the file is no JSON, lacks a key, repeats an id, or has an annotation of an unknown image or category.
     """
     content = read_annotations(path)
     for fault in faults(content):
@@ -151,19 +205,15 @@ def load_annotations(path: Path) -> dict[str, Any]:
         annotation.setdefault("iscrowd", 0)
         annotation.setdefault("area", annotation["bbox"][2] * annotation["bbox"][3])
     ids = [annotation.get("id") for annotation in annotations]
-    if len(set(ids)) < len(ids) or None in ids or 0 in ids:
+    if None in ids or 0 in ids:
         for number, annotation in enumerate(annotations, start=1):
             annotation["id"] = number
     return content
 
 
 def is_box(box: object) -> bool:
-    """Return whether `box` is a list of four finite numbers."""
+    """Return whether `box` is a list of four numbers of pixels."""
     return isinstance(box, list) and len(box) == 4 and all(_is_number(value) for value in box)
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def index_annotations(content: dict[str, Any]) -> COCO:

@@ -70,7 +70,7 @@ def _verify_annotation(
         remedy = "clipped by the reader; mend it if that is not meant"
         report.add(split, "box that leaves its image", f"{box}, {extent(size)}", remedy, serious=False)
     shape = annotation.get("segmentation")
-    if isinstance(shape, dict) and list(shape.get("size", ())) != [rows, columns]:
+    if isinstance(shape, dict) and shape.get("size") != [rows, columns]:
         where = f"{name}: RLE of size {shape.get('size')} on an image of {[rows, columns]}"
         report.add(split, "mask of another size", where, "fetch the annotations again", serious=False)
 
@@ -83,7 +83,7 @@ def compare_splits(report: Report, root: Path, splits: Sequence[str]) -> None:
             content = read_annotations(find_split(root, split)[1])
         except DataError:  # noted already
             continue
-        found[split] = sorted((category["id"], category["name"]) for category in content["categories"])
+        found[split] = sorted(repr((category["id"], category["name"])) for category in content["categories"])
     first = next(iter(found), None)
     for split, categories in found.items():
         if first is not None and categories != found[first]:

@@ -9,22 +9,23 @@ import csv
 import hashlib
 import json
 import re
+import reprlib
 from collections.abc import Sequence
 from pathlib import Path
 
 from scipy.io import loadmat
-from scipy.io.matlab import MatReadError
 from torchvision.datasets.folder import find_classes, make_dataset
 
 from benchmark.data.images import CACHE_BYTES, EXTENSIONS, ImageStore
 from benchmark.data.reader import Sample
-from benchmark.errors import DataError
+from benchmark.errors import DataError, one_line
 
 LAYOUT = "expected train/<WordNet id>/*.JPEG, and val/ in the same form or flat with a file of its labels"
 GROUND_TRUTH = "ILSVRC2012_validation_ground_truth.txt"
 SOLUTION = "LOC_val_solution.csv"
 ORDERS = ("map_clsloc.txt", "meta.mat")
-_WORDNET_ID = re.compile(r"n\d{8}")
+_WORDNET_ID = re.compile(r"n\d{8}", re.ASCII)
+_NUMBER = re.compile(r"\d{1,6}", re.ASCII)
 
 
 class ImageFolders:
@@ -100,9 +101,20 @@ def list_samples(root: Path, split: str) -> tuple[list[str], list[tuple[str, int
     Raises
     ------
     DataError
-        If the split has no images, or classes that the training set lacks, or labels that do not fit.
+        If the split has no images, or classes that the training set lacks, or labels that do not fit, or names that
+        cannot be written; if there is one class alone.
     """
     place = root / split
+    classes, samples = _list(root, place)
+    if len(classes) < 2:
+        raise DataError(f"{place} has one class, {classes[0]}, so that nothing can be told apart; {LAYOUT}")
+    for name, _ in samples:
+        if not name.isprintable():  # a file system takes any bytes, a table does not
+            raise DataError(f"{place} has an image of the name {name!r}; rename it to printable characters")
+    return classes, samples
+
+
+def _list(root: Path, place: Path) -> tuple[list[str], list[tuple[str, int]]]:
     own = _folders(place)
     classes = _folders(root / "train") or own
     if not own:
@@ -167,14 +179,17 @@ def _find(name: str, root: Path, place: Path) -> Path | None:
 def _read_solution(path: Path) -> dict[str, str]:
     """Read ``LOC_val_solution.csv``: the first WordNet id of each image."""
     wordnet = {}
-    with path.open(newline="", encoding="utf-8", errors="replace") as file:
-        for number, row in enumerate(csv.reader(file), start=1):
-            if not row or row[0] == "ImageId":
-                continue
-            fields = row[1].split() if len(row) > 1 else []
-            if not fields or not _WORDNET_ID.fullmatch(fields[0]):
-                raise DataError(f"{path}, line {number}: expected `<image>,<WordNet id> ...`; fetch it again")
-            wordnet[row[0]] = fields[0]
+    try:
+        rows = list(csv.reader(path.read_text(encoding="utf-8", errors="replace").splitlines()))
+    except (OSError, csv.Error) as error:
+        raise DataError(f"cannot read {path}: {error}; fetch it again") from error
+    for number, row in enumerate(rows, start=1):
+        if not row or row[0] == "ImageId":
+            continue
+        fields = row[1].split() if len(row) > 1 else []
+        if not fields or not _WORDNET_ID.fullmatch(fields[0]):
+            raise DataError(f"{path}, line {number}: expected `<image>,<WordNet id> ...`; fetch it again")
+        wordnet[row[0]] = fields[0]
     return wordnet
 
 
@@ -188,8 +203,9 @@ def _read_ground_truth(path: Path, root: Path, place: Path, names: list[str]) ->
         if number is None or not 1 <= int(number[1]) <= len(lines):
             raise DataError(f"{path} has {len(lines)} lines, none of them for {place / name}; remove the image")
         value = lines[int(number[1]) - 1]
-        if not value.isdigit() or int(value) not in order:
-            raise DataError(f"{path}, line {int(number[1])}: {value!r} is no class of ImageNet; fetch it again")
+        if not _NUMBER.fullmatch(value) or int(value) not in order:
+            told = reprlib.repr(value)
+            raise DataError(f"{path}, line {int(number[1])}: {told} is no class of ImageNet; fetch it again")
         wordnet[Path(name).stem] = order[int(value)]
     return wordnet
 
@@ -201,7 +217,7 @@ def _read_order(truth: Path, root: Path, place: Path) -> dict[int, str]:
         rows = [
             line.split() for line in listed.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()
         ]
-        if all(len(row) >= 2 and _WORDNET_ID.fullmatch(row[0]) and row[1].isdigit() for row in rows):
+        if all(len(row) >= 2 and _WORDNET_ID.fullmatch(row[0]) and _NUMBER.fullmatch(row[1]) for row in rows):
             return {int(row[1]): row[0] for row in rows}
         raise DataError(f"{listed} is not of the form `<WordNet id> <number> <name>`; fetch it again")
     packed = _find("meta.mat", root, place)
@@ -213,5 +229,5 @@ def _read_order(truth: Path, root: Path, place: Path) -> dict[int, str]:
     try:
         synsets = loadmat(packed, squeeze_me=True)["synsets"]
         return {int(synset[0]): str(synset[1]) for synset in synsets if int(synset[4]) == 0}
-    except (ValueError, KeyError, IndexError, TypeError, OSError, NotImplementedError, MatReadError) as error:
-        raise DataError(f"{packed} is not ImageNet's meta.mat: {error}; fetch it again") from error
+    except Exception as error:  # of a decoder, or of content of another form
+        raise DataError(f"{packed} is not ImageNet's meta.mat: {one_line(error)}; fetch it again") from error

@@ -54,6 +54,21 @@ def test_faults_of_annotations(changed, fields, kind, serious):
     assert "instances_val2017.json" in where(report, kind)[0] and "10000003" in where(report, kind)[0]
 
 
+@pytest.mark.parametrize(
+    ("spoil", "kind"),
+    [
+        (lambda content: content["images"][0].update(file_name=5), "unusable split"),
+        (lambda content: content["annotations"][2].update(iscrowd="no"), "unusable split"),
+        (lambda content: content["annotations"][2].update(id=content["annotations"][1]["id"]), "repeated id"),
+        (lambda content: content["annotations"][2].update(bbox=[0, 0, 1e300, 1]), "broken box"),
+        (lambda content: content["annotations"].clear(), "no annotations"),
+    ],
+)
+def test_what_the_reader_refuses_is_a_fault(changed, spoil, kind):
+    report = verify("coco", changed(spoil))
+    assert ("val", kind) in found(report, serious=True) and not report.ok
+
+
 def test_boxes_that_leave_their_image_by_rounding_are_no_fault(changed):
     assert not verify("coco", changed(lambda c: c["annotations"][0].update(bbox=[-0.4, 0, 128.9, 128]))).problems
 

@@ -167,6 +167,21 @@ def test_missing_and_strange_folders_are_named(copied, tmp_path):
         ImageFolders(tmp_path / "empty", "val")
 
 
+def test_a_set_of_one_class_is_refused(tmp_path):
+    for split in ("train", "val"):
+        (tmp_path / split / ORDER[0]).mkdir(parents=True)
+        Image.new("RGB", (9, 7)).save(tmp_path / split / ORDER[0] / "a.JPEG")
+    with pytest.raises(DataError, match=f"has one class, {ORDER[0]}, so that nothing can be told apart"):
+        ImageFolders(tmp_path, "train")
+
+
+def test_a_name_that_no_table_can_hold_is_refused_before_anything_runs(flat):
+    with open(bytes(flat / "train" / ORDER[0]) + b"/\xff.JPEG", "wb") as file:
+        file.write((flat / "train" / ORDER[0] / f"{ORDER[0]}_1.JPEG").read_bytes())
+    with pytest.raises(DataError, match=r"an image of the name '.*udcff.JPEG'; rename it"):
+        ImageFolders(flat, "train")
+
+
 def test_truncated_image_is_named_when_read(copied):
     reader = ImageFolders(copied("imagenet"), "val")
     path = reader.root / "val" / reader.names[4]
