@@ -69,9 +69,12 @@ def _prepare_environment() -> None:
     # on the same cores mostly wait for each other: six times slower, measured (docs/engine.md). Set here and not by
     # `import benchmark`: a library must not decide it for its host.
     os.environ.setdefault("GOMP_SPINCOUNT", "5000")
-    # What torchvision says of its own code while it is imported is nothing that the user can change.
+    # What torchvision says of its own code while it is imported, and Lightning of a Slurm that is installed and not
+    # used, is nothing that the user can change.
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.jit\._script")
-    os.environ.setdefault("PYTHONWARNINGS", "ignore::FutureWarning:torch.jit._script")
+    warnings.filterwarnings("ignore", message="The `srun` command is available")
+    notes = "ignore::FutureWarning:torch.jit._script,ignore:The `srun` command is available"
+    os.environ.setdefault("PYTHONWARNINGS", notes)
 
 
 def _print_usage_error(error: typer.TyperException) -> None:
