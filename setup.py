@@ -5,42 +5,27 @@ No ``-march`` flag: the kernels choose AVX-512, AVX2 or portable code when they 
 """
 
 import os
-import tempfile
 from pathlib import Path
 
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
-from setuptools.errors import CompileError, LinkError
 
-OPENMP = {"msvc": (["/openmp"], []), "unix": (["-fopenmp"], ["-fopenmp"])}
 KERNELS = Path("benchmark", "engines", "cpu", "kernels")
-OPTIMISE = {"msvc": ["/O2"], "unix": ["-O3"]}
+FLAGS = {"msvc": (["/O2"], []), "unix": (["-O3", "-pthread"], ["-pthread"])}
 
 
 class BuildKernels(build_ext):
-    """Adds optimisation, and OpenMP where the compiler has it (Apple's does not: the engine then runs one thread)."""
+    """Adds optimisation and threads (none on Windows: the engine then runs on the caller's)."""
 
     def build_extensions(self) -> None:
         """Set the flags of this compiler, then build."""
-        kind = self.compiler.compiler_type if self.compiler.compiler_type in OPENMP else "unix"
-        compile_flags, link_flags = OPENMP[kind] if self._has_openmp(*OPENMP[kind]) else ([], [])
+        compile_flags, link_flags = FLAGS["msvc" if self.compiler.compiler_type == "msvc" else "unix"]
         extra = os.environ.get("SAIBENCH_CFLAGS", "").split()
         for extension in self.extensions:
-            extension.extra_compile_args = [*OPTIMISE[kind], *compile_flags, *extra]
+            extension.extra_compile_args = [*compile_flags, *extra]
             extension.extra_link_args = [*link_flags, *extra]
         super().build_extensions()
-
-    def _has_openmp(self, compile_flags: list[str], link_flags: list[str]) -> bool:
-        with tempfile.TemporaryDirectory() as folder:
-            source = Path(folder, "openmp.c")
-            source.write_text("#include <omp.h>\nint main(void) { return omp_get_max_threads() < 1; }\n")
-            try:
-                objects = self.compiler.compile([str(source)], output_dir=folder, extra_postargs=compile_flags)
-                self.compiler.link_executable(objects, "openmp", output_dir=folder, extra_postargs=link_flags)
-            except (CompileError, LinkError):
-                return False
-        return True
 
 
 def extensions() -> list[Extension]:

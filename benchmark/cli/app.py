@@ -65,9 +65,9 @@ def _saibench(
 
 def _prepare_environment() -> None:
     """Set what libraries read when they are imported, here and in worker processes; what the user set stays."""
-    # OpenMP threads that wait for work spin, by GCC's default for so long (14 ms on an Intel core) that two programs
-    # on the same cores mostly wait for each other: six times slower, measured (docs/engine.md). Set here and not by
-    # `import benchmark`: a library must not decide it for its host.
+    # PyTorch's OpenMP threads that wait for work spin, by GCC's default for so long (14 ms on an Intel core) that two
+    # programs on the same cores mostly wait for each other. Set here and not by `import benchmark`: a library must not
+    # decide it for its host.
     os.environ.setdefault("GOMP_SPINCOUNT", "5000")
     # What torchvision says of its own code while it is imported, and Lightning of a Slurm that is installed and not
     # used, is nothing that the user can change.

@@ -55,7 +55,8 @@ class Result:
     Attributes
     ----------
     stages
-        Stage maps by name, ``(H, W, C)`` float32: views of the engine's buffers, valid until its next call.
+        Stage maps by name, ``(H, W, C)`` float32: views of the engine's buffers, valid until the next call of the
+        same thread.
     tally
         By layer, in the counter's names: kind, multiply-accumulates, seconds.
     masks
@@ -81,7 +82,7 @@ class Engine(Protocol):
         The backbone, on any device, in evaluation or training mode; the engine computes what it computes in evaluation
         mode. Later changes of its weights are not seen.
     threads
-        Threads to run on; by default all that there are.
+        Threads to run on; by default all that there are. Several Python threads may call one engine.
 
     Raises
     ------
@@ -107,7 +108,7 @@ class Engine(Protocol):
 
     @property
     def memory_bytes(self) -> int:
-        """Bytes of feature maps and scratch held after the calls so far (weights not included)."""
+        """Bytes of maps, scratch and lists held after the calls so far, for all threads (weights not included)."""
         ...
 
     def __call__(self, image: Floats, *, masks: Mapping[str, Floats] | None = None) -> Result:

@@ -11,7 +11,7 @@ from benchmark.engines.cpu.fills import Fill
 from benchmark.engines.cpu.kernels import NarrowConvolution, Positions
 from benchmark.engines.cpu.layers import compile_convolution, folded, geometry, places
 from benchmark.engines.cpu.masks import Placed
-from benchmark.engines.cpu.memory import all_positions, bands, ring_pieces
+from benchmark.engines.cpu.memory import bands, ring_pieces
 from benchmark.nn import sparsity
 from benchmark.nn.blocks import Bottleneck
 from benchmark.nn.interpolation import Nearest
@@ -43,7 +43,8 @@ class CompiledBottleneck(Block):
         """Compute shortcut and branch, and their sum's ReLU, into the block's map."""
         first = self.first(run)
         samples = run.samples(2, self.step(2).computes)
-        sampled = all_positions(run.out_size[0] * run.out_size[1]) if samples is None else samples.positions
+        whole = run.memory.all_positions(run.out_size[0] * run.out_size[1])
+        sampled = whole if samples is None else samples.positions
         offsets = self.offsets(run, sampled)
         y = self.fill_first(run, first)
         self.shortcut(run)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import cast
+from weakref import WeakSet
 
 import numpy as np
 from torch import nn
@@ -36,7 +38,7 @@ class CPUEngine:
         The backbone, on any device, in evaluation or training mode; the engine always computes what it computes in
         evaluation mode. Later changes of its weights are not seen.
     threads
-        OpenMP threads; by default as many as OpenMP offers.
+        Threads to run on, 1 to 256; by default one for each core, or what ``OMP_NUM_THREADS`` says.
 
     Raises
     ------
@@ -44,14 +46,23 @@ class CPUEngine:
         If the kernels were not compiled.
     EngineRefusal
         If the model is no backbone of `benchmark.nn`, or has a part that the engine cannot run.
+    ValueError
+        For a number of threads that cannot be, or weights that are NaN or infinite.
+
+    Notes
+    -----
+    Several Python threads may use one engine: their calls run one after the other, and each thread has buffers of its
+    own, so that a result stays valid until the next call of the thread that asked for it.
     """
 
     def __init__(self, model: nn.Module, *, threads: int | None = None) -> None:
         kernels.require()
         if not isinstance(model, ResNet):
             raise EngineRefusal("backbone", f"the CPU engine runs those of benchmark.nn, not {type(model).__name__}")
-        self.threads = threads or kernels.max_threads()
-        self._memory = Memory()
+        self.threads = kernels.max_threads() if threads is None else kernels.checked_threads(threads)
+        self._lock = threading.Lock()
+        self._local = threading.local()
+        self._memories: WeakSet[Memory] = WeakSet()
         self._stem = Stem(model)
         self._stages: list[tuple[str, list[Block]]] = []
         stages = _stages(model)
@@ -62,7 +73,7 @@ class CPUEngine:
 
     @staticmethod
     def max_threads() -> int:
-        """Return the threads that OpenMP offers; 1 where the kernels were built without it."""
+        """Return the cores that this process may run on, or what ``OMP_NUM_THREADS`` says instead."""
         return kernels.max_threads()
 
     @staticmethod
@@ -72,8 +83,8 @@ class CPUEngine:
 
     @property
     def memory_bytes(self) -> int:
-        """Bytes of feature maps and scratch held after the calls so far (weights not included)."""
-        return self._memory.bytes
+        """Bytes of maps, scratch and lists held after the calls so far, for all threads (weights not included)."""
+        return sum(memory.bytes for memory in self._memories)
 
     @property
     def mask_layers(self) -> list[str]:
@@ -101,8 +112,15 @@ class CPUEngine:
         if unknown:
             raise ValueError(f"no mask layers {sorted(unknown)}; there are {self.mask_layers}")
         image = _checked(image)
-        with self._drawing(call, (image.shape[1], image.shape[2])):
-            return self._run(call, image)
+        with self._lock, self._drawing(call, (image.shape[1], image.shape[2])):
+            return self._run(call, self._own(), image)
+
+    def _own(self) -> Memory:
+        """Return the calling thread's buffers."""
+        if not hasattr(self._local, "memory"):
+            self._local.memory = Memory()
+            self._memories.add(self._local.memory)
+        return cast(Memory, self._local.memory)
 
     @contextmanager
     def _drawing(self, call: Call, size: Size) -> Iterator[None]:
@@ -121,25 +139,27 @@ class CPUEngine:
             }
             yield
 
-    def _run(self, call: Call, image: Floats) -> Result:
-        x, size = self._stem(call, self._memory, image)
-        self._memory.release()
+    def _run(self, call: Call, memory: Memory, image: Floats) -> Result:
+        memory.release()  # what a call that failed has left
+        x, size = self._stem(call, memory, image)
+        memory.release()
         stages = {}
         followers = iter([block.masks for block in self._blocks[1:]])
         for name, blocks in self._stages:
             for index, block in enumerate(blocks):
                 if index == 0 and block.downsample is None:
-                    x = self._own_memory(x, name)
-                x, size = block(call, self._memory, x, size, name, next(followers, None))
-                self._memory.release()
+                    x = _copied(x, memory, name)
+                x, size = block(call, memory, x, size, name, next(followers, None))
+                memory.release()
             stages[name] = x.reshape(*size, -1)
         return Result(stages, call.tally, call.masks)
 
-    def _own_memory(self, x: Floats, stage: str) -> Floats:
-        """Copy a stage's input: its blocks write into it, and it is the result of the stage before."""
-        copied = self._memory.named(stage, *x.shape)
-        copied[:] = x
-        return copied
+
+def _copied(x: Floats, memory: Memory, stage: str) -> Floats:
+    """Copy a stage's input: its blocks write into it, and it is the result of the stage before."""
+    copied = memory.named(stage, *x.shape)
+    copied[:] = x
+    return copied
 
 
 def _stages(model: ResNet) -> list[tuple[str, list[ResidualBlock]]]:

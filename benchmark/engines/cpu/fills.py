@@ -13,7 +13,6 @@ from benchmark.engines.cpu import kernels
 from benchmark.engines.cpu.calls import Call
 from benchmark.engines.cpu.kernels import Positions
 from benchmark.engines.cpu.layers import array
-from benchmark.engines.cpu.memory import all_positions
 from benchmark.nn import work
 from benchmark.nn.interpolation import (
     RBF,
@@ -123,7 +122,7 @@ def _reuse(
 
     Whole maps only: `map_rows`, where given, are all of them.
     """
-    positions = all_positions(mask.size) if wanted is None else np.flatnonzero(wanted)
+    positions = np.arange(mask.size) if wanted is None else np.flatnonzero(wanted)
     inner = samples.window // 2
     index = samples.index[inner : inner + mask.shape[0], inner : inner + mask.shape[1]].reshape(-1)[positions]
     value = np.where(index[:, None] >= 0, rows[index], 0.0) if len(rows) else np.zeros((len(positions), out.shape[1]))

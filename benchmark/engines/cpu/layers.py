@@ -58,5 +58,15 @@ def geometry(layer: str, convolution: Any, *, row_taps: bool = False) -> Geometr
 def compile_convolution(
     layer: str, convolution: Any, norm: nn.Module | None = None, *, row_taps: bool = False
 ) -> Convolution:
-    """Return a convolution with the batch norm behind it, packed; ``layer`` is its name, for messages."""
-    return Convolution(*folded(convolution, norm), geometry(layer, convolution, row_taps=row_taps))
+    """Return a convolution with the batch norm behind it, packed; ``layer`` is its name, for messages.
+
+    Raises
+    ------
+    ValueError
+        If a folded weight or bias is NaN or infinite.
+    """
+    walk = geometry(layer, convolution, row_taps=row_taps)
+    try:
+        return Convolution(*folded(convolution, norm), walk)
+    except ValueError as error:
+        raise ValueError(f"{layer}: {error}") from None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator
-from functools import lru_cache
 
 import numpy as np
 
@@ -26,11 +25,12 @@ class Memory:
         self._named: dict[str, Floats] = {}
         self._scratch = kernels.empty(0)
         self._taken = 0
+        self._positions: Positions = np.empty(0, dtype=np.int32)
 
     @property
     def bytes(self) -> int:
         """Bytes held."""
-        return self._scratch.nbytes + sum(buffer.nbytes for buffer in self._named.values())
+        return self._scratch.nbytes + self._positions.nbytes + sum(buffer.nbytes for buffer in self._named.values())
 
     def named(self, name: str, rows: int, channels: int) -> Floats:
         """Return the map of that name, uninitialised if it had to grow."""
@@ -55,17 +55,18 @@ class Memory:
         """
         return self.scratch(rows, kernels.row_distance(channels))[:, :channels]
 
+    def all_positions(self, count: int) -> Positions:
+        """Return 0 to ``count``, int32, read-only: a part of the longest that was asked for."""
+        if self._positions.size < count:
+            self._positions = np.arange(count, dtype=np.int32)
+            self._positions.flags.writeable = False
+        return self._positions[:count]
+
     def release(self) -> None:
         """Give all scratch back; next time there is enough in one piece."""
         if self._taken > self._scratch.size:
             self._scratch = kernels.empty(self._taken)
         self._taken = 0
-
-
-@lru_cache(maxsize=64)
-def all_positions(count: int) -> Positions:
-    """Return 0 to ``count``, int32; the array is shared, and not to be written."""
-    return np.arange(count, dtype=np.int32)
 
 
 def bands(rows: int, row_bytes: float) -> Iterator[tuple[int, int]]:

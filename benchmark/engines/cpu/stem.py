@@ -11,7 +11,7 @@ from benchmark.engines.cpu import kernels
 from benchmark.engines.cpu.calls import Call
 from benchmark.engines.cpu.kernels import Geometry
 from benchmark.engines.cpu.layers import compile_convolution, places
-from benchmark.engines.cpu.memory import Memory, Size, all_positions, bands
+from benchmark.engines.cpu.memory import Memory, Size, bands
 from benchmark.nn.resnet import ResNet
 
 
@@ -65,7 +65,7 @@ class Stem:
         pieces = list(bands(pooled_size[0], 4 * width * conv.outputs * stride))
         held = max(b - a for a, b in pieces) * stride + kernel
         band = memory.scratch(held * width, conv.outputs)
-        positions = all_positions(height * width)
+        positions = memory.all_positions(height * width)
         computed = begin = 0
         for first, last in pieces:
             need = max(0, first * stride - padding)

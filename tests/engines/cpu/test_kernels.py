@@ -20,11 +20,7 @@ except EngineUnavailable as reason:
 rng = np.random.default_rng
 
 
-@pytest.fixture(autouse=True, params=kernels.available_instruction_sets(), scope="module")
-def isa(request):
-    kernels.use_instruction_set(request.param)
-    yield request.param
-    kernels.use_instruction_set(kernels.available_instruction_sets()[-1])
+pytestmark = pytest.mark.usefixtures("isa")
 
 
 def close(ours, reference):

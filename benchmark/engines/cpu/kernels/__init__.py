@@ -8,6 +8,7 @@ in the message; the compiled kernels below them check nothing. Not here: network
 
 from benchmark.engines.cpu.kernels.blending import EPSILON, blend, row_distance
 from benchmark.engines.cpu.kernels.checks import Positions
+from benchmark.engines.cpu.kernels.checks import threads as checked_threads
 from benchmark.engines.cpu.kernels.convolution import Convolution
 from benchmark.engines.cpu.kernels.geometry import Geometry
 from benchmark.engines.cpu.kernels.library import (
@@ -40,6 +41,7 @@ __all__ = [
     "available_instruction_sets",
     "blend",
     "channels_last",
+    "checked_threads",
     "empty",
     "instruction_set",
     "max_pool",

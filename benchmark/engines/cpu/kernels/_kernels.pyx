@@ -4,7 +4,7 @@
 from libc.stdint cimport int32_t, int64_t, uint8_t
 
 # Raised when what Python calls here changes, so that a checkout notices that its kernels are those of another commit.
-INTERFACE = 1
+INTERFACE = 2
 
 cdef extern from "kernels.h" nogil:
     ctypedef struct saibench_geometry:
@@ -34,7 +34,6 @@ cdef extern from "kernels.h" nogil:
     int saibench_best_isa()
     int saibench_use_isa(int isa)
     const char *saibench_isa_name()
-    int saibench_max_threads()
     size_t saibench_bias_size(int outputs)
     size_t saibench_packed_size(int outputs, int depth)
     void saibench_pack(const float *weights, int outputs, int depth, float *packed)
@@ -115,10 +114,6 @@ def use_isa(int isa):
 
 def isa_name():
     return saibench_isa_name().decode()
-
-
-def max_threads():
-    return saibench_max_threads()
 
 
 def bias_size(int outputs):

@@ -81,6 +81,8 @@ def blend(
     height, width = samples.size
     rows = checks.rows("rows", rows, (samples.rows, None))
     channels = rows.shape[1]
+    if channels < 1:
+        raise ValueError(f"rows has shape {rows.shape}: no channels")
     out = checks.floats("out", out, (height * width, channels))
     shape = (samples.window, samples.window)
     if (numerator is None) != (denominator is None) or (numerator is not None and nearest is not None):

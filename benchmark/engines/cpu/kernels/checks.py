@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import operator
+
 import numpy as np
 from numpy.typing import NDArray
 
 from benchmark.engines.base import Floats
 
 Positions = NDArray[np.int32]
+
+THREAD_LIMIT = 256
+"""Threads at most: those of the pool (`MAX_THREADS` of threads.h)."""
+
+POSITION_LIMIT = 2**31 - 1
+"""Positions of a map at most: a position is an int32."""
 
 _FLOAT32, _INT32 = np.dtype(np.float32), np.dtype(np.int32)
 
@@ -45,9 +53,23 @@ def ints(name: str, array: object, shape: tuple[int | None, ...]) -> Positions:
 
 def threads(threads: int) -> int:
     """Check a number of threads and return it."""
-    if threads < 1:
-        raise ValueError(f"threads must be at least 1, not {threads}")
-    return int(threads)
+    if not 1 <= threads <= THREAD_LIMIT:
+        raise ValueError(f"threads must be 1 to {THREAD_LIMIT}, not {threads}")
+    return operator.index(threads)
+
+
+def size(name: str, size: tuple[int, int]) -> tuple[int, int]:
+    """Check height and width of a map and return them."""
+    if len(size) != 2 or min(size) < 1 or size[0] * size[1] > POSITION_LIMIT:
+        raise ValueError(f"{name} must be (height, width) of at least one position and below 2^31, not {size}")
+    return operator.index(size[0]), operator.index(size[1])
+
+
+def finite(name: str, array: Floats) -> Floats:
+    """Check that there is neither NaN nor infinity in an array and return it."""
+    if not np.isfinite(array).all():
+        raise ValueError(f"{name} of shape {array.shape} holds NaN or infinity")
+    return array
 
 
 def _typed(name: str, array: object, shape: tuple[int | None, ...]) -> Floats:

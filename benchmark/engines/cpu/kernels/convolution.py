@@ -28,13 +28,13 @@ class Convolution:
         self.geometry = geometry
         self.outputs = rows.shape[0]
         self.macs_per_position = rows.size
-        self._packed = library.empty(library.compiled.packed_size(*rows.shape))
-        library.compiled.pack(rows, self._packed)
+        self._packed = library.Packed(library.compiled.packed_size(*rows.shape))
+        library.compiled.pack(rows, self._packed.weights)
         self._bias: Floats | None = None
         if bias is not None:
             self._bias = library.empty(library.compiled.bias_size(self.outputs))
             self._bias[:] = 0.0
-            self._bias[: self.outputs] = checks.floats("bias", bias, (self.outputs,))
+            self._bias[: self.outputs] = checks.finite("bias", checks.floats("bias", bias, (self.outputs,)))
 
     def __call__(
         self,
@@ -88,7 +88,7 @@ class Convolution:
         library.compiled.conv(
             bound(self.geometry, *size),
             x.reshape(-1),
-            self._packed,
+            self._packed.weights,
             self._bias if with_bias else None,
             self.outputs,
             positions,
@@ -132,7 +132,7 @@ class Convolution:
         library.compiled.deform(
             bound(self.geometry, *size),
             x.reshape(-1),
-            self._packed,
+            self._packed.weights,
             self._bias,
             self.outputs,
             positions,

@@ -11,6 +11,9 @@ from benchmark.engines.base import Floats
 from benchmark.engines.cpu.kernels import checks, library
 from benchmark.engines.cpu.kernels.checks import Positions
 
+REACH_LIMIT = 2**20
+"""Of all numbers of a geometry: sums of them and a map's size stay within 32 bits."""
+
 
 @dataclass(frozen=True)
 class Geometry:
@@ -33,6 +36,8 @@ class Geometry:
             raise ValueError(f"no convolution has {self}")
         if self.row_taps and self.dilation != 1:
             raise ValueError(f"row_taps needs dilation 1: {self}")
+        if max(self.channels, self.stride, self.padding, self.dilation * self.kernel) > REACH_LIMIT:
+            raise ValueError(f"a convolution reaches {REACH_LIMIT} positions and channels at most: {self}")
 
     def out_size(self, height: int, width: int) -> tuple[int, int]:
         """Return the output map's (height, width) for an input map without its border."""
@@ -49,9 +54,11 @@ class Geometry:
 def bound(geometry: Geometry, height: int, width: int) -> object:
     """Return what the compiled kernels take for this geometry on a map of this height and width, without border."""
     g = geometry
+    checks.size("size", (height, width))
     out_height, out_width = g.out_size(height, width)
     if out_height < 1 or out_width < 1:
         raise ValueError(f"a {height} x {width} map is smaller than the kernel of {g}")
+    checks.size("the output's size", (out_height, out_width))
     border = 2 * g.padding if g.row_taps else 0
     return library.compiled.Geometry(
         height + border,
@@ -69,9 +76,7 @@ def bound(geometry: Geometry, height: int, width: int) -> object:
 
 def listed(geometry: Geometry, size: tuple[int, int], positions: Positions | None, scatter: bool) -> tuple[int, int]:
     """Return the number of positions and the rows of the output array."""
-    if len(size) != 2 or min(size) < 1:
-        raise ValueError(f"size must be (height, width), not {size}")
-    out_height, out_width = geometry.out_size(*size)
+    out_height, out_width = geometry.out_size(*checks.size("size", size))
     whole = out_height * out_width
     if positions is None:
         return whole, whole
@@ -82,6 +87,7 @@ def listed(geometry: Geometry, size: tuple[int, int], positions: Positions | Non
 def tap_order(weight: object, geometry: Geometry) -> Floats:
     """Check weights ``(C_out, C_in, K, K)`` and return them as ``(C_out, K * K * C_in)``."""
     weight = checks.floats("weight", weight, (None, geometry.channels, geometry.kernel, geometry.kernel))
-    if weight.size == 0 or not np.isfinite(weight).all():
-        raise ValueError(f"weight of shape {weight.shape} is empty or holds NaN or infinity")
+    if weight.size == 0:
+        raise ValueError(f"weight of shape {weight.shape} is empty")
+    checks.finite("weight", weight)
     return np.ascontiguousarray(weight.transpose(0, 2, 3, 1).reshape(weight.shape[0], -1))

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import importlib
 import math
+import os
+from functools import cache
 from typing import Any
 
 import numpy as np
 
 from benchmark.engines.base import EngineUnavailable, Floats
+from benchmark.engines.cpu.kernels.checks import THREAD_LIMIT
 
 try:
     compiled: Any = importlib.import_module("benchmark.engines.cpu.kernels._kernels")
 except ImportError:  # installed without a C compiler
     compiled = None
 
-INTERFACE = 1
+INTERFACE = 2
 """That of `_kernels.pyx`: kernels compiled from another commit may have another one."""
 
 INSTRUCTION_SETS = ("portable", "avx2", "avx512")
@@ -33,6 +36,16 @@ def require() -> None:
             "the CPU engine was compiled from other sources than these: run `python setup.py build_ext --inplace`, or "
             "`tox -r` with tox's environment"
         )
+    _select_by_environment()
+
+
+@cache
+def _select_by_environment() -> None:
+    """Select the instruction set that ``SAIBENCH_INSTRUCTION_SET`` names, to time one that is not the best here."""
+    name = os.environ.get("SAIBENCH_INSTRUCTION_SET")
+    if name and (name not in INSTRUCTION_SETS or not compiled.use_isa(INSTRUCTION_SETS.index(name))):
+        there = ", ".join(INSTRUCTION_SETS[: compiled.best_isa() + 1])
+        raise EngineUnavailable(f"SAIBENCH_INSTRUCTION_SET={name}: this machine and build have {there}")
 
 
 def instruction_set() -> str:
@@ -42,9 +55,11 @@ def instruction_set() -> str:
 
 
 def max_threads() -> int:
-    """Return the threads that OpenMP offers; 1 where the kernels were built without it."""
+    """Return the cores that this process may run on, or what ``OMP_NUM_THREADS`` says instead, as for PyTorch."""
     require()
-    return int(compiled.max_threads())
+    wanted = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(int(wanted) if wanted.isdecimal() and int(wanted) else cores, THREAD_LIMIT)
 
 
 def available_instruction_sets() -> list[str]:
@@ -54,7 +69,7 @@ def available_instruction_sets() -> list[str]:
 
 
 def use_instruction_set(name: str) -> None:
-    """Select the instruction set; weights packed before are not valid after.
+    """Select the instruction set; weights packed before are refused after.
 
     Raises
     ------
@@ -64,6 +79,31 @@ def use_instruction_set(name: str) -> None:
     require()
     if name not in INSTRUCTION_SETS or not compiled.use_isa(INSTRUCTION_SETS.index(name)):
         raise ValueError(f"instruction set {name!r} is not available here: {available_instruction_sets()}")
+
+
+class Packed:
+    """Weights as the inner kernels of one instruction set read them; kernels of another would read past their end."""
+
+    def __init__(self, size: int) -> None:
+        require()
+        self._weights = empty(size)
+        self._isa = instruction_set()
+
+    @property
+    def weights(self) -> Floats:
+        """The packed weights.
+
+        Raises
+        ------
+        ValueError
+            If another instruction set has been selected since.
+        """
+        if compiled.isa_name() != self._isa:
+            raise ValueError(
+                f"weights were packed for {self._isa}, but {compiled.isa_name()} is selected: "
+                "compile the engine, or build the convolution, after use_instruction_set"
+            )
+        return self._weights
 
 
 def empty(*shape: int) -> Floats:

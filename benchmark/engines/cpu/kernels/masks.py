@@ -30,10 +30,14 @@ class MaskConvolution:
     def __init__(self, weights: list[Floats], biases: list[float], geometries: list[Geometry]) -> None:
         if not len(weights) == len(biases) == len(geometries) >= 1:
             raise ValueError(f"{len(weights)} weights, {len(biases)} biases, {len(geometries)} geometries")
+        if len({g.channels for g in geometries}) != 1 or any(g.row_taps for g in geometries):
+            raise ValueError(f"masks of one pass read the same channels, without row_taps: {geometries}")
+        if any(len(checks.floats("weight", w, (None,) * 4)) != 1 for w in weights):
+            raise ValueError(f"a mask has one output, not {[len(w) for w in weights]}")
         rows = [tap_order(w, g).reshape(g.kernel**2, g.channels) for w, g in zip(weights, geometries, strict=True)]
         stacked = np.ascontiguousarray(np.concatenate(rows))[:, :, None, None]
         self.geometries = geometries
-        self.biases = [float(b) for b in biases]
+        self.biases = checks.finite("bias", np.array(biases, dtype=float)).tolist()
         self._firsts = np.cumsum([0] + [len(r) for r in rows])
         self._products = NarrowConvolution(stacked, None, Geometry(geometries[0].channels))
 
@@ -48,7 +52,7 @@ class MaskConvolution:
 
     def follow(self, out: Floats) -> Follow:
         """Return what computes the products into ``out`` as another kernel finishes the rows of the map."""
-        return Follow(self._products, checks.floats("products", out, (None, self.columns)))
+        return Follow(self._products, out)
 
     def logits(
         self, which: int, products: Floats, size: tuple[int, int], out: Floats | None = None, *, threads: int = 1
@@ -70,7 +74,7 @@ class MaskConvolution:
 
         With ``grid``, every ``grid``-th row and column is sampled whatever its logit.
         """
-        if grid is not None and grid < 1:
+        if grid is not None and not 1 <= grid <= checks.POSITION_LIMIT // 2:
             raise ValueError(f"grid must be at least 1, not {grid}")
         return self._mask(which, products, size, None, threshold, grid or 0, True, threads)
 
@@ -91,13 +95,16 @@ class MaskConvolution:
         decide: bool,
         threads: int,
     ) -> Floats:
+        if not 0 <= which < len(self.geometries):
+            raise ValueError(f"there are masks 0 to {len(self.geometries) - 1}, not {which}")
+        walk = bound(self.geometries[which], *size)
         out_size = self.geometries[which].out_size(*size)
         products = checks.floats("products", products, (size[0] * size[1], self.columns))
         out = library.empty(*out_size) if out is None else checks.floats("out", out, out_size)
         if threshold is not None:
             threshold = checks.floats("threshold", threshold, out_size).reshape(-1)
         library.compiled.mask(
-            bound(self.geometries[which], *size),
+            walk,
             products.reshape(-1),
             self.columns,
             int(self._firsts[which]),

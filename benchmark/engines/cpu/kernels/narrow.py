@@ -22,9 +22,16 @@ class NarrowConvolution:
         self.geometry = geometry
         self.outputs = rows.shape[0]
         self.macs_per_position = rows.size
-        self.packed = library.empty(library.compiled.narrow_size(*rows.shape))
-        library.compiled.narrow_pack(rows, self.packed)
-        self._bias = None if bias is None else checks.floats("bias", bias, (self.outputs,)).copy()
+        self._packed = library.Packed(library.compiled.narrow_size(*rows.shape))
+        library.compiled.narrow_pack(rows, self._packed.weights)
+        self._bias: Floats | None = None
+        if bias is not None:
+            self._bias = checks.finite("bias", checks.floats("bias", bias, (self.outputs,))).copy()
+
+    @property
+    def packed(self) -> Floats:
+        """The weights for the instruction set that is selected."""
+        return self._packed.weights
 
     def __call__(
         self,
@@ -43,7 +50,7 @@ class NarrowConvolution:
         library.compiled.narrow(
             bound(self.geometry, *size),
             x.reshape(-1),
-            self.packed,
+            self._packed.weights,
             self._bias,
             self.outputs,
             positions,
@@ -59,8 +66,11 @@ class Follow:
     """Mask products that another kernel computes of the rows that it has just finished, while they are in cache."""
 
     def __init__(self, convolution: NarrowConvolution, out: Floats) -> None:
+        geometry = convolution.geometry
+        if geometry != Geometry(geometry.channels):
+            raise ValueError(f"what follows on finished rows is a 1 x 1 convolution, not {geometry}")
         self._convolution = convolution
-        self.out = out
+        self.out = checks.floats("products", out, (None, convolution.outputs))
 
     def rows(self, which: slice) -> Follow:
         """Return the same for a part of the map's rows."""

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from benchmark.engines.base import Floats
 from benchmark.engines.cpu.kernels import checks, library
+from benchmark.engines.cpu.kernels.checks import Positions
 from benchmark.engines.cpu.kernels.geometry import Geometry, bound
 
 WINDOW_LIMIT = 15
@@ -15,21 +16,13 @@ WINDOW_LIMIT = 15
 class Samples:
     """The sampled positions of a mask, listed.
 
+    What kernels read of it cannot be written to, since they do not check it again.
+
     Parameters
     ----------
     mask
-        ``(H, W)`` float32: 0 where nothing is computed, else M (1, or a gate's value).
-
-    Attributes
-    ----------
-    mask
-        The mask.
-    positions
-        Its sampled positions in order, int32.
-    starts
-        ``(H + 1,)`` int32: how many are sampled before each row.
-    binary
-        Whether all values are 0 or 1.
+        ``(H, W)`` float32: 0 where nothing is computed, else M (1, or a gate's value). It is not copied: who writes to
+        it afterwards has lists of another mask.
     """
 
     def __init__(self, mask: Floats, *, threads: int = 1) -> None:
@@ -37,23 +30,45 @@ class Samples:
         mask = checks.floats("mask", mask, (None, None))
         if mask.size == 0:
             raise ValueError(f"mask of shape {mask.shape} is empty")
-        self.mask = mask
-        self.starts = np.empty(mask.shape[0] + 1, dtype=np.int32)
-        kind = library.compiled.count_samples(mask, self.starts, checks.threads(threads))
+        checks.size("mask", mask.shape)
+        threads = checks.threads(threads)
+        starts = np.empty(mask.shape[0] + 1, dtype=np.int32)
+        kind = library.compiled.count_samples(mask, starts, threads)
         if kind < 0:
             raise ValueError(f"mask of shape {mask.shape} holds NaN, infinity or negative values")
-        self.binary = kind == 1
-        self.positions = np.empty(self.starts[-1], dtype=np.int32)
-        library.compiled.list_samples(mask, self.starts, self.positions, threads)
+        positions = np.empty(starts[-1], dtype=np.int32)
+        library.compiled.list_samples(mask, starts, positions, threads)
+        self._mask, self._binary = mask, kind == 1
+        self._positions, self._starts = _read_only(positions), _read_only(starts)
 
     def __len__(self) -> int:
         """Return the number of sampled positions."""
-        return len(self.positions)
+        return len(self._positions)
+
+    @property
+    def mask(self) -> Floats:
+        """The mask."""
+        return self._mask
+
+    @property
+    def positions(self) -> Positions:
+        """Its sampled positions in order, int32."""
+        return self._positions
+
+    @property
+    def starts(self) -> Positions:
+        """``(H + 1,)`` int32: how many are sampled before each row."""
+        return self._starts
+
+    @property
+    def binary(self) -> bool:
+        """Whether all values are 0 or 1."""
+        return self._binary
 
     @property
     def scale(self) -> Floats | None:
         """M at the sampled positions; None if it is 1 at all of them."""
-        return None if self.binary else self.mask.reshape(-1)[self.positions]
+        return None if self._binary else self._mask.reshape(-1)[self._positions]
 
 
 def positions_read(
@@ -69,6 +84,9 @@ def positions_read(
     What `benchmark.nn.sparsity.positions_read` says, from the list of samples; with ``missing_of``, the samples of the
     map itself, only those positions of it that are missing (M != 1).
     """
+    if geometry.row_taps:
+        raise ValueError(f"positions that are read have no border: {geometry}")
+    checks.size("size", size)
     if geometry.out_size(*size) != reader.mask.shape:
         raise ValueError(f"{geometry} on {size} gives {geometry.out_size(*size)}, but the mask is {reader.mask.shape}")
     if missing_of is not None and missing_of.mask.shape != size:
@@ -83,6 +101,8 @@ def positions_read(
 
 class SampleIndex:
     """Where the rows of a mask's sampled positions are, with the border that a window needs.
+
+    What kernels read of it cannot be written to, since they do not check it again.
 
     Parameters
     ----------
@@ -101,20 +121,53 @@ class SampleIndex:
     ) -> None:
         if window % 2 != 1 or not 1 <= window <= WINDOW_LIMIT:
             raise ValueError(f"window must be odd and at most {WINDOW_LIMIT}, not {window}")
+        if ring is not None and (not compact or not min(1, len(samples)) <= ring <= checks.POSITION_LIMIT):
+            raise ValueError(f"a ring of {ring} rows for {len(samples)} samples, compact={compact}")
         radius = window // 2
         mask = samples.mask
-        self.window = window
-        self.size = mask.shape
-        self.rows = mask.size
+        self._window, self._size = window, (mask.shape[0], mask.shape[1])
+        self._rows = mask.size
         if compact:
-            self.rows = len(samples) if ring is None else ring
+            self._rows = len(samples) if ring is None else ring
         padded = (mask.shape[0] + 2 * radius, mask.shape[1] + 2 * radius)
-        self.index = np.empty(padded, dtype=np.int32)
-        number_modulo = max(self.rows, 1) if compact else 0
+        index = np.empty(padded, dtype=np.int32)
+        number_modulo = max(self._rows, 1) if compact else 0
         library.compiled.index_samples(
-            samples.positions, samples.starts, mask.shape[1], radius, number_modulo, self.index, checks.threads(threads)
+            samples.positions, samples.starts, mask.shape[1], radius, number_modulo, index, checks.threads(threads)
         )
-        self.gate: Floats | None = None
+        self._index = _read_only(index)
+        self._gate: Floats | None = None
         if not samples.binary:
-            self.gate = np.zeros(padded, dtype=np.float32)
-            self.gate[radius : radius + mask.shape[0], radius : radius + mask.shape[1]] = mask
+            self._gate = np.zeros(padded, dtype=np.float32)
+            self._gate[radius : radius + mask.shape[0], radius : radius + mask.shape[1]] = mask
+
+    @property
+    def window(self) -> int:
+        """Side of the window."""
+        return self._window
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the mask."""
+        return self._size
+
+    @property
+    def rows(self) -> int:
+        """How many rows the numbers are of."""
+        return self._rows
+
+    @property
+    def index(self) -> Positions:
+        """Each position's row, -1 where none is, with a border of half a window: ``(H + 2 r, W + 2 r)`` int32."""
+        return self._index
+
+    @property
+    def gate(self) -> Floats | None:
+        """M with the same border; None if it is 0 or 1 everywhere."""
+        return self._gate
+
+
+def _read_only(array: Positions) -> Positions:
+    """Return a view whose owner nobody else has, so that it cannot be made writable again."""
+    array.flags.writeable = False
+    return array.view()

@@ -24,42 +24,60 @@ static void follow_tile(const saibench_follow *follow, const saibench_blend_args
     saibench_run_follow(follow, rows, out, a->channels, n);
 }
 
+typedef struct {
+    const saibench_blend_args *a;
+    const uint8_t *wanted;
+    const saibench_follow *follow;
+    int row0, row1, across, threads;
+    share shares[MAX_THREADS];
+    blend_tables tables;
+    int64_t pairs;
+} blend_call;
+
+static void blend_tiles(void *context, int thread)
+{
+    blend_call *c = context;
+    const saibench_blend_args *a = c->a;
+    const unsigned arithmetic = saibench_flush_subnormals();
+    int64_t pairs = 0;
+    int tile;
+    while (saibench_take(c->shares, c->threads, thread, 1, 1, &tile) > 0) {
+        const int y0 = c->row0 + tile / c->across * BLEND_ROWS, x0 = tile % c->across * BLEND_COLUMNS;
+        const int y1 = y0 + BLEND_ROWS < c->row1 ? y0 + BLEND_ROWS : c->row1;
+        const int x1 = x0 + BLEND_COLUMNS < a->width ? x0 + BLEND_COLUMNS : a->width;
+        pairs += saibench_isa()->blend(a, &c->tables, c->wanted, y0, y1, x0, x1);
+        if (c->follow)
+            follow_tile(c->follow, a, y0, y1, x0, x1);
+    }
+    saibench_add(&c->pairs, pairs);
+    saibench_restore_arithmetic(arithmetic);
+}
+
 int64_t saibench_blend(const saibench_blend_args *a, const uint8_t *wanted, int row0, int row1,
                        const saibench_follow *follow, int threads)
 {
     const int across = (a->width + BLEND_COLUMNS - 1) / BLEND_COLUMNS;
     const int down = (row1 - row0 + BLEND_ROWS - 1) / BLEND_ROWS;
     const int spare = BLEND_LANES - a->window;
-    blend_tables tables;
-    share shares[MAX_SHARES];
-    int64_t pairs = 0;
+    blend_call c;
+    c.a = a;
+    c.wanted = wanted;
+    c.follow = follow;
+    c.row0 = row0;
+    c.row1 = row1;
+    c.across = across;
+    c.threads = threads;
+    c.pairs = 0;
     /* A group's positions read one stretch of each row of the map, `window` columns plus the group's own width, in one
      * vector: so wide may a group be. */
-    memset(&tables, 0, sizeof tables);
-    tables.reach = spare < BLEND_REACH ? spare : BLEND_REACH;
+    memset(&c.tables, 0, sizeof c.tables);
+    c.tables.reach = spare < BLEND_REACH ? spare : BLEND_REACH;
     for (int i = 0; a->num && i < a->window; i++) {
-        memcpy(tables.num[i] + BLEND_LANES, a->num + i * a->window, sizeof(float) * a->window);
-        memcpy(tables.den[i] + BLEND_LANES, a->den + i * a->window, sizeof(float) * a->window);
+        memcpy(c.tables.num[i] + BLEND_LANES, a->num + i * a->window, sizeof(float) * a->window);
+        memcpy(c.tables.den[i] + BLEND_LANES, a->den + i * a->window, sizeof(float) * a->window);
     }
     saibench_isa();
-    threads = threads > MAX_SHARES ? MAX_SHARES : threads;
-    saibench_share_out(shares, threads, across * down);
-#ifdef _OPENMP
-#pragma omp parallel num_threads(threads) reduction(+ : pairs)
-#endif
-    {
-        const unsigned arithmetic = saibench_flush_subnormals();
-        int tile;
-        while (saibench_take(shares, threads, saibench_this_thread(), 1, 1, &tile) > 0) {
-            const int y0 = row0 + tile / across * BLEND_ROWS, x0 = tile % across * BLEND_COLUMNS;
-            const int y1 = y0 + BLEND_ROWS < row1 ? y0 + BLEND_ROWS : row1;
-            const int x1 = x0 + BLEND_COLUMNS < a->width ? x0 + BLEND_COLUMNS : a->width;
-            pairs += saibench_isa()->blend(a, &tables, wanted, y0, y1, x0, x1);
-            if (follow)
-                follow_tile(follow, a, y0, y1, x0, x1);
-        }
-        saibench_restore_arithmetic(arithmetic);
-    }
-    (void)threads;
-    return pairs;
+    saibench_share_out(c.shares, threads, across * down);
+    saibench_run(threads, blend_tiles, &c);
+    return c.pairs;
 }

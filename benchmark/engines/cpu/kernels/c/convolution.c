@@ -178,42 +178,54 @@ static void run_block(const conv_call *c, const scratch *s, int first, int n)
     }
 }
 
+typedef struct {
+    const conv_call *c;
+    int limit, threads, failed;
+    share shares[MAX_THREADS];
+} conv_task;
+
+static void run_pieces(void *context, int thread)
+{
+    conv_task *t = context;
+    const conv_call *c = t->c;
+    const unsigned arithmetic = saibench_flush_subnormals();
+    scratch s;
+    int first, n, failed;
+    failed = scratch_make(&s, t->limit, saibench_taps(c->g), saibench_tap_length(c->g), c->offsets != NULL)
+                 ? 0
+                 : SAIBENCH_NO_MEMORY;
+    while (!failed && (n = saibench_take(t->shares, t->threads, thread, TILE_POSITIONS, t->limit, &first)) > 0) {
+        /* Checked piece by piece, while the positions are read anyway: a pass before would cost as much as listing
+         * them. What lies outside is neither read nor written, and the caller hears of it. */
+        if (c->positions && !inside(c->positions + first, n, out_rows(c->g) * c->g->out_width))
+            failed = SAIBENCH_OUTSIDE;
+        else
+            run_block(c, &s, first, n);
+    }
+    scratch_free(&s);
+    saibench_or(&t->failed, failed);
+    saibench_restore_arithmetic(arithmetic);
+}
+
 static int run_conv(const conv_call *c, int threads)
 {
     const int taps = saibench_taps(c->g), length = saibench_tap_length(c->g);
-    int limit = BLOCK, failed = 0;
-    share shares[MAX_SHARES];
+    conv_task t;
+    t.c = c;
+    t.limit = BLOCK;
+    t.threads = threads;
+    t.failed = 0;
     if (c->offsets) {
         /* The samples of a job are taps * length floats a position. Two tiles at least: with one, the weights would be
          * read from L2 for every seven positions. */
-        limit = SAMPLES / (taps * length) / TILE_POSITIONS * TILE_POSITIONS;
-        limit = limit < 2 * TILE_POSITIONS ? 2 * TILE_POSITIONS : limit > BLOCK ? BLOCK : limit;
+        t.limit = SAMPLES / (taps * length) / TILE_POSITIONS * TILE_POSITIONS;
+        t.limit = t.limit < 2 * TILE_POSITIONS ? 2 * TILE_POSITIONS : t.limit > BLOCK ? BLOCK : t.limit;
     }
     /* Choose the instruction set here, on one thread, before all of them ask for it. */
     saibench_isa();
-    threads = threads > MAX_SHARES ? MAX_SHARES : threads;
-    saibench_share_out(shares, threads, c->n);
-#ifdef _OPENMP
-#pragma omp parallel num_threads(threads) reduction(| : failed)
-#endif
-    {
-        const unsigned arithmetic = saibench_flush_subnormals();
-        scratch s;
-        const int thread = saibench_this_thread();
-        int first, n;
-        failed = scratch_make(&s, limit, taps, length, c->offsets != NULL) ? 0 : SAIBENCH_NO_MEMORY;
-        while (!failed && (n = saibench_take(shares, threads, thread, TILE_POSITIONS, limit, &first)) > 0) {
-            /* Checked piece by piece, while the positions are read anyway: a pass before would cost as much as listing
-             * them. What lies outside is neither read nor written, and the caller hears of it. */
-            if (c->positions && !inside(c->positions + first, n, out_rows(c->g) * c->g->out_width))
-                failed = SAIBENCH_OUTSIDE;
-            else
-                run_block(c, &s, first, n);
-        }
-        scratch_free(&s);
-        saibench_restore_arithmetic(arithmetic);
-    }
-    return failed;
+    saibench_share_out(t.shares, threads, c->n);
+    saibench_run(threads, run_pieces, &t);
+    return t.failed;
 }
 
 int saibench_conv(const saibench_geometry *g, const float *input, const float *packed, const float *bias, int outputs,

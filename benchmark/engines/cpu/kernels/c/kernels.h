@@ -2,7 +2,7 @@
  * channels is H*W rows of C floats. Nothing here allocates the caller's memory, validates its arguments (that are the
  * Python functions of this package) or knows about networks.
  *
- * Every function with a `threads` argument runs on that many OpenMP threads; without OpenMP it runs on one. */
+ * Every function with a `threads` argument runs on that many threads at most, 1 to 256 (threads.h says how). */
 #ifndef SAIBENCH_KERNELS_H
 #define SAIBENCH_KERNELS_H
 
@@ -27,7 +27,6 @@ int saibench_tap_length(const saibench_geometry *g);
 int saibench_best_isa(void);
 int saibench_use_isa(int isa); /* 0, or -1 if the CPU or the build does not have it */
 const char *saibench_isa_name(void);
-int saibench_max_threads(void);
 
 /* Floats of packed weights for `outputs` columns of `depth` = taps * tap length. */
 size_t saibench_packed_size(int outputs, int depth);

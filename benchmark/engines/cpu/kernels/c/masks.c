@@ -1,5 +1,6 @@
 /* Masks from the products of a map with every tap of every mask: sums of shifted products, and the decision. */
 #include "kernels.h"
+#include "threads.h"
 
 /* Logits of one output row: for each tap, the products of the input row that it reads, shifted by its column. Tap by
  * tap over the whole row, which vectorises, instead of all taps of one position at a time. `begin` and `end` are the
@@ -23,23 +24,38 @@ static void mask_row(const saibench_geometry *g, const float *products, int colu
     }
 }
 
+typedef struct {
+    const saibench_geometry *g;
+    const float *products;
+    int columns, first;
+    float bias;
+    int decide;
+    const float *threshold;
+    int grid;
+    float *out;
+} mask_call;
+
+static void mask_rows(void *context, int first, int n)
+{
+    const mask_call *c = context;
+    const int width = c->g->out_width;
+    for (int oy = first; oy < first + n; oy++) {
+        float *line = c->out + (size_t)oy * width;
+        const float *limit = c->threshold ? c->threshold + (size_t)oy * width : NULL;
+        mask_row(c->g, c->products, c->columns, c->first, c->bias, oy, line);
+        if (!c->decide)
+            continue;
+        for (int ox = 0; ox < width; ox++)
+            line[ox] = line[ox] > (limit ? limit[ox] : 0.0f) ? 1.0f : 0.0f;
+        if (c->grid && oy % c->grid == 0)
+            for (int ox = 0; ox < width; ox += c->grid)
+                line[ox] = 1.0f;
+    }
+}
+
 void saibench_mask(const saibench_geometry *g, const float *products, int columns, int first, float bias,
                    int out_height, int decide, const float *threshold, int grid, float *out, int threads)
 {
-#ifdef _OPENMP
-#pragma omp parallel for num_threads(threads)
-#endif
-    for (int oy = 0; oy < out_height; oy++) {
-        float *line = out + (size_t)oy * g->out_width;
-        const float *limit = threshold ? threshold + (size_t)oy * g->out_width : NULL;
-        mask_row(g, products, columns, first, bias, oy, line);
-        if (!decide)
-            continue;
-        for (int ox = 0; ox < g->out_width; ox++)
-            line[ox] = line[ox] > (limit ? limit[ox] : 0.0f) ? 1.0f : 0.0f;
-        if (grid && oy % grid == 0)
-            for (int ox = 0; ox < g->out_width; ox += grid)
-                line[ox] = 1.0f;
-    }
-    (void)threads;
+    mask_call c = {g, products, columns, first, bias, decide, threshold, grid, out};
+    saibench_for(threads, out_height, 8, mask_rows, &c);
 }

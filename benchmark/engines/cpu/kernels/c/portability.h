@@ -1,4 +1,5 @@
-/* What differs between compilers: forced inlining, unrolling, prefetching, and whether x86 code can be built. */
+/* What differs between compilers: forced inlining, unrolling, prefetching, pausing, and whether x86 code
+ * and threads can be built. */
 #ifndef SAIBENCH_PORTABILITY_H
 #define SAIBENCH_PORTABILITY_H
 
@@ -22,6 +23,21 @@
 #include <immintrin.h>
 #else
 #define HAVE_X86 0
+#endif
+
+/* POSIX threads and the compiler's atomic operations; elsewhere kernels run on the caller's thread alone. */
+#if (defined(__GNUC__) || defined(__clang__)) && !defined(_WIN32)
+#define HAVE_POOL 1
+#else
+#define HAVE_POOL 0
+#endif
+
+#if HAVE_X86
+#define PAUSE() _mm_pause()
+#elif defined(__aarch64__) && (defined(__GNUC__) || defined(__clang__))
+#define PAUSE() __asm__ __volatile__("yield")
+#else
+#define PAUSE() ((void)0)
 #endif
 
 #endif

@@ -40,6 +40,7 @@ static inline float sum_avx2(__m256 v)
 #define VADD(a, b) _mm256_add_ps(a, b)
 #define VMUL(a, b) _mm256_mul_ps(a, b)
 #define VMAX(a, b) _mm256_max_ps(a, b)
+#define VNAN(a, b) _mm256_blendv_ps(b, a, _mm256_cmp_ps(a, a, _CMP_UNORD_Q))
 #define VSUM(v) sum_avx2(v)
 #define VPREFETCH(p) PREFETCH(p)
 #include "isa/template/table.h"

@@ -39,6 +39,12 @@ ALWAYS_INLINE quad quad_max(quad a, quad b)
         LANE(a, i) = LANE(a, i) > LANE(b, i) ? LANE(a, i) : LANE(b, i);
     return a;
 }
+ALWAYS_INLINE quad quad_nan(quad a, quad b)
+{
+    for (int i = 0; i < 4; i++)
+        LANE(b, i) = LANE(a, i) != LANE(a, i) ? LANE(a, i) : LANE(b, i);
+    return b;
+}
 #if defined(__GNUC__) || defined(__clang__)
 #define quad_fma(a, b, c) ((c) + (a) * (b))
 #define quad_add(a, b) ((a) + (b))
@@ -82,6 +88,7 @@ ALWAYS_INLINE quad quad_mul(quad a, quad b) { return quad_fma(a, b, quad_set(0.0
 #define VADD(a, b) quad_add(a, b)
 #define VMUL(a, b) quad_mul(a, b)
 #define VMAX(a, b) quad_max(a, b)
+#define VNAN(a, b) quad_nan(a, b)
 #define VSUM(v) ((LANE(v, 0) + LANE(v, 1)) + (LANE(v, 2) + LANE(v, 3)))
 #define VPREFETCH(p) ((void)0)
 #include "isa/template/table.h"

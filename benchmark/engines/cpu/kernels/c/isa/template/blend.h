@@ -60,7 +60,7 @@ ALWAYS_INLINE void ISA(blend_vectors)(const int size, const int nv, const int pa
         if (relu)
             UNROLL(16)
             for (int j = 0; j < nv; j++)
-                acc[g][j] = VMAX(acc[g][j], VZERO());
+                acc[g][j] = VMAX(VZERO(), acc[g][j]);
         UNROLL(16)
         for (int j = 0; j < nv; j++)
             if (partial)

@@ -56,7 +56,7 @@ ALWAYS_INLINE void ISA(tile)(const int mr, const int nv, const conv_job *job, in
                 v = VADD(v, left >= VW ? VLOAD(residual + VW * j) : VLOAD_PART(residual + VW * j, left));
             }
             if (job->relu)
-                v = VMAX(v, VZERO());
+                v = VMAX(VZERO(), v);
             if (job->scale)
                 v = VMUL(v, scale);
             if (left >= VW)

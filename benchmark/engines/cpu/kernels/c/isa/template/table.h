@@ -1,6 +1,9 @@
 /* The inner kernels, written once over a small set of vector operations; each file of isa/ includes this one. The
  * includer defines ISA(name), ISA_NAME, V, VW, TILE, PANEL_VECTORS, NARROW_TILE, NARROW_VECTORS, BLEND_VECTORS, and
- * VZERO, VLOAD, VSTORE, VLOAD_PART, VSTORE_PART, VSET, VFMA, VADD, VMUL, VMAX, VSUM, VPREFETCH; also ISA(collect). */
+ * VZERO, VLOAD, VSTORE, VLOAD_PART, VSTORE_PART, VSET, VFMA, VADD, VMUL, VMAX, VNAN, VSUM, VPREFETCH; also ISA(collect).
+ *
+ * VMAX(a, b) is b where one of the two is no number: a ReLU is VMAX(0, v), and passes it on. VNAN(a, b) is a where that
+ * is no number, else b. */
 #include "isa/template/convolution.h"
 #include "isa/template/narrow.h"
 #include "isa/template/bilinear.h"
