@@ -59,7 +59,7 @@ def curves(results: Results) -> str:
 
 def speed(results: Results) -> str:
     """Return a table of real against theoretical speed-up from the newest timing of the largest image."""
-    found = table5.timings(results.stores, [])
+    found = table5.networks(results.stores, [])
     if not found:
         return "not run: `saibench time --size full --peers all`"
     run = max(found, key=lambda each: each["settings"]["height"])

@@ -14,7 +14,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from benchmark.store import Store
-from reports import published
+from reports import published, timings
 from reports.base import Output, Results, number
 from reports.drawing import REFERENCE_LINE, entry, figure_style, legend_below, line_style, new_figure, place, save
 from reports.tables import Column, Table
@@ -38,8 +38,8 @@ _SHOWN = [
 def build(results: Results, out: Path) -> Output:
     """Write a table for each timing run, the peers beside it, the paper's table, and the figure."""
     warnings = list(results.warnings)
-    runs = _read(results.stores, warnings)
-    if not runs:
+    runs, trained = _read(results.stores, warnings), _cells(results)
+    if not runs and not trained.rows:
         where = ", ".join(map(str, results.stores)) or "no store"
         text = f"{TITLE}: no data in {where}; make some with: saibench time"
         return Output(_NAME, TITLE, text=text, warnings=warnings)
@@ -50,6 +50,9 @@ def build(results: Results, out: Path) -> Output:
             if table.rows:
                 files += table.write(out, f"{_NAME}-{path.stem}{kind}")
                 tables.append(table)
+    if trained.rows:
+        files += trained.write(out, f"{_NAME}-cells")
+        tables.append(trained)
     printed = _paper_table()
     files += printed.write(out, f"{_NAME}-paper")
     with figure_style():
@@ -59,7 +62,7 @@ def build(results: Results, out: Path) -> Output:
     return Output(_NAME, TITLE, files, text, warnings, tables)
 
 
-def timings(stores: list[Path], warnings: list[str]) -> list[dict[str, Any]]:
+def networks(stores: list[Path], warnings: list[str]) -> list[dict[str, Any]]:
     """Return the newest timing run of each network, size and machine."""
     return [run for _, run in _read(stores, warnings)]
 
@@ -71,6 +74,8 @@ def _read(stores: list[Path], warnings: list[str]) -> list[tuple[Path, dict[str,
         for path in Store(store).timings():
             try:
                 run = json.loads(path.read_text(encoding="utf-8"))
+                if run.get("cell") and not run["backbone"]:
+                    continue  # a trained cell: `_cells` has it
                 settings, machine = run["settings"], run["machine"]
                 key = (*(settings[k] for k in ("backbone", "height", "width")), machine["cpu"], machine["threads"])
                 _rows(run)
@@ -137,6 +142,49 @@ def _peers(run: dict[str, Any]) -> Table:
         Column("skipped", "Not run because"),
     ]
     return Table(f"Table 5: other runtimes, {_where(run)}, measured in the same rounds", columns, run["peers"])
+
+
+def _cells(results: Results) -> Table:
+    """Return the trained cells that were timed: their own masks on validation images."""
+    rows, machines = [], set()
+    for name, run in timings.cells(results).items():
+        cell, machine = run["cell"], run["machine"]
+        words = [f"{key}={value}" for key, value in (cell.get("parameters") or {}).items() if value is not None]
+        mean = pd.DataFrame(cell["images"]).mean(numeric_only=True)
+        rows.append(
+            {
+                "cell_id": name,
+                "task": cell.get("task", ""),
+                "method": " ".join([str(cell.get("method", "")), *words]),
+                "seed": cell.get("seed", ""),
+                "score": cell.get("score"),
+                "density": mean["density"],
+                "milliseconds": 1000 * mean["seconds"],
+                "dense": 1000 * mean["seconds_dense"] if "seconds_dense" in mean else None,
+                "theoretical": cell.get("speedup_measured_macs"),
+                "real": cell.get("speedup"),
+                "share": cell.get("share"),
+            }
+        )
+        machines.add(f"{machine['cpu']}, {machine['threads']} threads, {machine['instruction_set']}")
+    columns = [
+        Column("cell_id", "Cell"),
+        Column("task", "Task"),
+        Column("method", "Method"),
+        Column("seed", "Seed", right=True),
+        Column("score", "Score", number(3), True),
+        Column("density", "Density", number(3), True),
+        Column("milliseconds", "Backbone (ms)", number(2), True),
+        Column("dense", "Without masks (ms)", number(2), True),
+        Column("theoretical", "Ratio of measured GMACs", number(2), True),
+        Column("real", "Real speed-up", number(2), True),
+        Column("share", "Share realised", number(2), True),
+    ]
+    notes = [
+        "Trained masks on validation images: medians over rounds, means over images. Score: the task's main metric.",
+        f"Machines: {'; '.join(sorted(machines))}.",
+    ]
+    return Table("Table 5: trained cells, measured here", columns, rows, notes)
 
 
 def _paper_table() -> Table:

@@ -17,6 +17,9 @@ from benchmark.engines import Result
 
 Progress = Callable[[int, int, str], None]
 
+PERCENTILES = {"seconds_p10": 10, "seconds_p90": 90}
+"""Fields of a row beside the median, and the percentiles over its rounds that they hold."""
+
 
 @dataclass
 class Variant:
@@ -39,6 +42,13 @@ class Steps:
         if self.progress is not None:
             self.progress(self.done, self.total, what)
         self.done += 1
+
+
+def timed(call: Callable[[], Any]) -> float:
+    """Return the seconds of a call."""
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
 
 
 def time_rounds(variants: list[Variant], rounds: int, steps: Steps, what: str) -> dict[str, list[dict[str, float]]]:
@@ -69,12 +79,13 @@ def _by_kind(result: Result) -> dict[str, float]:
 
 
 def statistics(seconds: Any) -> dict[str, Any]:
-    """Return median, least, spread between the quartiles, and number of the times of some rounds."""
+    """Return median, least, percentiles, spread between the quartiles, and number of the times of some rounds."""
     values = np.asarray(seconds, dtype=float)
     low, high = np.percentile(values, [25, 75])
     return {
         "seconds": float(np.median(values)),
         "seconds_min": float(values.min()),
         "seconds_iqr": float(high - low),
+        **{name: float(np.percentile(values, share)) for name, share in PERCENTILES.items()},
         "rounds": len(values),
     }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ import torch
 from benchmark.engines import Engine, Floats, Result
 from benchmark.flops import paper
 from benchmark.nn import Masks, ResNet, build_backbone, interpolation, residual_blocks
-from benchmark.timing.clock import Steps, Variant, statistics, time_rounds
+from benchmark.timing.clock import Steps, Variant, statistics, time_rounds, timed
 from benchmark.timing.peers import prepare
 
 PAPER_DENSITIES = {0.02: 0.493, 0.05: 0.357, 0.1: 0.264, 0.2: 0.182}
@@ -41,58 +41,37 @@ def network(backbone: str, deformable: bool, sparse: bool, seed: int) -> ResNet:
     return model.eval()
 
 
-class NetworkTiming:
-    """One network, dense and with masks, on one engine; its rows go into a report.
+class Networks:
+    """A backbone, dense and with masks, compiled for an engine: it serves all image sizes."""
 
-    Masks are drawn position by position, so that any density can be had; the networks' weights are random.
-    """
-
-    def __init__(
-        self,
-        report: dict[str, Any],
-        backbone: str,
-        deformable: bool,
-        image: Floats,
-        kind: type[Engine],
-        threads: int,
-        seed: int,
-    ) -> None:
-        self.report, self.image, self.threads, self.seed = report, image, threads, seed
-        self.name = {"backbone": backbone, "deformable": deformable}
+    def __init__(self, backbone: str, deformable: bool, kind: type[Engine], threads: int, seed: int) -> None:
+        self.backbone, self.deformable = backbone, deformable
         self.model, self.adapted = (network(backbone, deformable, sparse, seed) for sparse in (False, True))
         self.dense, self.sparse = kind(self.model, threads=threads), kind(self.adapted, threads=threads)
 
-    def run(self, densities: Sequence[float], peers: Sequence[str], rounds: int, steps: Steps) -> None:
-        """Time the network dense, at densities, and on other runtimes, all in the same rounds."""
-        dense = Variant("dense", lambda: self.dense(self.image))
-        sparse = [Variant(f"density {d:g}", self._at(masks)) for d, masks in self._masks(densities)]
-        reference = self.dense(self.image)
-        beside = [prepare(self.report, peer, self.model, self.image, reference, self.threads) for peer in peers]
-        what = "deformable" if self.name["deformable"] else "not deformable"
-        tallies = time_rounds([dense, *sparse, *beside], rounds, steps, what)
-        base = np.array(dense.seconds)
-        self.report["backbone"].append(self._dense_row(dense))
-        rows = [self._sparse_row(density, variant, dense) for density, variant in zip(densities, sparse, strict=True)]
-        self.report["backbone"].extend(rows)
-        ratios = [(row["density"], row["speedup"]) for row in rows]
-        self.report["break_even"].append({**self.name, "density": break_even(ratios)})
-        self.report["layers"].extend({**self.name, **row} for row in _layer_rows(tallies, densities))
-        for variant in beside:
-            seconds = np.array(variant.seconds)
-            if len(seconds):
-                row = next(row for row in self.report["peers"] if row["peer"] == variant.name)
-                row.update({**statistics(seconds), "engine_dense_speedup": float(np.median(seconds / base))})
 
-    def _masks(self, densities: Sequence[float]) -> Iterator[tuple[float, dict[str, Floats]]]:
-        shapes = {layer: mask.shape for layer, mask in self.sparse(self.image).masks.items()}
-        rng = np.random.default_rng(self.seed)
-        for density in densities:
-            yield density, {k: (rng.random(shape) < density).astype(np.float32) for k, shape in shapes.items()}
+class NetworkTiming:
+    """One network at one image size on one engine, dense and with masks, a row of a report at a time.
 
-    def _at(self, masks: dict[str, Floats]) -> Callable[[], Result]:
-        return lambda: self.sparse(self.image, masks=masks)
+    Masks are drawn position by position, so that any density can be had; the networks' weights are random. Each row
+    but the dense one is timed in rounds of its own, in which the dense run goes before it.
+    """
 
-    def _dense_row(self, dense: Variant) -> dict[str, Any]:
+    def __init__(self, report: dict[str, Any], networks: Networks, image: Floats, rounds: int, seed: int) -> None:
+        self.report, self.networks, self.image, self.rounds, self.seed = report, networks, image, rounds, seed
+        self.name = {"backbone": networks.backbone, "deformable": networks.deformable}
+        self._shapes: dict[str, tuple[int, ...]] = {}
+
+    def seconds(self) -> tuple[float, float]:
+        """Return the seconds of one dense run and of one at half density, after a run of each that is not timed."""
+        run = self._at(0.5)
+        self.networks.dense(self.image), run()
+        return timed(lambda: self.networks.dense(self.image)), timed(run)
+
+    def dense_row(self, steps: Steps) -> dict[str, Any]:
+        """Time the dense network."""
+        dense = self._dense()
+        time_rounds([dense], self.rounds, steps, self._what)
         return {
             **self.name,
             "density": None,
@@ -100,44 +79,84 @@ class NetworkTiming:
             "gmacs": dense.result.macs / 1e9,
             **statistics(dense.seconds),
             **dict.fromkeys(_RATIOS),
-            "memory_bytes": self.dense.memory_bytes,
+            "memory_bytes": self.networks.dense.memory_bytes,
         }
 
-    def _sparse_row(self, density: float, variant: Variant, dense: Variant) -> dict[str, Any]:
-        ratio = np.array(dense.seconds) / np.array(variant.seconds)
+    def sparse_row(self, density: float, steps: Steps) -> dict[str, Any]:
+        """Time the network at a density; the seconds of its kinds of layers go into the report."""
+        dense, sparse = self._dense(), Variant(f"density {density:g}", self._at(density))
+        tallies = time_rounds([dense, sparse], self.rounds, steps, self._what)
+        ratio = np.array(dense.seconds) / np.array(sparse.seconds)
         size = self.image.shape[1], self.image.shape[2]
-        theory = float(paper.count(self.model, *size)["macs"].sum())
-        promised = theory / float(paper.count(self.adapted, *size, density)["macs"].sum())
+        theory = float(paper.count(self.networks.model, *size)["macs"].sum())
+        promised = theory / float(paper.count(self.networks.adapted, *size, density)["macs"].sum())
+        rows = _layer_rows(tallies["dense"], tallies[sparse.name], density)
+        self.report["layers"].extend({**self.name, **row} for row in rows)
         return {
             **self.name,
             "density": density,
             "gamma": next((g for g, d in PAPER_DENSITIES.items() if d == density), None),
-            "gmacs": variant.result.macs / 1e9,
-            **statistics(variant.seconds),
+            "gmacs": sparse.result.macs / 1e9,
+            **statistics(sparse.seconds),
             "speedup": float(np.median(ratio)),
             "speedup_low": float(ratio.min()),
             "speedup_high": float(ratio.max()),
             "speedup_theoretical": promised,
-            "speedup_measured_macs": dense.result.macs / variant.result.macs,
+            "speedup_measured_macs": dense.result.macs / sparse.result.macs,
             "share": float(np.median(ratio)) / promised,
-            "memory_bytes": self.sparse.memory_bytes,
+            "memory_bytes": self.networks.sparse.memory_bytes,
         }
 
+    def peer_row(self, peer: str, steps: Steps) -> dict[str, Any]:
+        """Time another runtime; one that cannot run is a row with the reason."""
+        dense = self._dense()
+        row, beside = prepare(peer, self.networks.model, self.image, dense.call(), self.networks.dense.threads)
+        time_rounds([dense, beside], self.rounds, steps, self._what)
+        if beside.seconds:
+            ratio = float(np.median(np.array(beside.seconds) / np.array(dense.seconds)))
+            row.update({**statistics(beside.seconds), "engine_dense_speedup": ratio})
+        return row
 
-def _layer_rows(tallies: dict[str, list[dict[str, float]]], densities: Sequence[float]) -> Iterable[dict[str, Any]]:
-    """Yield seconds of each kind of layer at each density, and of a stage altogether with its break-even."""
-    dense = tallies["dense"]
-    kinds = list(dict.fromkeys(kind for rows in tallies.values() for kind in rows[0]))
-    for kind in kinds:
-        base = [row.get(kind, 0.0) for row in dense]
-        for density in densities:
-            here = [row.get(kind, 0.0) for row in tallies[f"density {density:g}"]]
-            yield {
-                "layer": kind,
-                "density": density,
-                "seconds": float(np.median(here)),
-                "seconds_dense": float(np.median(base)),
-            }
+    def break_even(self) -> None:
+        """Bring the report's break-even density of this network up to date."""
+        ours = [row for row in self.report["backbone"] if row["density"] is not None and self._is_ours(row)]
+        if not ours:
+            return
+        density = break_even([(row["density"], row["speedup"]) for row in ours])
+        others = [row for row in self.report["break_even"] if not self._is_ours(row)]
+        self.report["break_even"] = [*others, {**self.name, "density": density}]
+
+    def _is_ours(self, row: dict[str, Any]) -> bool:
+        return all(row[name] == value for name, value in self.name.items())
+
+    @property
+    def _what(self) -> str:
+        return "deformable" if self.name["deformable"] else "not deformable"
+
+    def _dense(self) -> Variant:
+        return Variant("dense", lambda: self.networks.dense(self.image))
+
+    def _at(self, density: float) -> Callable[[], Result]:
+        """Return a call of the sparse network under masks of a density, the same in each process."""
+        if not self._shapes:
+            found = self.networks.sparse(self.image).masks
+            self._shapes = {layer: mask.shape for layer, mask in found.items()}
+        rng = np.random.default_rng([self.seed, round(density * 1e6)])
+        masks = {layer: (rng.random(shape) < density).astype(np.float32) for layer, shape in self._shapes.items()}
+        return lambda: self.networks.sparse(self.image, masks=masks)
+
+
+def _layer_rows(
+    dense: list[dict[str, float]], sparse: list[dict[str, float]], density: float
+) -> Iterator[dict[str, Any]]:
+    """Yield the seconds of each kind of layer at a density, and of the dense run beside it."""
+    for kind in dict.fromkeys([*dense[0], *sparse[0]]):
+        yield {
+            "layer": kind,
+            "density": density,
+            "seconds": float(np.median([row.get(kind, 0.0) for row in sparse])),
+            "seconds_dense": float(np.median([row.get(kind, 0.0) for row in dense])),
+        }
 
 
 def break_even(ratios: list[tuple[float, float]]) -> float | None:

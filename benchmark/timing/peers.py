@@ -15,16 +15,15 @@ import torch
 from torch import nn
 
 from benchmark.engines import Floats, Result
-from benchmark.timing.clock import Variant
+from benchmark.timing.clock import Variant, statistics
 
 
 def prepare(
-    report: dict[str, Any], name: str, model: nn.Module, image: Floats, reference: Result, threads: int
-) -> Variant:
-    """Prepare a peer; one that cannot run is reported with the reason and takes no time."""
-    fields = ("version", "seconds", "seconds_min", "seconds_iqr", "rounds", "engine_dense_speedup")
-    row: dict[str, Any] = {"peer": name, **dict.fromkeys((*fields, "relative_difference", "skipped"))}
-    report["peers"].append(row)
+    name: str, model: nn.Module, image: Floats, reference: Result, threads: int
+) -> tuple[dict[str, Any], Variant]:
+    """Return a peer's row, and the peer; one that cannot run says why in its row, and takes no time."""
+    fields = ("version", *statistics([0.0]), "engine_dense_speedup", "relative_difference", "skipped")
+    row: dict[str, Any] = {"peer": name, **dict.fromkeys(fields)}
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -34,10 +33,10 @@ def prepare(
         # A peer is somebody else's software: whatever it raises is a reason to go on without it, and to say so.
         lines = str(error).strip().splitlines() or [type(error).__name__]
         row["skipped"] = f"{type(error).__name__}: {lines[0]}"
-        return Variant(name, lambda: None)
+        return row, Variant(name, lambda: None)
     ours = next(reversed(reference.stages.values())).transpose(2, 0, 1)
     row["relative_difference"] = float(np.abs(output - ours).max() / np.abs(ours).max())
-    return Variant(name, call)
+    return row, Variant(name, call)
 
 
 def _torch(model: nn.Module, image: Floats, threads: int) -> tuple[Callable[[], Any], str]:
