@@ -12,7 +12,7 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 KERNELS = Path("benchmark", "engines", "cpu", "kernels")
-FLAGS = {"msvc": (["/O2"], []), "unix": (["-O3", "-pthread"], ["-pthread"])}
+FLAGS = {"msvc": (["/O2"], []), "unix": (["-O3", "-fno-trapping-math", "-pthread"], ["-pthread"])}
 
 
 class BuildKernels(build_ext):

@@ -74,7 +74,7 @@ def _read(stores: list[Path], warnings: list[str]) -> list[tuple[Path, dict[str,
         for path in Store(store).timings():
             try:
                 run = json.loads(path.read_text(encoding="utf-8"))
-                if run.get("cell") and not run["backbone"]:
+                if run.get("cell") and not run.get("backbone"):
                     continue  # a trained cell: `_cells` has it
                 settings, machine = run["settings"], run["machine"]
                 key = (*(settings[k] for k in ("backbone", "height", "width")), machine["cpu"], machine["threads"])
@@ -166,7 +166,7 @@ def _cells(results: Results) -> Table:
                 "share": cell.get("share"),
             }
         )
-        machines.add(f"{machine['cpu']}, {machine['threads']} threads, {machine['instruction_set']}")
+        machines.add(", ".join(str(machine[key]) for key in ("cpu", "threads", "instruction_set") if key in machine))
     columns = [
         Column("cell_id", "Cell"),
         Column("task", "Task"),
@@ -182,7 +182,7 @@ def _cells(results: Results) -> Table:
     ]
     notes = [
         "Trained masks on validation images: medians over rounds, means over images. Score: the task's main metric.",
-        f"Machines: {'; '.join(sorted(machines))}.",
+        f"Machines (threads, instruction set): {'; '.join(sorted(machines))}.",
     ]
     return Table("Table 5: trained cells, measured here", columns, rows, notes)
 

@@ -64,8 +64,8 @@ class Result:
     """
 
     stages: dict[str, Floats]
-    tally: dict[str, Row]
-    masks: dict[str, Floats]
+    tally: Mapping[str, Row]
+    masks: Mapping[str, Floats]
 
     @property
     def macs(self) -> int:

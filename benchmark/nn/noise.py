@@ -9,6 +9,11 @@ import hashlib
 import numpy as np
 
 
+def field_key(seed: int, image: str | int, layer: str) -> bytes:
+    """Return the 16 bytes that seed one layer's field for one image; arguments as for `uniform_field`."""
+    return hashlib.blake2b(f"{seed}/{image}/{layer}".encode(), digest_size=16).digest()
+
+
 def uniform_field(seed: int, image: str | int, layer: str, shape: tuple[int, int]) -> np.ndarray:
     """Draw the uniform field that decides one layer's mask for one image.
 
@@ -28,8 +33,7 @@ def uniform_field(seed: int, image: str | int, layer: str, shape: tuple[int, int
     numpy.ndarray
         Shape ``(H, W)``, float32, uniform in [0, 1), from NumPy's counter-based Philox generator.
     """
-    digest = hashlib.blake2b(f"{seed}/{image}/{layer}".encode(), digest_size=16).digest()
-    key = np.frombuffer(digest, dtype=np.uint64)
+    key = np.frombuffer(field_key(seed, image, layer), dtype=np.uint64)
     return np.random.Generator(np.random.Philox(key=key)).random(shape, dtype=np.float32)
 
 

@@ -36,7 +36,7 @@ def folded(convolution: Any, norm: nn.Module | None) -> tuple[Floats, Floats]:
 def places(norm: nn.Module) -> Positions | None:
     """Return the places of a pruned layer's channels in the map that it is added to, None if it has all."""
     index = getattr(norm, "index", None)
-    return None if index is None else np.ascontiguousarray(index.cpu().numpy())
+    return None if index is None else np.ascontiguousarray(index.cpu().numpy(), dtype=np.int32)
 
 
 def geometry(layer: str, convolution: Any, *, row_taps: bool = False) -> Geometry:

@@ -1,4 +1,4 @@
-"""Deciding a block's masks from its input, and listing what they sample.
+"""A backbone's masks, copied and placed, and those that PyTorch decides while a plan runs.
 
 Masks of the kinds that the engine knows are decided by kernels; any other mask by its own forward, in PyTorch, on the
 engine's own map. Masks are named by their place (``layer1.0.mask1``), since one module may stand in several blocks.
@@ -10,27 +10,26 @@ import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmark.engines.base import Floats
-from benchmark.engines.cpu import kernels
-from benchmark.engines.cpu.calls import Call
 from benchmark.engines.cpu.kernels import MaskConvolution
 from benchmark.engines.cpu.layers import array, geometry
-from benchmark.engines.cpu.memory import Memory, Size
 from benchmark.nn.blocks import ResidualBlock
 from benchmark.nn.masks import GumbelMask, LearnedMask, Mask
+from benchmark.nn.work import Size
 
 MASK_LIMIT = 2
 """Masks of one pass: two 3x3 masks are 18 products, and the narrow kernel has at most 20 outputs."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Placed:
     """A mask at its place in a backbone.
 
@@ -42,14 +41,82 @@ class Placed:
         Of the mask within its block.
     module
         The mask, a copy in evaluation mode.
-    observed
-        Whether another mask's forward may read what it has decided (`Mask.decided`), as one that is carried on does.
     """
 
     name: str
     number: int
     module: Mask
-    observed: bool
+
+    def __post_init__(self) -> None:
+        """Find out how it is decided."""
+        self._counts: dict[Size, int] = {}
+
+    @property
+    def kind(self) -> str:
+        """How it is decided, of `kernels.MASKS`."""
+        if not has_kernel(self.module):
+            return "forward"
+        hard = type(self.module) is GumbelMask and not self.module.soft_inference
+        return "hard" if hard else "values"
+
+    @property
+    def noisy(self) -> bool:
+        """Whether a kernel draws noise for it."""
+        return self.kind == "hard" and cast(GumbelMask, self.module).stochastic
+
+    @property
+    def grid(self) -> int:
+        """Every how many-th row and column is sampled whatever the logit; 0 for none."""
+        return cast(LearnedMask, self.module).grid_stride or 0
+
+    def values(self, logits: NDArray[Any], out: NDArray[Any]) -> int:
+        """Write M of the kernel's logits as the module's own class makes it; return its multiply-accumulates."""
+        module = cast(LearnedMask, self.module)
+        with torch.no_grad():
+            tensor = torch.from_numpy(logits).permute(2, 0, 1)[None]
+            values, macs = self._counted(logits.shape[:2], lambda: module.values(tensor))
+            if module.grid_stride is not None:
+                grid = torch.zeros_like(values)
+                grid[..., :: module.grid_stride, :: module.grid_stride] = 1
+                values = torch.maximum(values, grid)
+        out[..., 0] = array(values[0, 0])
+        return macs
+
+    def forward(self, x: NDArray[Any], out: NDArray[Any], threads: int) -> int:
+        """Write M as the module's own forward makes it of a map; return its multiply-accumulates.
+
+        Raises
+        ------
+        ValueError
+            If the mask has another size than the map that it governs.
+        """
+        # Channels last, as the map lies in memory: a view, no copy.
+        source = torch.from_numpy(x)[None].permute(0, 3, 1, 2)
+        with _torch_threads(threads), torch.no_grad():
+            values, macs = self._counted(x.shape[:2], lambda: self.module(source))
+        if tuple(values.shape) != (1, 1, *out.shape[:2]):
+            raise ValueError(f"{self.name}: the mask is {tuple(values.shape)}, expected {(1, 1, *out.shape[:2])}")
+        out[..., 0] = array(values[0, 0])
+        return macs
+
+    def _counted(self, size: tuple[int, ...], run: Callable[[], Tensor]) -> tuple[Tensor, int]:
+        """Run, and return the result and its multiply-accumulates: counted once for each map size, as it takes time."""
+        key = (size[0], size[1])
+        if key in self._counts:
+            return run(), self._counts[key]
+        with FlopCounterMode(display=False) as counter:
+            values = run()
+        self._counts[key] = counter.get_total_flops() // 2
+        return values, self._counts[key]
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One or two masks with a convolution each, whose products come from one pass over the map."""
+
+    masks: list[Placed]
+    convolution: MaskConvolution
+    late: bool
 
 
 def place_masks(blocks: Sequence[ResidualBlock]) -> list[list[Placed]]:
@@ -62,138 +129,29 @@ def place_masks(blocks: Sequence[ResidualBlock]) -> list[list[Placed]]:
     copied: dict[int, object] = {
         id(left): None for masks in found for _, mask in masks for left in (mask.confidence, mask.decided)
     }
-    observed = not all(_has_kernel(mask) for masks in found for _, mask in masks)
 
     def place(block: ResidualBlock, number: int, mask: Mask) -> Placed:
-        return Placed(f"{block.name}.mask{number}", number, copy.deepcopy(mask, copied).cpu().eval(), observed)
+        return Placed(f"{block.name}.mask{number}", number, copy.deepcopy(mask, copied).cpu().eval())
 
     return [[place(block, number, mask) for number, mask in masks] for block, masks in zip(blocks, found, strict=True)]
 
 
-class BlockMasks:
-    """The masks of one block: those of the engine's kinds in one pass over the map, all others one by one."""
-
-    def __init__(self, placed: list[Placed]) -> None:
-        self.placed = placed
-        self.others = [OwnForward(mask) for mask in placed if not _has_kernel(mask.module)]
-        learned = [mask for mask in placed if _has_kernel(mask.module)]
-        self.passes = [LearnedPass(learned[i : i + MASK_LIMIT]) for i in range(0, len(learned), MASK_LIMIT)]
-
-    def follow(self, memory: Memory, rows: int) -> kernels.Follow | None:
-        """Return what computes the first pass's products of a map of that many rows while another kernel writes it."""
-        if not self.passes:
-            return None
-        convolution = self.passes[0].convolution
-        # In the memory of the stem's map: the first block has read it before the first products are written.
-        return convolution.follow(memory.named("layer0", rows, convolution.columns))
-
-    def decide(
-        self, call: Call, memory: Memory, x: Floats, size: Size, sizes: tuple[Size, ...]
-    ) -> dict[int, kernels.Samples]:
-        """Decide the masks from the block's input; return each one's samples, by its number.
-
-        ``sizes`` are those of the maps behind the block's convolutions, which the masks govern.
-        """
-        samples = {}
-        for number, own in enumerate(self.passes):
-            followed = call.following if number == 0 and call.followed else None
-            products = own.products(call, memory, x, size) if followed is None else followed.out
-            for which, mask in enumerate(own.masks):
-                with call.timed(mask.name, "mask"):
-                    samples[mask.number] = _listed(call, mask, own.decide(call, which, products, size))
-        for other in self.others:
-            mask = other.mask
-            with call.timed(mask.name, "mask") as row:
-                samples[mask.number] = _listed(call, mask, other.decide(call, x, size, sizes[mask.number - 1]))
-            if not row.macs:
-                row.kind = "uncounted"
-        return samples
-
-    def noisy(self, size: Size) -> Iterator[tuple[Placed, Size]]:
-        """Yield the masks that draw noise before their block runs, and their sizes for an input map of this size."""
-        for own in self.passes:
-            for mask, walk in zip(own.masks, own.convolution.geometries, strict=True):
-                if _is_hard(mask.module) and cast(GumbelMask, mask.module).stochastic:
-                    yield mask, walk.out_size(*size)
+def passes(masks: Sequence[Placed], late: Sequence[int]) -> Iterator[Pass]:
+    """Yield the passes of a block's masks that have a kernel: first those over its input, then the late ones."""
+    for is_late in (False, True):
+        learned = [mask for mask in masks if mask.kind != "forward" and (mask.number in late) == is_late]
+        for first in range(0, len(learned), MASK_LIMIT):
+            together = learned[first : first + MASK_LIMIT]
+            convolutions = [cast(LearnedMask, mask.module).conv for mask in together]
+            convolution = MaskConvolution(
+                [array(conv.weight) for conv in convolutions],
+                [0.0 if conv.bias is None else float(conv.bias.detach()) for conv in convolutions],
+                [geometry(mask.name, conv) for mask, conv in zip(together, convolutions, strict=True)],
+            )
+            yield Pass(together, convolution, is_late)
 
 
-class LearnedPass:
-    """One or two masks with a convolution each, decided from one pass over the map."""
-
-    def __init__(self, masks: list[Placed]) -> None:
-        self.masks = masks
-        self.modules = [cast(LearnedMask, mask.module) for mask in masks]
-        convolutions = [module.conv for module in self.modules]
-        self.convolution = MaskConvolution(
-            [array(conv.weight) for conv in convolutions],
-            [0.0 if conv.bias is None else float(conv.bias.detach()) for conv in convolutions],
-            [geometry(mask.name, conv) for mask, conv in zip(masks, convolutions, strict=True)],
-        )
-        self._counts = [Count() for _ in masks]
-
-    def products(self, call: Call, memory: Memory, x: Floats, size: Size) -> Floats:
-        """Compute the products of a map that no kernel before has computed."""
-        products = memory.scratch(x.shape[0], self.convolution.columns)
-        with call.timed(self.masks[0].name, "mask"):
-            self.convolution.products(x, size, products, threads=call.threads)
-        return products
-
-    def decide(self, call: Call, which: int, products: Floats, size: Size) -> Floats:
-        """Return one mask's M, (H, W), of the products."""
-        mask, module = self.masks[which], self.modules[which]
-        call.tally[mask.name].macs += self.convolution.macs(which, size)
-        if not _is_hard(module):
-            logits = self.convolution.logits(which, products, size, threads=call.threads)
-            values, macs = self._counts[which](size, lambda: _values(module, logits))
-            call.tally[mask.name].macs += macs
-            return array(values[0, 0])
-        stochastic = cast(GumbelMask, module).stochastic
-        threshold = call.noise[mask.name].result() if stochastic else None
-        return self.convolution.decide(which, products, size, threshold, grid=module.grid_stride, threads=call.threads)
-
-
-class OwnForward:
-    """A mask of a kind that the engine has no kernel for."""
-
-    def __init__(self, mask: Placed) -> None:
-        self.mask = mask
-        self._count = Count()
-
-    def decide(self, call: Call, x: Floats, size: Size, out_size: Size) -> Floats:
-        """Return M, (H, W), as the module's own forward makes it of the block's input.
-
-        Raises
-        ------
-        ValueError
-            If the mask has another size than the map that it governs.
-        """
-        # Channels last, as the map lies in memory: a view, no copy.
-        source = torch.from_numpy(x).view(1, *size, -1).permute(0, 3, 1, 2)
-        with _torch_threads(call.threads), torch.no_grad():
-            values, macs = self._count(size, lambda: self.mask.module(source))
-        call.tally[self.mask.name].macs += macs
-        if tuple(values.shape) != (1, 1, *out_size):
-            raise ValueError(f"{self.mask.name}: the mask is {tuple(values.shape)}, expected {(1, 1, *out_size)}")
-        return array(values[0, 0])
-
-
-class Count:
-    """Multiply-accumulates of what PyTorch runs: counted once for each map size, since watching it takes its time."""
-
-    def __init__(self) -> None:
-        self._macs: dict[Size, int] = {}
-
-    def __call__(self, size: Size, run: Callable[[], Tensor]) -> tuple[Tensor, int]:
-        """Run, and return the result and its multiply-accumulates on a map of this size."""
-        if size in self._macs:
-            return run(), self._macs[size]
-        with FlopCounterMode(display=False) as counter:
-            values = run()
-        self._macs[size] = counter.get_total_flops() // 2
-        return values, self._macs[size]
-
-
-def _has_kernel(module: Mask) -> bool:
+def has_kernel(module: Mask) -> bool:
     """Whether a mask's logits are those of one plain convolution, as those of the engine's own kinds are."""
     if not isinstance(module, LearnedMask) or type(module).forward is not LearnedMask.forward:
         return False
@@ -202,36 +160,7 @@ def _has_kernel(module: Mask) -> bool:
     return plain and conv.kernel_size == (3, 3)
 
 
-def _is_hard(module: Mask) -> bool:
-    """Whether the kernel's threshold decides a mask; other values are made of the logits by the module itself."""
-    return type(module) is GumbelMask and not module.soft_inference
-
-
-def _values(module: LearnedMask, logits: Floats) -> Tensor:
-    """Return M, (1, 1, H, W), as the module's own forward makes it of its logits."""
-    with torch.no_grad():
-        values = module.values(torch.from_numpy(logits)[None, None])
-        if module.grid_stride is not None:
-            grid = torch.zeros_like(values)
-            grid[..., :: module.grid_stride, :: module.grid_stride] = 1
-            values = torch.maximum(values, grid)
-    return values
-
-
-def _listed(call: Call, placed: Placed, mask: Floats) -> kernels.Samples:
-    """List a mask's samples, or those of the mask that the caller gave: to decide it has cost what it would cost."""
-    if placed.name in call.given:
-        mask = _checked_mask(placed.name, call.given[placed.name], mask.shape)
-    call.masks[placed.name] = mask
-    if placed.observed:
-        placed.module.decided = torch.from_numpy(mask)[None, None]
-    try:
-        return kernels.Samples(mask, threads=call.threads)
-    except ValueError as error:
-        raise ValueError(f"{placed.name}: {error}") from None
-
-
-def _checked_mask(name: str, given: object, shape: tuple[int, ...]) -> Floats:
+def checked(name: str, given: object, shape: tuple[int, ...]) -> Floats:
     """Check a mask that the caller gave in place of the block's own."""
     if not isinstance(given, np.ndarray) or given.dtype != np.float32:
         kind = given.dtype if isinstance(given, np.ndarray) else type(given).__name__

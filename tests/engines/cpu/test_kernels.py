@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torchvision.ops import deform_conv2d
 
 from benchmark.engines import EngineUnavailable
-from benchmark.nn import sparsity
+from benchmark.nn import noise, sparsity
 
 kernels = pytest.importorskip("benchmark.engines.cpu.kernels")
 try:
@@ -162,6 +162,25 @@ def test_a_decided_mask_is_where_the_logit_exceeds_its_threshold(size, seed, gri
             expected[::grid, ::grid] = 1
         decided = layer.decide(0, products, size, limit, grid=grid, threads=threads)
         np.testing.assert_array_equal(decided, expected)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    size=st.tuples(st.integers(1, 70), st.integers(1, 70)),
+    seed=st.integers(0, 2**16),
+    grid=st.sampled_from([None, 3]),
+    threads=st.integers(1, 2),
+)
+def test_a_stochastic_mask_is_decided_by_the_field_of_its_image_and_layer(size, seed, grid, threads):
+    layer = kernels.MaskConvolution([random(rng(seed), 1, 5, 3, 3)], [0.1], [kernels.Geometry(5, 3, 1, 1)])
+    products = np.empty((size[0] * size[1], layer.columns), np.float32)
+    layer.products(random(rng(seed), len(products), 5), size, products)
+    threshold = noise.logistic_threshold(seed, "image", "layer", size)
+    expected = layer.decide(0, products, size, threshold, grid=grid)
+    decided = layer.decide(0, products, size, key=noise.field_key(seed, "image", "layer"), grid=grid, threads=threads)
+    near = np.abs(layer.logits(0, products, size) - threshold) < 1e-5 * (1 + np.abs(threshold))
+    np.testing.assert_array_equal(decided[~near], expected[~near])
+    assert near.sum() <= 1 + near.size // 1000
 
 
 @settings(max_examples=30, deadline=None)

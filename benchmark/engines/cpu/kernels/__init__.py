@@ -23,27 +23,36 @@ from benchmark.engines.cpu.kernels.library import (
 from benchmark.engines.cpu.kernels.maps import channels_last, max_pool
 from benchmark.engines.cpu.kernels.masks import MaskConvolution
 from benchmark.engines.cpu.kernels.narrow import NARROW_LIMIT, Follow, NarrowConvolution
+from benchmark.engines.cpu.kernels.plans import FILLS, MASKS, REGIONS, BadMask, Plan, Stem, arena, layout
 from benchmark.engines.cpu.kernels.samples import WINDOW_LIMIT, SampleIndex, Samples, positions_read
 
 __all__ = [
     "EPSILON",
+    "FILLS",
     "INSTRUCTION_SETS",
+    "MASKS",
     "NARROW_LIMIT",
+    "REGIONS",
     "WINDOW_LIMIT",
+    "BadMask",
     "Convolution",
     "Follow",
     "Geometry",
     "MaskConvolution",
     "NarrowConvolution",
+    "Plan",
     "Positions",
     "SampleIndex",
     "Samples",
+    "Stem",
+    "arena",
     "available_instruction_sets",
     "blend",
     "channels_last",
     "checked_threads",
     "empty",
     "instruction_set",
+    "layout",
     "max_pool",
     "max_threads",
     "positions_read",

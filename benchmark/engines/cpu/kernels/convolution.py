@@ -36,6 +36,10 @@ class Convolution:
             self._bias[:] = 0.0
             self._bias[: self.outputs] = checks.finite("bias", checks.floats("bias", bias, (self.outputs,)))
 
+    def planned(self, row: int) -> tuple[object, ...]:
+        """Return what a plan takes of it; ``row`` is its row in the tally."""
+        return self.geometry.walk, self.outputs, self._packed.weights, self._bias, row
+
     def __call__(
         self,
         x: Floats,

@@ -39,6 +39,11 @@ class Geometry:
         if max(self.channels, self.stride, self.padding, self.dilation * self.kernel) > REACH_LIMIT:
             raise ValueError(f"a convolution reaches {REACH_LIMIT} positions and channels at most: {self}")
 
+    @property
+    def walk(self) -> tuple[int, ...]:
+        """All fields, as plans take them."""
+        return self.channels, self.kernel, self.stride, self.padding, self.dilation, int(self.row_taps)
+
     def out_size(self, height: int, width: int) -> tuple[int, int]:
         """Return the output map's (height, width) for an input map without its border."""
         reach = self.dilation * (self.kernel - 1) - 2 * self.padding

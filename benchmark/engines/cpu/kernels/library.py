@@ -18,7 +18,7 @@ try:
 except ImportError:  # installed without a C compiler
     compiled = None
 
-INTERFACE = 2
+INTERFACE = 3
 """That of `_kernels.pyx`: kernels compiled from another commit may have another one."""
 
 INSTRUCTION_SETS = ("portable", "avx2", "avx512")

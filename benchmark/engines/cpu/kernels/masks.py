@@ -41,6 +41,15 @@ class MaskConvolution:
         self._firsts = np.cumsum([0] + [len(r) for r in rows])
         self._products = NarrowConvolution(stacked, None, Geometry(geometries[0].channels))
 
+    def planned(self, row: int) -> tuple[object, ...]:
+        """Return what a plan takes of the products; ``row`` is their row in the tally."""
+        return self._products.planned(row)
+
+    @property
+    def firsts(self) -> list[int]:
+        """Each mask's first column in the products."""
+        return [int(first) for first in self._firsts[:-1]]
+
     @property
     def columns(self) -> int:
         """Products per input position."""
@@ -67,16 +76,24 @@ class MaskConvolution:
         size: tuple[int, int],
         threshold: Floats | None = None,
         *,
+        key: bytes | None = None,
         grid: int | None = None,
         threads: int = 1,
     ) -> Floats:
         """Return the hard mask, (H_out, W_out): 1 where the logit exceeds ``threshold`` (None: 0), else 0.
 
-        With ``grid``, every ``grid``-th row and column is sampled whatever its logit.
+        With ``key`` instead, 16 bytes, the threshold is ``log u - log(1 - u)`` of the uniform field that NumPy's Philox
+        draws for it. With ``grid``, every ``grid``-th row and column is sampled whatever its logit.
         """
+        if key is not None and (threshold is not None or len(key) != 16):
+            raise ValueError("give a threshold or a key of 16 bytes")
         if grid is not None and not 1 <= grid <= checks.POSITION_LIMIT // 2:
             raise ValueError(f"grid must be at least 1, not {grid}")
-        return self._mask(which, products, size, None, threshold, grid or 0, True, threads)
+        if key is None:
+            return self._mask(which, products, size, None, threshold, grid or 0, True, threads)
+        logits = self.logits(which, products, size, threads=threads)
+        library.compiled.decide(np.frombuffer(key, dtype=np.uint64), logits, grid or 0, checks.threads(threads))
+        return logits
 
     def macs(self, which: int, size: tuple[int, int]) -> int:
         """Return one mask's multiply-accumulates on a map of this size."""

@@ -33,6 +33,10 @@ class NarrowConvolution:
         """The weights for the instruction set that is selected."""
         return self._packed.weights
 
+    def planned(self, row: int) -> tuple[object, ...]:
+        """Return what a plan takes of it; ``row`` is its row in the tally."""
+        return self.geometry.walk, self.outputs, self._packed.weights, self._bias, row
+
     def __call__(
         self,
         x: Floats,

@@ -5,10 +5,6 @@
 
 #include <string.h>
 
-/* Positions that one thread interpolates at a time, so that the rows around them stay in L2. */
-#define BLEND_ROWS 4
-#define BLEND_COLUMNS 32
-
 /* Runs the follower on the rows of one tile of a map. */
 static void follow_tile(const saibench_follow *follow, const saibench_blend_args *a, int y0, int y1, int x0, int x1)
 {
@@ -71,10 +67,11 @@ int64_t saibench_blend(const saibench_blend_args *a, const uint8_t *wanted, int 
     /* A group's positions read one stretch of each row of the map, `window` columns plus the group's own width, in one
      * vector: so wide may a group be. */
     memset(&c.tables, 0, sizeof c.tables);
+    c.tables.num[BLEND_ONE] = 1.0f;
     c.tables.reach = spare < BLEND_REACH ? spare : BLEND_REACH;
     for (int i = 0; a->num && i < a->window; i++) {
-        memcpy(c.tables.num[i] + BLEND_LANES, a->num + i * a->window, sizeof(float) * a->window);
-        memcpy(c.tables.den[i] + BLEND_LANES, a->den + i * a->window, sizeof(float) * a->window);
+        memcpy(c.tables.num + BLEND_AT(i, 0), a->num + i * a->window, sizeof(float) * a->window);
+        memcpy(c.tables.den + BLEND_AT(i, 0), a->den + i * a->window, sizeof(float) * a->window);
     }
     saibench_isa();
     saibench_share_out(c.shares, threads, across * down);

@@ -4,6 +4,7 @@
 #define SAIBENCH_BLEND_GROUP_H
 
 #include "kernels.h"
+#include "portability.h"
 
 /* Positions that share loads, and the columns of the map that their windows may span. */
 #define BLEND_GROUP 4
@@ -11,64 +12,107 @@
 #define BLEND_LANES 16
 #define MAX_WINDOW 15
 
-/* Kernels with zeros on both sides, so that each position of a group reads its own weights at its own shift. */
+/* Kernels with zeros on both sides, so that each position of a group reads its own weights at its own shift: the weight
+ * of a neighbour in row i and column j of a group's window is, for a position `shift` columns on, the number at
+ * BLEND_AT(i, j) - shift. Behind them stands a 1, for the row of a nearest fill. */
+#define BLEND_LINE (3 * BLEND_LANES)
+#define BLEND_AT(i, j) ((i) * BLEND_LINE + BLEND_LANES + (j))
+#define BLEND_ONE (MAX_WINDOW * BLEND_LINE)
 typedef struct {
     int reach;
-    float num[MAX_WINDOW][3 * BLEND_LANES], den[MAX_WINDOW][3 * BLEND_LANES];
+    float num[BLEND_ONE + 1], den[BLEND_ONE + 1];
 } blend_tables;
 
-/* Neighbouring positions that are filled together: the sampled rows around them with one weight per position. */
+/* Neighbouring positions that are filled together: the sampled rows around them, and where each one's weights stand. */
 typedef struct {
-    int size, windowed, count, y, x;
+    int size, count, y, x;
     int32_t position[BLEND_GROUP], own[BLEND_GROUP], shift[BLEND_GROUP];
     float rest[BLEND_GROUP], factor[BLEND_GROUP], own_factor[BLEND_GROUP];
-    int32_t row[(MAX_WINDOW + 1) * BLEND_LANES];
-    float weight[BLEND_GROUP][(MAX_WINDOW + 1) * BLEND_LANES];
+    int32_t row[(MAX_WINDOW + 1) * BLEND_LANES], at[(MAX_WINDOW + 1) * BLEND_LANES];
 } blend_group;
 
-/* Makes a group of one position from what does not come from the window: its own row, M, and the one row of a nearest
- * fill. Returns whether the window is to be walked as well. */
-static inline int blend_needs_window(const saibench_blend_args *a, int y, int x, blend_group *single)
+/* A tile of the map, which one thread interpolates at a time, so that the rows around it stay in L2. */
+#define BLEND_COLUMNS 32
+#define BLEND_ROWS 4
+
+/* M at a position, 0 where nothing is sampled. */
+static inline float blend_gate(const saibench_blend_args *a, size_t centre)
 {
-    const int radius = a->window / 2, padded = a->width + 2 * radius;
-    const int32_t p = y * a->width + x;
-    const size_t centre = (size_t)(y + radius) * padded + x + radius;
-    const int32_t own = a->index[centre];
-    const float gate = own < 0 ? 0.0f : a->gate ? a->gate[centre] : 1.0f;
-    single->size = 1;
-    single->windowed = single->count = 0;
-    single->position[0] = p;
-    single->own[0] = own;
-    single->own_factor[0] = a->squared ? gate : 1.0f;
-    single->rest[0] = 1.0f - gate;
-    single->factor[0] = 0.0f;
-    if (gate == 1.0f)
-        return 0;
-    if (a->nearest && a->nearest[p] >= 0) {
-        single->row[0] = a->nearest[p];
-        single->weight[0][0] = 1.0f;
-        single->count = 1;
-        single->factor[0] = single->rest[0];
-    }
-    return a->num != NULL;
+    return a->index[centre] < 0 ? 0.0f : a->gate ? a->gate[centre] : 1.0f;
 }
 
-static inline void blend_add(blend_group *group, const blend_group *single, int y, int x)
+static inline size_t blend_centre(const saibench_blend_args *a, int y, int x)
 {
+    const int radius = a->window / 2;
+    return (size_t)(y + radius) * (a->width + 2 * radius) + x + radius;
+}
+
+/* The wanted positions of one row of a tile: those that their own row alone makes, and those that their window does. No
+ * branch on the mask, which is noise by design: each position is written to both lists, and counted in one. */
+static inline void blend_sort(const saibench_blend_args *a, const uint8_t *wanted, int y, int x0, int x1, int32_t *own,
+                              int *owns, int32_t *around, int *arounds)
+{
+    const size_t begin = blend_centre(a, y, 0);
+    const int windowed = a->num != NULL || a->nearest != NULL;
+    int n = 0, m = 0;
+    for (int x = x0; x < x1; x++) {
+        const int here = !wanted || wanted[(size_t)y * a->width + x];
+        const int missing = windowed & (blend_gate(a, begin + x) != 1.0f);
+        own[n] = around[m] = x;
+        n += here & !missing;
+        m += here & missing;
+    }
+    *owns = n;
+    *arounds = m;
+}
+
+/* Adds a position to a group, whose rows are then none but its own. */
+static inline void blend_add(const saibench_blend_args *a, blend_group *group, int y, int x)
+{
+    const size_t centre = blend_centre(a, y, x);
+    const float gate = blend_gate(a, centre);
     const int g = group->size++;
     if (g == 0) {
-        group->windowed = 1;
         group->y = y;
         group->x = x;
+        group->count = 0;
     }
-    group->position[g] = single->position[0];
-    group->own[g] = single->own[0];
-    group->own_factor[g] = single->own_factor[0];
-    group->rest[g] = single->rest[0];
+    group->position[g] = y * a->width + x;
+    group->own[g] = a->index[centre];
+    group->own_factor[g] = a->squared ? gate : 1.0f;
+    group->rest[g] = 1.0f - gate;
+    group->factor[g] = 0.0f;
     group->shift[g] = x - group->x;
 }
 
-/* The sampled rows around a group and each position's weights, without branches on the mask (it is noise by design).
+/* Makes a group's rows the one that fills its one position. */
+static inline void blend_nearest(const saibench_blend_args *a, blend_group *group)
+{
+    group->row[0] = a->nearest[group->position[0]];
+    group->at[0] = BLEND_ONE;
+    group->count = group->row[0] >= 0;
+    group->factor[0] = group->rest[0];
+}
+
+/* Which lanes of each row of a window are sampled, 16 bits a row. */
+#define BLEND_SETS ((MAX_WINDOW + 3) / 4)
+
+/* Finishes a group that has been collected: factors, from the sums of each position's weights, and the number of
+ * (position, neighbour) pairs. */
+ALWAYS_INLINE int64_t blend_close(const saibench_blend_args *a, blend_group *group, const float *den,
+                                  const uint64_t *sets)
+{
+    const uint64_t window = 0x0001000100010001u * (((uint64_t)1 << a->window) - 1);
+    int64_t pairs = 0;
+    for (int g = 0; g < group->size; g++)
+        for (int i = 0; 4 * i < a->window; i++)
+            pairs += POPCOUNT(sets[i] & window << group->shift[g]);
+    for (int g = 0; g < BLEND_GROUP; g++)
+        group->factor[g] = group->rest[g] / (den[g] + a->eps);
+    return pairs;
+}
+
+/* The sampled rows around a group and where their weights are, without branches on the mask (it is noise by design).
  * Returns the number of (position, neighbour) pairs. */
 static inline int64_t collect_portable(const saibench_blend_args *a, const blend_tables *tables, blend_group *group)
 {
@@ -78,7 +122,7 @@ static inline int64_t collect_portable(const saibench_blend_args *a, const blend
     const int lanes = window + group->shift[group->size - 1];
     size_t at = (size_t)group->y * padded + group->x;
     float den[BLEND_GROUP] = {0.0f, 0.0f, 0.0f, 0.0f};
-    int64_t pairs = 0;
+    uint64_t sets[BLEND_SETS] = {0};
     int count = 0;
     for (int i = 0; i < window; i++, at += padded)
         for (int j = 0; j < lanes; j++) {
@@ -87,19 +131,14 @@ static inline int64_t collect_portable(const saibench_blend_args *a, const blend
             const float gate = sampled ? a->gate ? a->gate[at + j] : 1.0f : 0.0f;
             /* Written always, counted when sampled: the next one overwrites what is not. */
             group->row[count] = row;
-            for (int g = 0; g < group->size; g++) {
-                const int column = BLEND_LANES + j - group->shift[g];
-                const int inside = column >= BLEND_LANES && column < BLEND_LANES + window;
-                group->weight[g][count] = tables->num[i][column];
-                den[g] += tables->den[i][column] * gate;
-                pairs += sampled & inside;
-            }
+            group->at[count] = BLEND_AT(i, j);
+            sets[i / 4] |= (uint64_t)sampled << (i % 4 * 16 + j);
+            for (int g = 0; g < group->size; g++)
+                den[g] += tables->den[BLEND_AT(i, j) - group->shift[g]] * gate;
             count += sampled;
         }
     group->count = count;
-    for (int g = 0; g < group->size; g++)
-        group->factor[g] = group->rest[g] / (den[g] + a->eps);
-    return pairs;
+    return blend_close(a, group, den, sets);
 }
 
 #endif

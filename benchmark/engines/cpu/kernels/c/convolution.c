@@ -2,16 +2,16 @@
  * pointers, how work is shared out and what is checked; the arithmetic is the instruction set's. */
 #include "follow.h"
 #include "instruction_set.h"
+#include "operators.h"
 #include "threads.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-/* Positions of one job: their input rows and output columns share L2 with one panel of weights. A multiple of 7, the
- * positions of AVX-512's tile, so that only a job's last tile is a partial one. */
-#define TILE_POSITIONS 7
-#define BLOCK (24 * TILE_POSITIONS)
+/* Tiles of one job: its positions' input rows and output columns share L2 with one panel of weights. Whole tiles, so that
+ * only the last one of a job is a partial one. */
+#define TILES 24
 /* Floats of one job's bilinear samples: they stay in L2 beside a panel of weights. */
 #define SAMPLES 114688
 
@@ -27,45 +27,44 @@ static int out_rows(const saibench_geometry *g)
     return (g->height + 2 * (g->row_taps ? 0 : g->padding) - g->dilation * (g->kernel_h - 1) - 1) / g->stride + 1;
 }
 
+/* Where each tap reads, as steps from where the first does. */
+static void find_steps(const saibench_geometry *g, ptrdiff_t *steps)
+{
+    for (int u = 0; u < g->kernel_h; u++)
+        for (int v = 0; v < (g->row_taps ? 1 : g->kernel_w); v++)
+            *steps++ = ((ptrdiff_t)u * g->dilation * g->width + v * g->dilation) * g->channels;
+}
+
 /* Row pointers of `n` positions, taps innermost: where each tap of each position reads its channels. A tap outside of
  * the map reads a row of zeros, so that the inner kernels know no border. With `row_taps` the input has its own border,
  * and a tap is one kernel row: kernel_w * channels floats that lie side by side in memory. */
-static void point(const saibench_geometry *g, const float *input, const float *zeros, const int32_t *positions,
-                  int first, int n, const float **rows)
+static void point(const saibench_geometry *g, const float *input, const float *zeros, const ptrdiff_t *steps,
+                  const int32_t *positions, int first, int n, const float **rows)
 {
-    for (int i = 0; i < n; i++) {
+    const int taps = saibench_taps(g), padding = g->row_taps ? 0 : g->padding;
+    const int high = g->height - g->dilation * (g->kernel_h - 1), wide = g->width - g->dilation * (g->kernel_w - 1);
+    int begin = 0, y0 = 0; /* of the row of the map in which the last position was */
+    for (int i = 0; i < n; i++, rows += taps) {
         const int p = positions ? positions[first + i] : first + i;
-        const int y0 = p / g->out_width * g->stride - g->padding, x0 = p % g->out_width * g->stride - g->padding;
-        if (g->row_taps) {
-            for (int u = 0; u < g->kernel_h; u++)
-                *rows++ = input + ((size_t)(y0 + g->padding + u) * g->width + x0 + g->padding) * g->channels;
+        int x0;
+        const float *corner;
+        if (i == 0 || p < begin || p - begin >= g->out_width) {
+            begin = p / g->out_width * g->out_width;
+            y0 = p / g->out_width * g->stride - padding;
+        }
+        x0 = (p - begin) * g->stride - padding;
+        corner = input + ((ptrdiff_t)y0 * g->width + x0) * g->channels;
+        if (y0 >= 0 && x0 >= 0 && y0 < high && x0 < wide) {
+            for (int t = 0; t < taps; t++)
+                rows[t] = corner + steps[t];
             continue;
         }
-        for (int u = 0; u < g->kernel_h; u++) {
-            const int y = y0 + u * g->dilation;
-            const int inside = y >= 0 && y < g->height;
-            const float *line = input + (ptrdiff_t)y * g->width * g->channels;
-            for (int v = 0; v < g->kernel_w; v++) {
-                const int x = x0 + v * g->dilation;
-                *rows++ = inside && x >= 0 && x < g->width ? line + (size_t)x * g->channels : zeros;
-            }
+        for (int t = 0; t < taps; t++) {
+            const int y = y0 + t / g->kernel_w * g->dilation, x = x0 + t % g->kernel_w * g->dilation;
+            rows[t] = y >= 0 && y < g->height && x >= 0 && x < g->width ? corner + steps[t] : zeros;
         }
     }
 }
-
-typedef struct {
-    const saibench_geometry *g;
-    const float *input, *packed, *bias;
-    int outputs;
-    const int32_t *positions;
-    int n;
-    const float *offsets;
-    float *out;
-    int out_stride, scatter;
-    const float *residual, *scale;
-    int relu, narrow;
-    const saibench_follow *follow;
-} conv_call;
 
 /* Bilinear corners of one position's taps. As in torchvision, a point counts up to one position outside of the map: the
  * corners inside have their part of the weight, the others weight 0 and the row of zeros. The comparison is written so
@@ -75,7 +74,7 @@ static void find_corners(const conv_call *c, const float *zeros, int first, int 
     const saibench_geometry *g = c->g;
     const int taps = g->kernel_h * g->kernel_w;
     for (int i = first; i < first + n; i++) {
-        const int p = c->positions ? c->positions[i] : i;
+        const int p = c->positions ? c->positions[i] : c->first + i;
         const int y0 = p / g->out_width * g->stride - g->padding, x0 = p % g->out_width * g->stride - g->padding;
         const float *offset = c->offsets + (size_t)i * 2 * taps;
         for (int t = 0; t < taps; t++, offset += 2, corners++) {
@@ -94,36 +93,34 @@ static void find_corners(const conv_call *c, const float *zeros, int first, int 
     }
 }
 
-/* Memory of one thread: row pointers, zeros, and for deformable convolution the samples of a block. */
+/* Memory of one thread: row pointers, zeros, and for deformable convolution the samples of a block. One piece, since
+ * small convolutions take less time than many pieces would. */
 typedef struct {
+    ptrdiff_t *steps;
     const float **rows, **residual;
     float **out;
     float *zeros, *samples;
     corner *corners;
+    void *memory;
 } scratch;
-
-static void scratch_free(scratch *s)
-{
-    free((void *)s->rows);
-    free((void *)s->residual);
-    free((void *)s->out);
-    free(s->zeros);
-    free(s->samples);
-    free(s->corners);
-}
 
 static int scratch_make(scratch *s, int block, int taps, int length, int deform)
 {
-    memset(s, 0, sizeof *s);
-    s->rows = malloc(sizeof(float *) * (size_t)block * taps);
-    s->residual = malloc(sizeof(float *) * (size_t)block);
-    s->out = malloc(sizeof(float *) * (size_t)block);
-    s->zeros = calloc((size_t)length, sizeof(float));
-    if (deform) {
-        s->samples = malloc(sizeof(float) * (size_t)block * taps * length);
-        s->corners = malloc(sizeof(corner) * (size_t)block * taps);
-    }
-    return s->rows && s->residual && s->out && s->zeros && (!deform || (s->samples && s->corners));
+    const size_t points = (size_t)block * taps, samples = deform ? points : 0;
+    char *p = malloc(sizeof(ptrdiff_t) * taps + sizeof(float *) * (points + 2 * (size_t)block) +
+                     sizeof(corner) * samples + sizeof(float) * (samples + 1) * length);
+    s->memory = p;
+    if (!p)
+        return 0;
+    s->steps = (ptrdiff_t *)p;
+    s->rows = (const float **)(s->steps + taps);
+    s->residual = s->rows + points;
+    s->out = (float **)(s->residual + block);
+    s->corners = (corner *)(s->out + block);
+    s->zeros = (float *)(s->corners + samples);
+    s->samples = s->zeros + length;
+    memset(s->zeros, 0, sizeof(float) * length);
+    return 1;
 }
 
 /* Whether listed positions lie in the output map. */
@@ -145,7 +142,7 @@ static void run_block(const conv_call *c, const scratch *s, int first, int n)
         for (int i = 0; i < n * taps; i++)
             s->rows[i] = s->samples + (size_t)i * length;
     } else {
-        point(c->g, c->input, s->zeros, c->positions, first, n, s->rows);
+        point(c->g, c->input, s->zeros, s->steps, c->positions, c->positions ? first : c->first + first, n, s->rows);
     }
     for (int i = 0; i < n; i++) {
         const size_t row = c->scatter && c->positions ? (size_t)c->positions[first + i] : (size_t)(first + i);
@@ -180,7 +177,7 @@ static void run_block(const conv_call *c, const scratch *s, int first, int n)
 
 typedef struct {
     const conv_call *c;
-    int limit, threads, failed;
+    int unit, limit, threads, failed;
     share shares[MAX_THREADS];
 } conv_task;
 
@@ -194,7 +191,9 @@ static void run_pieces(void *context, int thread)
     failed = scratch_make(&s, t->limit, saibench_taps(c->g), saibench_tap_length(c->g), c->offsets != NULL)
                  ? 0
                  : SAIBENCH_NO_MEMORY;
-    while (!failed && (n = saibench_take(t->shares, t->threads, thread, TILE_POSITIONS, t->limit, &first)) > 0) {
+    if (!failed)
+        find_steps(c->g, s.steps);
+    while (!failed && (n = saibench_take(t->shares, t->threads, thread, t->unit, t->limit, &first)) > 0) {
         /* Checked piece by piece, while the positions are read anyway: a pass before would cost as much as listing
          * them. What lies outside is neither read nor written, and the caller hears of it. */
         if (c->positions && !inside(c->positions + first, n, out_rows(c->g) * c->g->out_width))
@@ -202,27 +201,40 @@ static void run_pieces(void *context, int thread)
         else
             run_block(c, &s, first, n);
     }
-    scratch_free(&s);
+    free(s.memory);
     saibench_or(&t->failed, failed);
     saibench_restore_arithmetic(arithmetic);
 }
 
-static int run_conv(const conv_call *c, int threads)
+int64_t saibench_conv_macs(const saibench_geometry *g, int outputs)
+{
+    return (int64_t)saibench_taps(g) * saibench_tap_length(g) * outputs;
+}
+
+/* Threads that a convolution is worth: to hand work over takes a microsecond, in which a core does WORTH. */
+#define WORTH 200000
+static int worth(const conv_call *c, int threads)
+{
+    const int64_t most = 1 + saibench_conv_macs(c->g, c->outputs) * c->n / WORTH;
+    return most < threads ? (int)most : threads;
+}
+
+int saibench_run_conv(const conv_call *c, int threads)
 {
     const int taps = saibench_taps(c->g), length = saibench_tap_length(c->g);
+    const int tile = saibench_isa()->tile; /* chosen here, on one thread, before all of them ask for it */
     conv_task t;
     t.c = c;
-    t.limit = BLOCK;
-    t.threads = threads;
+    t.unit = tile;
+    t.limit = TILES * tile;
     t.failed = 0;
     if (c->offsets) {
         /* The samples of a job are taps * length floats a position. Two tiles at least: with one, the weights would be
-         * read from L2 for every seven positions. */
-        t.limit = SAMPLES / (taps * length) / TILE_POSITIONS * TILE_POSITIONS;
-        t.limit = t.limit < 2 * TILE_POSITIONS ? 2 * TILE_POSITIONS : t.limit > BLOCK ? BLOCK : t.limit;
+         * read from L2 for every tile. */
+        const int tiles = SAMPLES / (taps * length) / tile;
+        t.limit = (tiles < 2 ? 2 : tiles > TILES ? TILES : tiles) * tile;
     }
-    /* Choose the instruction set here, on one thread, before all of them ask for it. */
-    saibench_isa();
+    t.threads = threads = worth(c, threads);
     saibench_share_out(t.shares, threads, c->n);
     saibench_run(threads, run_pieces, &t);
     return t.failed;
@@ -232,24 +244,24 @@ int saibench_conv(const saibench_geometry *g, const float *input, const float *p
                   const int32_t *positions, int n, float *out, int out_stride, int scatter, const float *residual,
                   const float *scale, int relu, const saibench_follow *follow, int threads)
 {
-    const conv_call c = {g,   input,      packed,  bias,     outputs, positions, n, NULL,
+    const conv_call c = {g,   input,      packed,  bias,     outputs, positions, 0, n, NULL,
                          out, out_stride, scatter, residual, scale,   relu,      0, follow};
-    return run_conv(&c, threads);
+    return saibench_run_conv(&c, threads);
 }
 
 int saibench_narrow(const saibench_geometry *g, const float *input, const float *packed, const float *bias,
                     int outputs, const int32_t *positions, int n, float *out, int scatter, int threads)
 {
-    const conv_call c = {g,   input,   packed,  bias, outputs, positions, n, NULL,
+    const conv_call c = {g,   input,   packed,  bias, outputs, positions, 0, n, NULL,
                          out, outputs, scatter, NULL, NULL,    0,         1, NULL};
-    return run_conv(&c, threads);
+    return saibench_run_conv(&c, threads);
 }
 
 int saibench_deform(const saibench_geometry *g, const float *input, const float *packed, const float *bias,
                     int outputs, const int32_t *positions, int n, const float *offsets, float *out, int scatter,
                     const float *scale, int relu, int threads)
 {
-    const conv_call c = {g,   input,   packed,  bias, outputs, positions, n, offsets,
+    const conv_call c = {g,   input,   packed,  bias, outputs, positions, 0, n, offsets,
                          out, outputs, scatter, NULL, scale,   relu,      0, NULL};
-    return run_conv(&c, threads);
+    return saibench_run_conv(&c, threads);
 }

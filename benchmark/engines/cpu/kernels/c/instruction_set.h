@@ -23,7 +23,7 @@ typedef struct {
 
 typedef struct {
     const char *name;
-    int width, panel;
+    int width, panel, tile; /* lanes, outputs of a panel, positions of a tile */
     void (*conv)(const conv_job *, int);
     void (*narrow)(const conv_job *, int);
     void (*narrow_shape)(int, int *, int *);

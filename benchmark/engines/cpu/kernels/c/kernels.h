@@ -71,6 +71,11 @@ int saibench_deform(const saibench_geometry *g, const float *input, const float 
 void saibench_mask(const saibench_geometry *g, const float *products, int columns, int first, float bias,
                    int out_height, int decide, const float *threshold, int grid, float *out, int threads);
 
+/* A stochastic mask of its logits (height, width), which may be `out`: 1 where a logit exceeds log u - log(1 - u) and on
+ * every `grid`-th row and column (0: none), else 0. u is what NumPy's Philox draws for the key (two words). */
+void saibench_decide(const uint64_t *key, int height, int width, const float *logits, int grid, float *out,
+                     int threads);
+
 /* Counts the sampled (> 0) positions of a mask (H, W): starts (H + 1) gets the number before each row. Returns 1 if all
  * values are 0 or 1, 0 if not, -1 if one is negative, infinite or no number. */
 int saibench_count_samples(const float *mask, int height, int width, int32_t *starts, int threads);

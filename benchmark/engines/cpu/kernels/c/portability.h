@@ -12,10 +12,19 @@
 #define UNROLL(n) PRAGMA(GCC unroll n)
 #endif
 #define PREFETCH(p) __builtin_prefetch(p)
+#define POPCOUNT(x) __builtin_popcountll(x)
 #else
 #define ALWAYS_INLINE static inline
 #define UNROLL(n)
 #define PREFETCH(p) ((void)0)
+static inline int popcount_portable(unsigned long long x)
+{
+    int n = 0;
+    for (; x; x &= x - 1)
+        n++;
+    return n;
+}
+#define POPCOUNT(x) popcount_portable(x)
 #endif
 
 #if (defined(__GNUC__) || defined(__clang__)) && (defined(__x86_64__) || defined(__amd64__))

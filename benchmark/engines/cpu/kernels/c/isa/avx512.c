@@ -2,6 +2,8 @@
  * which gathers the sampled rows of a window without a branch. */
 #include "instruction_set.h"
 
+#include <string.h>
+
 #if HAVE_X86
 #if defined(__clang__)
 #pragma clang attribute push(__attribute__((target("avx512f,avx512vl,avx512dq,avx512bw,avx2,fma,popcnt"))),          \
@@ -14,32 +16,34 @@ static int64_t collect_avx512(const saibench_blend_args *a, const blend_tables *
 {
     const int window = a->window, padded = a->width + 2 * (window / 2);
     const __mmask16 lanes = (__mmask16)((1u << (window + group->shift[group->size - 1])) - 1u);
-    size_t at = (size_t)group->y * padded + group->x;
-    int64_t pairs = 0;
-    int count = 0;
+    const __m512i line = _mm512_set1_epi32(BLEND_LINE);
+    const int32_t *index = a->index + (size_t)group->y * padded + group->x;
+    const float *gates = a->gate ? a->gate + (index - a->index) : NULL;
+    __m512i at = _mm512_setr_epi32(16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31);
+    uint64_t sets[BLEND_SETS] = {0};
     __m512 den[BLEND_GROUP];
+    float sums[BLEND_GROUP];
+    int count = 0;
     for (int g = 0; g < BLEND_GROUP; g++)
         den[g] = _mm512_setzero_ps();
-    for (int i = 0; i < window; i++, at += padded) {
-        const __m512i rows = _mm512_maskz_loadu_epi32(lanes, a->index + at);
+    for (int i = 0; i < window; i++, index += padded) {
+        const __m512i rows = _mm512_maskz_loadu_epi32(lanes, index);
         const __mmask16 sampled = _mm512_mask_cmpge_epi32_mask(lanes, rows, _mm512_setzero_si512());
-        const __m512 gate = a->gate ? _mm512_maskz_loadu_ps(sampled, a->gate + at)
-                                    : _mm512_maskz_mov_ps(sampled, _mm512_set1_ps(1.0f));
+        const __m512 gate = gates ? _mm512_maskz_loadu_ps(sampled, gates + (size_t)i * padded)
+                                  : _mm512_maskz_mov_ps(sampled, _mm512_set1_ps(1.0f));
         /* Whole vectors are stored, of which `count` then keeps the sampled: hence a group's spare vector. */
         _mm512_storeu_si512(group->row + count, _mm512_maskz_compress_epi32(sampled, rows));
-        for (int g = 0; g < group->size; g++) {
-            const int column = BLEND_LANES - group->shift[g];
-            const __m512 num = _mm512_loadu_ps(tables->num[i] + column);
-            _mm512_storeu_ps(group->weight[g] + count, _mm512_maskz_compress_ps(sampled, num));
-            den[g] = _mm512_fmadd_ps(_mm512_loadu_ps(tables->den[i] + column), gate, den[g]);
-            pairs += __builtin_popcount(sampled & (((1u << window) - 1u) << group->shift[g]));
-        }
+        _mm512_storeu_si512(group->at + count, _mm512_maskz_compress_epi32(sampled, at));
+        for (int g = 0; g < group->size; g++)
+            den[g] = _mm512_fmadd_ps(_mm512_loadu_ps(tables->den + BLEND_AT(i, 0) - group->shift[g]), gate, den[g]);
+        sets[i / 4] |= (uint64_t)sampled << i % 4 * 16;
+        at = _mm512_add_epi32(at, line);
         count += __builtin_popcount(sampled);
     }
     group->count = count;
-    for (int g = 0; g < group->size; g++)
-        group->factor[g] = group->rest[g] / (_mm512_reduce_add_ps(den[g]) + a->eps);
-    return pairs;
+    for (int g = 0; g < BLEND_GROUP; g++)
+        sums[g] = _mm512_reduce_add_ps(den[g]);
+    return blend_close(a, group, sums, sets);
 }
 
 #define ISA(name) name##_avx512

@@ -1,28 +1,35 @@
 /* Weighted sums of one group's rows for `nv` vectors of channels, then the end of the block for them. A row is loaded
  * once for all positions of the group: the sums are bound by loads, not by arithmetic. */
 ALWAYS_INLINE void ISA(blend_vectors)(const int size, const int nv, const int partial, const saibench_blend_args *a,
-                                      const blend_group *group, int channel, int left)
+                                      const blend_tables *tables, const blend_group *group, int channel, int left)
 {
+    const float *weights[BLEND_GROUP];
+    const int more = channel + nv * VW < a->channels; /* whether the rows are read on, and so worth fetching on */
     V acc[BLEND_GROUP][BLEND_VECTORS];
     const int relu = a->relu;
     const float *rows = a->rows + channel, *bias = a->bias ? a->bias + channel : NULL;
     const size_t stride = (size_t)a->row_stride;
     UNROLL(4)
-    for (int g = 0; g < size; g++)
+    for (int g = 0; g < size; g++) {
+        weights[g] = tables->num - group->shift[g];
         UNROLL(16)
         for (int j = 0; j < nv; j++)
             acc[g][j] = VZERO();
+    }
     for (int q = 0; q < group->count; q++) {
         const float *row = rows + (size_t)group->row[q] * stride;
+        const ptrdiff_t at = group->at[q];
         V v[BLEND_VECTORS];
         UNROLL(16)
-        for (int j = 0; j < nv; j++) {
+        for (int j = 0; j < nv; j++)
             v[j] = partial ? VLOAD_PART(row, left) : VLOAD(row + VW * j);
-            VPREFETCH(row + VW * (nv + j));
-        }
+        if (more)
+            UNROLL(16)
+            for (int j = 0; j < nv; j++)
+                VPREFETCH(row + VW * (nv + j));
         UNROLL(4)
         for (int g = 0; g < size; g++) {
-            const V w = VSET(group->weight[g][q]);
+            const V w = VSET(weights[g][at]);
             UNROLL(16)
             for (int j = 0; j < nv; j++)
                 acc[g][j] = VFMA(w, v[j], acc[g][j]);
@@ -71,42 +78,35 @@ ALWAYS_INLINE void ISA(blend_vectors)(const int size, const int nv, const int pa
 }
 
 ALWAYS_INLINE void ISA(blend_channels)(const int size, const int nv, const saibench_blend_args *a,
-                                       const blend_group *group)
+                                       const blend_tables *tables, const blend_group *group)
 {
     int channel = 0;
     for (; channel + nv * VW <= a->channels; channel += nv * VW)
-        ISA(blend_vectors)(size, nv, 0, a, group, channel, VW);
+        ISA(blend_vectors)(size, nv, 0, a, tables, group, channel, VW);
     for (; channel + VW <= a->channels; channel += VW)
-        ISA(blend_vectors)(size, 1, 0, a, group, channel, VW);
+        ISA(blend_vectors)(size, 1, 0, a, tables, group, channel, VW);
     if (channel < a->channels)
-        ISA(blend_vectors)(size, 1, 1, a, group, channel, a->channels - channel);
+        ISA(blend_vectors)(size, 1, 1, a, tables, group, channel, a->channels - channel);
 }
 
-/* Runs a group: its rows are gathered, then all channels of its positions are walked as whole rows (in pieces of many
- * rows, as positions inside channels would have it, memory gives less than half of its rate). */
-static int64_t ISA(blend_group)(const saibench_blend_args *a, const blend_tables *tables, blend_group *group)
+/* Runs a group of any size: all channels of its positions are walked as whole rows (in pieces of many rows, as positions
+ * inside channels would have it, memory gives less than half of its rate). */
+static void ISA(blend_group)(const saibench_blend_args *a, const blend_tables *tables, const blend_group *group)
 {
-    int64_t pairs = 0;
-    if (group->size == 0)
-        return 0;
-    if (group->windowed)
-        pairs = ISA(collect)(a, tables, group);
     switch (group->size) {
     case 1:
-        ISA(blend_channels)(1, BLEND_VECTORS, a, group);
+        ISA(blend_channels)(1, BLEND_VECTORS, a, tables, group);
         break;
     case 2:
-        ISA(blend_channels)(2, BLEND_VECTORS / 2, a, group);
+        ISA(blend_channels)(2, BLEND_VECTORS / 2, a, tables, group);
         break;
     case 3:
-        ISA(blend_channels)(3, BLEND_VECTORS / 4, a, group);
+        ISA(blend_channels)(3, BLEND_VECTORS / 4, a, tables, group);
         break;
     default:
-        ISA(blend_channels)(4, BLEND_VECTORS / 4, a, group);
+        ISA(blend_channels)(4, BLEND_VECTORS / 4, a, tables, group);
         break;
     }
-    group->size = 0;
-    return pairs;
 }
 
 /* The wanted positions of one tile of the map. Missing neighbours in a row make a group, up to a reach at which too
@@ -114,24 +114,31 @@ static int64_t ISA(blend_group)(const saibench_blend_args *a, const blend_tables
 static int64_t ISA(blend)(const saibench_blend_args *a, const blend_tables *tables, const uint8_t *wanted, int y0,
                           int y1, int x0, int x1)
 {
-    blend_group group;
-    blend_group single;
+    int32_t own[BLEND_COLUMNS], around[BLEND_COLUMNS];
+    const int limit = a->num ? BLEND_GROUP : 1; /* the nearest fill has one row for each position */
     int64_t pairs = 0;
-    group.size = single.size = 0;
+    blend_group group;
+    memset(group.rest, 0, sizeof group.rest);
     for (int y = y0; y < y1; y++) {
-        for (int x = x0; x < x1; x++) {
-            const int32_t p = y * a->width + x;
-            if (wanted && !wanted[p])
-                continue;
-            if (!blend_needs_window(a, y, x, &single)) {
-                pairs += ISA(blend_group)(a, tables, &single);
-                continue;
-            }
-            if (group.size == BLEND_GROUP || (group.size > 0 && x - group.x > tables->reach))
-                pairs += ISA(blend_group)(a, tables, &group);
-            blend_add(&group, &single, y, x);
+        int owns, arounds;
+        blend_sort(a, wanted, y, x0, x1, own, &owns, around, &arounds);
+        for (int i = 0; i < owns;) {
+            for (group.size = 0; group.size < BLEND_GROUP && i < owns; i++)
+                blend_add(a, &group, y, own[i]);
+            for (int g = 0; g < group.size; g++)
+                group.shift[g] = 0; /* no window is read */
+            ISA(blend_group)(a, tables, &group);
         }
-        pairs += ISA(blend_group)(a, tables, &group);
+        for (int i = 0; i < arounds;) {
+            const int first = around[i];
+            for (group.size = 0; group.size < limit && i < arounds && around[i] - first <= tables->reach; i++)
+                blend_add(a, &group, y, around[i]);
+            if (a->num)
+                pairs += ISA(collect)(a, tables, &group);
+            else
+                blend_nearest(a, &group);
+            ISA(blend_group)(a, tables, &group);
+        }
     }
     return pairs;
 }

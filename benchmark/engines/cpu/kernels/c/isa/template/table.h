@@ -11,5 +11,5 @@
 #include "isa/template/max_row.h"
 
 const isa_table ISA(saibench_table) = {
-    ISA_NAME, VW, PANEL, ISA(conv), ISA(narrow), ISA(narrow_shape), ISA(bilinear), ISA(blend), ISA(max_row),
+    ISA_NAME, VW, PANEL, TILE, ISA(conv), ISA(narrow), ISA(narrow_shape), ISA(bilinear), ISA(blend), ISA(max_row),
 };
