@@ -217,5 +217,8 @@ class TestCommand:
         assert list(shown) == [planned.cell.id] and len(shown[planned.cell.id]["cell"]["images"]) == 2
         assert self.call(monkeypatch, *words) == 0
         assert "kept from an earlier run" in capsys.readouterr().out
+        wrong = [*words[:-1], tmp_path / "nowhere", "--force"]
+        assert self.call(monkeypatch, *wrong) == 1
+        assert "none of its 1 trained cells was timed" in capsys.readouterr().err
         assert self.call(monkeypatch, "--checkpoint", planned.cell.id, *words[1:], "--force") == 0
         assert len(list((tmp_path / "timing").glob("cell-*.json"))) >= 1

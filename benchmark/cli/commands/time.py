@@ -155,6 +155,8 @@ def _time_cells(
             if not quiet:
                 again = ", kept from an earlier run (--force times it again)" if before else ""
                 print_line(_cell(measured[-1]) + again)
+    if not measured:
+        raise SaibenchError(f"{store}: none of its {len(records)} trained cells was timed; the lines above say why")
     if quiet:
         emit(measured)
     elif measured:
