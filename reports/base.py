@@ -32,6 +32,7 @@ __all__ = [
     "is_missing",
     "nothing",
     "number",
+    "or_dash",
     "plain",
     "provenance_line",
     "shorten",
@@ -203,6 +204,11 @@ def number(digits: int, scale: float = 1.0) -> Callable[[object], str]:
         return "" if is_missing(value) else f"{value * scale:.{digits}f}"
 
     return show
+
+
+def or_dash(show: Callable[[object], str]) -> Callable[[object], str]:
+    """Return a formatter that shows a missing value as a dash; why it is missing stands beside it."""
+    return lambda value: "–" if is_missing(value) else show(value)
 
 
 def decimals(values: Iterable[Any], digits: int = 4) -> int:

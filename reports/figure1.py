@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from benchmark.sampling import Sampling
 from benchmark.selection import Cells
 from reports import pictures
-from reports.base import Output, Picture, Results, number, provenance_line
+from reports.base import Output, Picture, Results, number, or_dash, plain, provenance_line
 from reports.curves import COST, Panel, panels, stems
 from reports.drawing import WIDTH, figure_style, new_figure, place, save, write_below
 from reports.looks import DETERMINISTIC, STOCHASTIC, Look, equal_computation, finished, look_of
@@ -34,13 +34,13 @@ _WHAT = {
 _COLUMNS = (
     Column("part", "Part"),
     Column("what", "What it shows"),
-    Column("cell_id", "Cell"),
-    Column("setting", "Setting"),
-    Column("seed", "Seed", right=True),
-    Column("_score", "Accuracy", right=True),
-    Column("gmacs", "GMACs", number(4), True),
-    Column("of_b", "of (b)", number(2), True),
-    Column("density", "Density here", number(2), True),
+    Column("cell_id", "Cell", or_dash(plain)),
+    Column("setting", "Setting", or_dash(plain)),
+    Column("seed", "Seed", or_dash(plain), True),
+    Column("_score", "Accuracy", or_dash(plain), True),
+    Column("gmacs", "GMACs", or_dash(number(4)), True),
+    Column("of_b", "of (b)", or_dash(number(2)), True),
+    Column("density", "Density here", or_dash(number(2)), True),
     Column("status", "Status"),
 )
 
@@ -181,7 +181,7 @@ def _table(panel: Panel | None, parts: Sequence[_Part], images: Sequence[str]) -
                 "gmacs": part.look.cost, "of_b": part.look.cost / reference.cost if reference else None,
                 "density": None if sampling is None else float(sampling.density(0).mean()),
             }  # fmt: skip
-        rows.append({"_score": "–", **row})
+        rows.append(row)
     notes = [
         "Of the cells that share a seed, (b) and (d) are the two whose computation is nearest. GMACs and accuracy are "
         "those of the whole validation set; density here: share of the masks that compute a pixel, mean over the "

@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from benchmark.sampling import Sampling
 from benchmark.selection import Cells
 from reports import pictures
-from reports.base import Output, Picture, Results, number, provenance_line
+from reports.base import Output, Picture, Results, number, or_dash, plain, provenance_line
 from reports.curves import Panel, panels, stems
 from reports.drawing import entry, figure_style, legend_below, line_style, new_figure, place, save, write_below
 from reports.looks import DETERMINISTIC, STOCHASTIC, Look, Pair, equal_computation
@@ -37,13 +37,13 @@ _TASK = "coco"
 _COMMAND = f"saibench sweep {_TASK} --cells {_NAME}"
 _COLUMNS = (
     Column("label", "Sampling"),
-    Column("cell_id", "Cell"),
-    Column("gmacs", "GMACs", number(4), True),
-    Column("density", "Density", number(3), True),
-    Column("below", "Sampled below 0.5", number(3), True),
-    Column("above", "Sampled above 0.5", number(3), True),
-    Column("neighbours", "Neighbour sampled too", number(3), True),
-    Column("overlap", "In both draws", number(3), True),
+    Column("cell_id", "Cell", or_dash(plain)),
+    Column("gmacs", "GMACs", or_dash(number(4)), True),
+    Column("density", "Density", or_dash(number(3)), True),
+    Column("below", "Sampled below 0.5", or_dash(number(3)), True),
+    Column("above", "Sampled above 0.5", or_dash(number(3)), True),
+    Column("neighbours", "Neighbour sampled too", or_dash(number(3)), True),
+    Column("overlap", "In both draws", or_dash(number(3)), True),
     Column("status", "Status"),
 )
 
@@ -149,10 +149,10 @@ def _looks(pair: Pair) -> list[tuple[str, Look]]:
 
 def _table(panel: Panel | None, pair: Pair | None) -> Table:
     notes = [
-        "Of the records' first validation images, over all masks. Sampled below and above 0.5: share of the positions "
-        "with such a confidence. Neighbour sampled too: of the neighbours of sampled positions. In both draws: of the "
-        "positions that one of two draws samples. The grid prior samples its positions whatever their confidence. The "
-        "paper draws a sketch and prints no numbers.",
+        "Of the records' first validation images, over all positions of all masks. Sampled below and above 0.5: share "
+        "of the positions with such a confidence. Neighbour sampled too: of the neighbours of sampled positions. In "
+        "both draws: of the positions that one of two draws samples. The grid prior samples its positions whatever "
+        "their confidence. The paper draws a sketch and prints no numbers.",
     ]
     if panel is None or pair is None:
         rows: list[dict[str, Any]] = [{"label": name, "status": f"not run: {_COMMAND}"} for name in
@@ -200,7 +200,7 @@ def _draw(panel: Panel, pair: Pair, known: Methods) -> Figure:
     figure = new_figure(0.3 + 2 * (side + head) + 0.2)
     write_below(figure, left, 0.06, f"{TITLE}; {panel.dataset}, scale {panel.scale}", fontsize=9, fontweight="bold")
     for row, (label, look) in enumerate(_looks(pair)):
-        for column, (pixels, text) in enumerate(_row_of_pictures(label, look)):
+        for column, (pixels, text) in enumerate(_row_of_pictures(label, pair, look)):
             axes = place(figure, left + column * (side + gap), 0.3 + head + row * (side + head), side, side)
             pictures.show_picture(axes, pixels, text)
     chart = place(figure, left + 3 * (side + gap) + 0.5, 0.3 + head, 2.0, 2.1)
@@ -212,9 +212,15 @@ def _draw(panel: Panel, pair: Pair, known: Methods) -> Figure:
     return figure
 
 
-def _row_of_pictures(label: str, look: Look) -> list[tuple[pictures.Pixels, str]]:
-    sampling = look.samplings[0]
-    name = pictures.typical(sampling)
+def _name(pair: Pair, look: Look) -> str:
+    """Return the mask that is drawn: the same for both networks, where both have it."""
+    name = pictures.typical(pair.deterministic.samplings[0])
+    here = look.samplings[0]
+    return name if name in here.confidences else pictures.typical(here)
+
+
+def _row_of_pictures(label: str, pair: Pair, look: Look) -> list[tuple[pictures.Pixels, str]]:
+    sampling, name = look.samplings[0], _name(pair, look)
     masks = sampling.masks[name]
     second = masks[1] if len(masks) > 1 else masks[0]
     alike = "" if len(masks) > 1 else ", the same"
@@ -233,7 +239,7 @@ def _chart(axes: Axes, look: Look, style: dict[str, Any]) -> None:
 
 
 def _pictures(pair: Pair) -> list[Picture]:
-    found = [each for label, look in _looks(pair) for each in _row_of_pictures(label, look)]
+    found = [each for label, look in _looks(pair) for each in _row_of_pictures(label, pair, look)]
     names = [label for label, _ in _looks(pair) for _ in range(3)]
     return [
         Picture(text.replace("\n", ", ") if text.startswith(name) else f"{name}: {text}".replace("\n", ", "),

@@ -97,6 +97,7 @@ def test_nothing_run_says_what_runs_it(report, fabricated, tmp_path):
     output = build(report, fabricated, tmp_path)
     name = report.__name__.rpartition(".")[2]
     assert f"not run: saibench sweep coco --cells {name}" in output.text and output.pictures == []
+    assert not any(text == "" for table in output.tables for row in table.cells() for text in row)
     assert {path.suffix for path in output.files} == {".md", ".csv", ".tex"}
 
 
@@ -120,6 +121,7 @@ def test_records_without_masks_say_what_adds_them(report, fabricated, tmp_path):
     output = build(report, fabricated, tmp_path)
     cell = cells["stochastic", 0.2].cell_id
     assert f"saibench show IMAGE --checkpoint {cell} --keep" in output.text
+    assert not any(text == "" for table in output.tables for row in table.cells() for text in row)
     assert output.pictures == [] and not any(path.suffix == ".png" for path in output.files)
 
 
