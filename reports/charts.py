@@ -16,7 +16,7 @@ __all__ = ["HEIGHT", "WIDTH", "Chart", "Line", "Point", "accuracy_chart", "ticks
 
 WIDTH, HEIGHT = 720, 420
 _LEFT, _RIGHT, _TOP, _BOTTOM = 58, 16, 16, 52
-PLACES = 12  # colours and markers of the page
+COLOURS, MARKERS = 12, 6  # of the page
 
 
 @dataclass(frozen=True)
@@ -32,13 +32,28 @@ class Point:
 
 @dataclass(frozen=True)
 class Line:
-    """A line of a panel: the means' path, and its cells."""
+    """A line of a panel: the means' path, and its cells; `place` is the method's, -1 of the reference."""
 
     label: str
     method: str
     place: int
     path: str
     points: Sequence[Point]
+
+    @property
+    def colour(self) -> int:
+        """Number of the colour; -1 of the reference."""
+        return self.place % COLOURS if self.place >= 0 else -1
+
+    @property
+    def marker(self) -> int:
+        """Number of the marker; -1 of the reference. Methods of one colour differ in it, up to so many rounds."""
+        return (self.place + self.place // COLOURS) % MARKERS if self.place >= 0 else -1
+
+    @property
+    def again(self) -> bool:
+        """Whether its colour stands for an earlier method too."""
+        return self.place >= COLOURS
 
 
 @dataclass(frozen=True)
@@ -117,7 +132,7 @@ def accuracy_chart(
             points.append(Point(x, y, str(cell["cell_id"]), int(cell["seed"]), text))
         means = cells.groupby("setting", sort=False)[["_cost", panel.score]].mean().to_numpy()
         path = " ".join(f"{x},{y}" for x, y in (at(cost, score * scale) for cost, score in means))
-        place = -1 if line.method == REFERENCE else known.place(line.method) % PLACES
+        place = -1 if line.method == REFERENCE else known.place(line.method)
         drawn.append(Line(line.label, line.method, place, path if len(means) > 1 else "", points))
     return Chart(
         title, x_label, panel.metric.title,

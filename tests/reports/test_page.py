@@ -11,7 +11,7 @@ from playwright.sync_api import sync_playwright
 
 import reports
 from reports.base import Results
-from reports.charts import ticks
+from reports.charts import Line, ticks
 from reports.page import write_page
 from tests.reports.conftest import Fabricated, masks
 
@@ -160,6 +160,12 @@ def test_kept_masks_are_pictures_and_records_without_say_what_adds_them(fabricat
     assert "Stochastic sampling, γ = 0.06: AP 40.0 %, 1 GMACs" in after
 
 
+def test_methods_of_one_colour_have_other_markers():
+    lines = [Line("", "", place, "", []) for place in range(-1, 60)]
+    assert len({(line.colour, line.marker) for line in lines}) == len(lines)
+    assert [line.again for line in lines].count(True) == 60 - 12
+
+
 @pytest.mark.parametrize(("low", "high"), [(0, 0.3), (53.2, 65.1), (5, 5), (0, 0)])
 def test_ticks_are_round_and_cover_the_range(low, high):
     found = ticks(low, high)
@@ -274,6 +280,8 @@ def test_a_link_with_filters_that_are_not_there_shows_all(opened, shown):
 def test_the_page_fits_a_phone_and_works_by_touch(opened, shown):
     phone = opened(shown.url, viewport=PHONE, has_touch=True)
     assert phone.evaluate("document.documentElement.scrollWidth") <= 360
+    rows = phone.locator("tbody tr").evaluate_all("(rows) => rows.map((row) => row.getBoundingClientRect().height)")
+    assert max(rows) < PHONE["height"] / 2  # a table is wider than the screen rather than a word wide
     phone.locator("[data-method=mine] .pt").first.tap()
     tip = phone.locator("#tip").bounding_box()
     assert phone.locator("dialog").is_hidden() and tip["x"] >= 0 and tip["x"] + tip["width"] <= 360
