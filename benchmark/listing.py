@@ -1,4 +1,4 @@
-"""What there is, by name, without importing it: tasks, methods, reports.
+"""What there is, by name, without importing it: tasks, methods, reports, executors.
 
 A task or a method imports PyTorch, which takes seconds: too long for help, completion and the answer to a mistyped
 name. Files are therefore listed, and read as text where the name stands inside. `benchmark.method.discover` and
@@ -71,6 +71,12 @@ def report_names() -> list[str]:
     files = sorted(path for folder in spec.submodule_search_locations for path in Path(folder).glob("*.py"))
     titled = [path for path in files if any("TITLE" in targets for targets, _ in _assigned(_body(path)))]
     return [path.stem for path in titled if path.stem != "__init__"]
+
+
+def executor_names() -> list[str]:
+    """Return the executors' names: modules of `benchmark.executors` that set ``EXECUTOR``."""
+    files = sorted((Path(__file__).parent / "executors").glob("*.py"))
+    return [path.stem for path in files if any("EXECUTOR" in targets for targets, _ in _assigned(_body(path)))]
 
 
 def _stated(path: Path) -> Iterator[str]:

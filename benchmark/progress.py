@@ -5,6 +5,9 @@ from collections.abc import Callable
 #: Called as ``report(phase, done, total)`` while a cell trains (steps) and is evaluated (images).
 Report = Callable[[str, int, int], None]
 
+#: Prints a line for the user.
+Note = Callable[[str], object]
+
 EVERY = {"train": 5, "evaluate": 10}  # steps and images between two reports: a few a second at most
 
 

@@ -1,5 +1,6 @@
 """End to end at a handful of steps: cells, sweeps, and what they leave in the store."""
 
+import contextlib
 import dataclasses
 import json
 import shutil
@@ -11,12 +12,18 @@ from safetensors.torch import load_file
 
 from benchmark.cells import Request, execute, load_model, plan, plan_of
 from benchmark.errors import DataError, SaibenchError
+from benchmark.executors.local import LocalExecutor, default_jobs
 from benchmark.store import Store
-from benchmark.sweep import default_jobs, make_sweep, run_sweep
-from benchmark.tasks import find_task
+from benchmark.sweep import make_sweep, run_sweep, to_run
 from tests.conftest import SCRATCH, TINY
 
 SAME = ["metric_AP", "gmacs_measured_mean", "gmacs_measured_std", "gmacs_paper", "density_mean", "cell_id"]
+
+
+def swept_by(jobs, sweep, store):
+    """Run a sweep with so many cells at a time."""
+    with contextlib.closing(LocalExecutor(jobs)) as executor:
+        return run_sweep(sweep, store, executor)
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +31,7 @@ def swept(tmp_path_factory, tiny_set, plugin):
     """A sweep of the plug-in and dense on six images."""
     store = Store(tmp_path_factory.mktemp("store"))
     sweep = make_sweep("coco", [str(plugin), "dense"], data=tiny_set("coco"), overrides=SCRATCH)
-    outcomes = run_sweep(sweep, store, jobs=2)
+    outcomes = swept_by(2, sweep, store)
     return store, sweep, outcomes
 
 
@@ -41,7 +48,7 @@ def test_a_second_sweep_runs_nothing(swept, tiny_set, plugin):
     store, sweep, _ = swept
     again = make_sweep("coco", [str(plugin), "dense"], data=tiny_set("coco"), overrides=SCRATCH)
     assert [each.cell.id for each in again.plans] == [each.cell.id for each in sweep.plans]
-    assert run_sweep(again, store, jobs=1) == []
+    assert swept_by(1, again, store) == []
 
 
 def test_a_record_has_what_the_design_asks_for(swept):
@@ -152,21 +159,20 @@ def test_the_paper_scale_asks_for_data_and_weights(tiny_set, tmp_path, monkeypat
 
 
 def test_jobs_follow_the_cores_a_cell_uses():
-    one = find_task("coco").recipe("mini").replace(threads=1)
-    assert default_jobs(one) >= default_jobs(one.replace(threads=2)) >= 1
-    assert default_jobs(one.replace(threads=None)) == 1
+    assert default_jobs(1) >= default_jobs(2) >= 1
+    assert default_jobs(None) == 1
 
 
 def test_a_truncated_record_fails_alone_and_the_sweep_uses_the_others(tmp_path, tiny_set, plugin):
     store = Store(tmp_path)
     sweep = make_sweep("imagenet", [str(plugin), "dense"], data=tiny_set("imagenet"), overrides=TINY)
-    assert [outcome.status for outcome in run_sweep(sweep, store, jobs=1)] == ["finished"] * 3
+    assert [outcome.status for outcome in swept_by(1, sweep, store)] == ["finished"] * 3
     torn = store.find(sweep.plans[-1].cell).folder / "record.json"
     torn.write_bytes(torn.read_bytes()[:100])
-    assert [each.cell.id for each in sweep.pending(store)] == [torn.parent.name]
-    (outcome,) = run_sweep(sweep, store, jobs=1)
+    assert [each.plan.cell.id for each in to_run(sweep, store)] == [torn.parent.name]
+    (outcome,) = swept_by(1, sweep, store)
     assert outcome.status == "failed"
     assert outcome.error.startswith(f"{torn}: broken")
     assert outcome.error.endswith("delete the folder to run the cell again")
     shutil.rmtree(torn.parent)
-    assert [outcome.status for outcome in run_sweep(sweep, store, jobs=1)] == ["finished"]
+    assert [outcome.status for outcome in swept_by(1, sweep, store)] == ["finished"]

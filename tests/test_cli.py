@@ -79,7 +79,7 @@ def test_run_sweep_and_report_end_to_end(run_cli, tiny_set, tmp_path, plugin):
     assert code == 0 and "checkerboard" in printed.lower()
     assert {path.suffix for path in out.rglob("*") if path.is_file()} >= {".png", ".svg", ".md", ".csv"}
     code, printed, _ = run_cli("sweep", "coco", "--methods", f"{plugin},dense", *common, "--dry-run", "--json")
-    assert {row["state"] for row in json.loads(printed)} == {"finished"}
+    assert {row["state"] for row in json.loads(printed)["cells"]} == {"finished"}
 
 
 def test_a_plugin_passes_the_contract(run_cli, plugin):

@@ -29,7 +29,8 @@ from benchmark.progress import Report
 from benchmark.recipe import Schedule
 from benchmark.sampling import SAMPLING, pack
 from benchmark.stats.outcomes import OUTCOMES
-from benchmark.store import Record, Store, Work
+from benchmark.store import CellFinished, Record, Store, Work
+from benchmark.store.errors import explain
 from benchmark.tasks import Reader
 from benchmark.tensors import load_into
 from benchmark.train import LOSSES, DivergedError, Loop, Progress, TrainingStep, fit
@@ -64,10 +65,18 @@ def execute(planned: Plan, store: Store, force: bool = False, report: Report | N
     started_from = None if start is None else execute(start, store, report=report)
     if planned.recipe.threads is not None:
         torch.set_num_threads(planned.recipe.threads)
+    try:
+        return _begin(planned, store, force, started_from, report)
+    except CellFinished:  # by another process, since it was looked for
+        return Record.load(store.folder(planned.cell))
+
+
+def _begin(planned: Plan, store: Store, force: bool, started_from: Record | None, report: Report | None) -> Record:
+    """Run a cell alone; whatever goes wrong in it becomes its record."""
     described = _description(planned)
     with store.begin(planned.cell, force=force) as work:
         try:
-            return _run(planned, work, started_from, report)
+            return _run(planned, work, started_from, _noting(work, report))
         except DivergedError as error:
             work.fail(error, status="diverged", **described)
             raise SaibenchError(f"{planned.cell}: diverged: {error}") from error
@@ -75,6 +84,8 @@ def execute(planned: Plan, store: Store, force: bool = False, report: Report | N
             work.fail(error, **described)
             raise
         except Exception as error:
+            if explain(error, work.folder):
+                raise  # a full disk is no failure of the cell's: its checkpoint stays, and the store says what to do
             work.fail(f"{type(error).__name__}: {error}", **described)
             raise SaibenchError(f"{planned.cell}: failed: {type(error).__name__}: {error}") from error
 
@@ -194,6 +205,17 @@ def _gather_losses(folders: Sequence[Path]) -> pd.DataFrame:
             table = pd.read_parquet(folder / LOSSES)
             tables.append(table.assign(step=table["step"] + sum(map(len, tables)), phase=phase))
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+
+
+def _noting(work: Work, report: Report | None) -> Report:
+    """Return a report that also tells the store, where other processes read it."""
+
+    def both(phase: str, done: int, total: int) -> None:
+        work.note(phase, done, total)
+        if report is not None:
+            report(phase, done, total)
+
+    return both
 
 
 def _progress(report: Report | None, phase: str) -> Progress | None:

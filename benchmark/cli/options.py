@@ -87,6 +87,17 @@ def _method(context: typer.Context, method: str | None) -> str | None:
     return method
 
 
+def _executor(context: typer.Context, executor: str) -> str:
+    if executor not in listing.executor_names() and not context.resilient_parsing:
+        raise unknown("executor", executor, listing.executor_names())
+    return executor
+
+
+def complete_executor(incomplete: str) -> list[str]:
+    """Return the executors that start so."""
+    return _starting(incomplete, listing.executor_names())
+
+
 def complete_task(incomplete: str) -> list[str]:
     """Return the tasks that start so."""
     return _starting(incomplete, listing.task_names())
@@ -184,6 +195,15 @@ ScratchOption = Annotated[
 PrecisionOption = Annotated[
     Literal["32-true", "bf16-mixed"],
     typer.Option("--precision", help="of training; evaluation and counting are in float32"),
+]
+ExecutorOption = Annotated[
+    str,
+    typer.Option(
+        "--executor",
+        help=f"where cells run: {', '.join(listing.executor_names())}",
+        callback=_executor,
+        autocompletion=complete_executor,
+    ),
 ]
 ForceOption = Annotated[bool, typer.Option("--force", help="run finished cells again")]
 JsonOption = Annotated[bool, typer.Option("--json", help="print JSON")]

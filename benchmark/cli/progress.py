@@ -102,7 +102,7 @@ class SweepDisplay:
     def __init__(self, shown: Display, sweep: Any, pending: int, refresh: Callable[[], None]) -> None:
         self.shown, self.pending, self.refresh = shown, pending, refresh
         self.names = {each.cell.id: describe(each) for each in sweep.plans}
-        self.done = 0
+        self.done, self.waits = 0, False
         self._count()
 
     def report(self, cell_id: str, phase: str, done: int, total: int) -> None:
@@ -112,10 +112,16 @@ class SweepDisplay:
     def finished(self, outcome: Any) -> None:
         """Count a cell, say how it ended, and rewrite the reports."""
         self.shown.end(outcome.plan.cell.id)
-        print_note(f"{outcome.status}: {describe(outcome.plan)}")
+        print_note(f"{outcome.status}{' elsewhere' * outcome.elsewhere}: {describe(outcome.plan)}")
         self.done += 1
         self._count()
         self.refresh()
+
+    def waiting(self, count: int) -> None:
+        """Say, once, that all cells that are left are other processes'."""
+        if not self.waits:
+            self.waits = True
+            print_note(f"waiting for cells that other processes run: {count}")
 
     def _count(self) -> None:
         self.shown.update("", "cells", self.done, self.pending)

@@ -14,9 +14,10 @@ Layout of ``<store>/<task>/<scale>/<method>/<cell id>/``::
     layers.parquet     one row a layer; images.parquet: one row an image
     …                  what else the run leaves there: predictions, model.safetensors
 
-Beside it, while a run is under way: ``.<cell id>.partial/`` (the same folder, unfinished, with ``scratch/``
-for training checkpoints; a restarted run finds it again). The store's root also holds ``.locks/<cell id>``: the lock
-files, which stay, and which may be deleted when nothing runs; and ``timing/*.json``, what ``saibench time`` measured.
+Beside it, while a run is under way: ``.<cell id>.partial/`` (the same folder, unfinished, with ``scratch/`` for
+training checkpoints and ``progress.json``; a restarted run finds it again). The store's root also holds
+``.locks/<cell id>``: the lock files, which stay, and which may be deleted when nothing runs; ``timing/*.json``, what
+``saibench time`` measured; and ``.slurm/<cell id>.log``, what a cell printed on a cluster.
 """
 
 from benchmark.store.cell import Cell, canonical_json

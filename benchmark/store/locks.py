@@ -18,7 +18,7 @@ from benchmark.errors import StoreError
 from benchmark.store.errors import CellBusy
 from benchmark.store.provenance import timestamp
 
-__all__ = ["locked"]
+__all__ = ["held_by", "locked"]
 
 _NO_LOCKS_HERE = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL)
 
@@ -64,8 +64,9 @@ def locked(path: Path, what: str) -> Iterator[None]:
     try:
         lock.acquire()
     except Timeout:
+        holder = _signature(path) or "unknown"
         raise CellBusy(
-            f"{what}: another process is working on it ({_holder(path)}); wait for it or end it, then start again"
+            f"{what}: another process is working on it ({holder}); wait for it or end it, then start again"
         ) from None
     except OSError as error:
         if error.errno not in _NO_LOCKS_HERE:
@@ -81,6 +82,24 @@ def locked(path: Path, what: str) -> Iterator[None]:
         lock.release()
 
 
+def held_by(path: Path) -> str | None:
+    """Return who holds the lock file `path`, as the holder signed it; None where nobody does.
+
+    It may answer None for a lock that is being taken at this moment.
+    """
+    signed = _signature(path)
+    if not signed:
+        return None
+    # Only a lock with a signature is tried: of a holder, who is not disturbed, or of one that was killed.
+    lock = FileLock(path, blocking=False, fallback_to_soft=False, preserve_lock_file=True, thread_local=False)
+    try:
+        lock.acquire()
+    except (Timeout, OSError):  # held, or in a store that is read-only: then the signature is all that is known
+        return signed
+    lock.release()
+    return None
+
+
 def _sign(descriptor: int) -> None:
     # Through the lock's own descriptor: where flock is emulated by record locks, closing any other descriptor of the
     # file would release the lock.
@@ -88,7 +107,7 @@ def _sign(descriptor: int) -> None:
     os.pwrite(descriptor, f"pid {os.getpid()} on {socket.gethostname()} since {timestamp()}".encode(), 0)
 
 
-def _holder(path: Path) -> str:
+def _signature(path: Path) -> str:
     with contextlib.suppress(OSError):
-        return path.read_text(encoding="utf-8", errors="replace")[:200].strip() or "unknown"
-    return "unknown"
+        return path.read_text(encoding="utf-8", errors="replace")[:200].strip()
+    return ""

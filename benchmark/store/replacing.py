@@ -32,10 +32,11 @@ def incoming_path(final: Path) -> Path:
     return final.with_name(f".{final.name}.incoming")
 
 
-def lock_path(final: Path) -> Path:
-    """The lock file of whoever works on the cell; its folder is made here."""
+def lock_path(final: Path, make: bool = True) -> Path:
+    """The lock file of whoever works on the cell; its folder is made here, unless it is only to be read."""
     folder = final.parents[3] / LOCKS
-    folder.mkdir(parents=True, exist_ok=True)
+    if make:
+        folder.mkdir(parents=True, exist_ok=True)
     return folder / final.name
 
 

@@ -6,6 +6,7 @@ It finds, lists and locks. It knows no method, task or metric by name, and compu
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import os
 import tempfile
@@ -18,11 +19,11 @@ from benchmark.files import write_atomic
 from benchmark.store.cell import Cell
 from benchmark.store.checksums import update_checksum
 from benchmark.store.errors import CellFinished, explain
-from benchmark.store.locks import locked
+from benchmark.store.locks import held_by, locked
 from benchmark.store.record import Record
 from benchmark.store.replacing import lock_path, old_path, partial_path, recover
 from benchmark.store.tables import table
-from benchmark.store.work import Work
+from benchmark.store.work import PROGRESS, Work
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -87,6 +88,18 @@ class Store:
         final = self.folder(cell)
         self._recover_left(final)
         return Record.load(final) if final.exists() else None
+
+    def holder(self, cell: Cell) -> str | None:
+        """Return which process works on a cell, and since when; None where none does."""
+        return held_by(lock_path(self.folder(cell), make=False))
+
+    def progress(self, cell: Cell) -> tuple[str, int, int] | None:
+        """Return how far a cell's run is, or was when it was interrupted: the phase, what of it is done, and all."""
+        try:
+            phase, done, total = json.loads((partial_path(self.folder(cell)) / PROGRESS).read_text(encoding="utf-8"))
+            return str(phase), int(done), int(total)
+        except (OSError, ValueError, TypeError):  # none yet, or one that is being written
+            return None
 
     def get(self, cell_id: str) -> Record:
         """Return the record whose cell id begins with `cell_id`.

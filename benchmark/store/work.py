@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import shutil
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,7 +27,11 @@ from benchmark.store.replacing import promote
 if TYPE_CHECKING:  # the tables come ready from the caller
     import pandas as pd
 
-__all__ = ["Work"]
+__all__ = ["PROGRESS", "Work"]
+
+#: How far the run is, as JSON ``[phase, done, total]``; not part of the record.
+PROGRESS = "progress.json"
+_SECONDS_A_NOTE = 1.0
 
 
 class Work:
@@ -50,11 +56,21 @@ class Work:
         self.record: Record | None = None
         self._final = final
         self._started = timestamp()
+        self._noted = -math.inf
         # Now: what runs is the code and the packages as they were loaded, whatever is committed or installed meanwhile.
         checkout()
         environment()
         self.scratch.mkdir(parents=True, exist_ok=True)
         self.resumed = any(self.scratch.iterdir())
+
+    def note(self, phase: str, done: int, total: int) -> None:
+        """Say how far the run is, for whoever asks `Store.progress`; kept once a second at most."""
+        now = time.monotonic()
+        if now - self._noted < _SECONDS_A_NOTE:
+            return
+        self._noted = now
+        with contextlib.suppress(OSError):  # nobody's result depends on it
+            (self.folder / PROGRESS).write_text(json.dumps([phase, done, total]), encoding="utf-8")
 
     def commit(
         self,
@@ -140,6 +156,7 @@ class Work:
         (self.folder / "cell.json").write_text(canonical_json(self.cell.identity) + "\n", encoding="utf-8")
         write_environment(self.folder)
         shutil.rmtree(self.scratch, ignore_errors=True)
+        (self.folder / PROGRESS).unlink(missing_ok=True)
         for leftover in self.folder.rglob(TEMPORARY):  # of a killed run that this one resumed
             leftover.unlink(missing_ok=True)
         write_checksums(self.folder)

@@ -1,8 +1,9 @@
 """``saibench sweep``: every cell of a task's curves."""
 
+import contextlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated, Any
 
 import typer
 
@@ -10,6 +11,7 @@ from benchmark.cli.app import app
 from benchmark.cli.options import (
     DEFAULT_STORE,
     DataOption,
+    ExecutorOption,
     ForceOption,
     JsonOption,
     PrecisionOption,
@@ -26,9 +28,10 @@ from benchmark.cli.options import (
     parse_settings,
     split_list,
 )
-from benchmark.cli.output import emit, print_error, print_line, print_note, print_table
-from benchmark.cli.progress import SweepDisplay, describe, display
-from benchmark.errors import UsageError
+from benchmark.cli.output import emit, print_error, print_line, print_note, print_warning
+from benchmark.cli.plans import plan_as_json, print_plan, print_status
+from benchmark.cli.progress import SweepDisplay, display
+from benchmark.errors import SaibenchError, UsageError
 
 
 @app.command()
@@ -59,31 +62,43 @@ def sweep(
     from_scratch: ScratchOption = False,
     precision: PrecisionOption = "32-true",
     jobs: Annotated[int, typer.Option("--jobs", min=0, help="cells at a time; 0: one a core, or one on a GPU")] = 0,
-    executor: Annotated[str, typer.Option("--executor", help="local")] = "local",
+    executor: ExecutorOption = "local",
+    partition: Annotated[str | None, typer.Option("--partition", help="of a Slurm cluster")] = None,
+    gpus: Annotated[int | None, typer.Option("--gpus", min=0, help="GPUs of a Slurm job")] = None,
+    time: Annotated[str | None, typer.Option("--time", help="limit of a Slurm job, as 2:00:00")] = None,
+    slurm: Annotated[
+        list[str] | None, typer.Option("--slurm", help="another option of sbatch, as mem=16G; repeatable")
+    ] = None,
     out: Annotated[Path | None, typer.Option("--out", help="also write the reports there as cells finish")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="print the cells, run none")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="say what the cells will take, run none")] = False,
+    measure: Annotated[
+        bool, typer.Option("--measure", help="with --dry-run: time a few steps of cells that no record times")
+    ] = False,
+    status: Annotated[bool, typer.Option("--status", help="say how far each cell is, run none")] = False,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="run failed cells again")] = False,
     force: ForceOption = False,
     json_: JsonOption = False,
 ) -> None:
-    """Run every point of every method's curve, or what a report needs; finished cells are not run again."""
+    """Run every point of every method's curve, or what a report needs; cells that have ended are not run again."""
     chosen = split_list(methods, "--methods")
     check_methods(chosen)
     numbers = _numbers(seeds)
+    if measure and not dry_run:
+        raise UsageError("--measure goes with --dry-run")
     parameters, overrides = parse_settings(set_, "--set"), parse_recipe(recipe, from_scratch)
-    if executor != "local":
-        raise UsageError(f"executor {executor!r} is not there yet; there is local")
-
     wanted = split_list(cells, "--cells")
     if wanted and (chosen or parameters):
         raise UsageError("--cells chooses methods and parameters itself; leave out --methods and --set")
 
-    from benchmark.search import make_searches
+    from benchmark.executors import Settings, find_executor
+    from benchmark.executors.local import default_jobs
+    from benchmark.search import STEPS, make_searches
     from benchmark.store import Store
-    from benchmark.sweep import Sweep, default_jobs, make_named_sweep, make_sweep, run_sweep
+    from benchmark.sweep import make_named_sweep, make_sweep, state_of
     from benchmark.tasks import find_task
 
     destination = Store(store)
-    if not dry_run:
+    if not dry_run and not status:
         destination.check_writable()
     named = _named(wanted, task) if wanted else []
     if wanted:
@@ -93,36 +108,111 @@ def sweep(
     searches = make_searches(named, numbers, scale, data, overrides, precision)
     for name, reason in planned.skipped.items():
         print_note(f"skipped {name}: {reason}")
+    if not planned.plans and not searches:
+        raise UsageError(f"no cell to run on {task}: every method was left out")
+    if status:
+        return print_status([state_of(each, destination) for each in planned.plans], json_)
+    threads = find_task(task).recipe(scale).override(overrides).threads
     if dry_run:
-        return _print_plan(planned, destination, json_)
-    refresh = _refresher(store, out)
-    workers = jobs or default_jobs(find_task(task).recipe(scale))
+        if searches:
+            print_note(f"{len(searches)} searches add at most {len(searches) * STEPS * len(numbers)} cells")
+        at_a_time = (jobs or default_jobs(threads)) if executor == "local" else jobs
+        return _show_plan(planned, destination, at_a_time, (force, retry_failed), measure, json_)
+    queue = {"partition": partition, "gpus": gpus, "time": time, **parse_settings(slurm, "--slurm")}
+    queue = {name: value for name, value in queue.items() if value is not None}
+    settings = Settings(jobs, threads, destination.root / SLURM, queue, print_note)
+    run = _Run(planned, destination, json_, _refresher(store, out))
+    with contextlib.closing(find_executor(executor, settings)) as chosen_executor:
+        run.all(chosen_executor, searches, force, retry_failed)
+    run.finish()
 
-    def run(batch: Sweep, force: bool) -> list[Any]:
+
+def _show_plan(planned: Any, store: Any, jobs: int, again: tuple[bool, bool], measure: bool, json_: bool) -> None:
+    """Say what the cells of a sweep will take."""
+    from benchmark.sweep import state_of, to_run
+    from benchmark.sweep.estimates import Estimator
+    from benchmark.sweep.measuring import measure as time_cells
+
+    todo = to_run(planned, store, *again)
+    estimator = Estimator(store)
+    untimed = [each.plan for each in todo if estimator.rate(each.plan) is None] if measure else []
+    if untimed:
         with display(json_) as shown:
-            count = len(batch.plans) if force else len(batch.pending(destination))
-            progress = SweepDisplay(shown, batch, count, refresh)
-            return run_sweep(batch, destination, workers, force, progress.report, progress.finished)
-
-    outcomes = run(planned, force)
-    while following := [each for search in searches for each in search.next(destination)]:
-        planned.plans.extend(following)
-        outcomes += run(Sweep(following, {}), False)
-    _finish(planned, outcomes, destination, json_)
-
-
-def _finish(planned: Any, outcomes: Sequence[Any], store: Any, json_: bool) -> None:
-    """Print how the sweep ended; exit with 1 if a cell failed."""
-    failed = [outcome for outcome in outcomes if outcome.status != "finished"]
+            rates = time_cells(untimed, lambda done: shown.update("", "cells timed", done, len(untimed)))
+        estimator = Estimator(store, rates)
+    states = [state_of(each, store) for each in planned.plans]
+    estimates = [estimator.estimate(each) for each in states]
     if json_:
-        emit([dict(record.fields) for each in planned.plans if (record := store.find(each.cell)) is not None])
-    else:
-        kept = len(planned.plans) - len(outcomes)
-        print_line(f"{len(outcomes) - len(failed)} cells run, {kept} were finished before, {len(failed)} failed")
-    for outcome in failed:
-        print_error(outcome.error, "failed")
-    if failed:
-        raise typer.Exit(1)
+        return emit(plan_as_json(states, estimates, todo, store))
+    print_plan(states, estimates, todo, jobs, store)
+
+
+SLURM = ".slurm"  # the folder of logs, in the store's root
+
+
+class _Run:
+    """A sweep that is run and shown."""
+
+    def __init__(self, planned: Any, store: Any, json_: bool, refresh: Callable[[], None]) -> None:
+        from benchmark.sweep import state_of
+
+        self.planned, self.store, self.json, self.refresh = planned, store, json_, refresh
+        self.outcomes: dict[str, Any] = {}
+        self.before = [state_of(each, store) for each in planned.plans]
+
+    def all(self, executor: Any, searches: Sequence[Any], force: bool, retry_failed: bool) -> None:
+        """Run the cells, then what searches ask for, until they ask for nothing that has not been tried."""
+        from benchmark.sweep import Sweep
+
+        self._batch(self.planned, executor, force, retry_failed)
+        while following := {
+            each.cell.id: each
+            for search in searches
+            for each in search.next(self.store)
+            if each.cell.id not in self.outcomes
+        }:
+            self.planned.plans.extend(following.values())
+            self._batch(Sweep(list(following.values()), {}), executor, False, False)
+
+    def _batch(self, batch: Any, executor: Any, force: bool, retry_failed: bool) -> None:
+        from benchmark.sweep import Watch, run_sweep, to_run
+
+        with display(self.json) as shown:
+            count = len(to_run(batch, self.store, force, retry_failed))
+            progress = SweepDisplay(shown, batch, count, self.refresh)
+            watch = Watch(progress.report, progress.finished, progress.waiting)
+            outcomes = run_sweep(batch, self.store, executor, force, retry_failed, watch)
+        self.outcomes |= {outcome.plan.cell.id: outcome for outcome in outcomes}
+
+    def finish(self) -> None:
+        """Print how the sweep ended; exit with 1 if a cell failed."""
+        from benchmark.sweep import state_of
+
+        outcomes = list(self.outcomes.values())
+        failed = [outcome for outcome in outcomes if outcome.error]
+        old = [state for state in self.before if state.failed and state.plan.cell.id not in self.outcomes]
+        if self.json:
+            records = [state_of(each, self.store).record for each in self.planned.plans]
+            emit([dict(record.fields) for record in records if record is not None])
+        else:
+            elsewhere = sum(outcome.elsewhere and not outcome.error for outcome in outcomes)
+            counts = {
+                "cells run": len(outcomes) - len(failed) - elsewhere,
+                "run by other processes": elsewhere,
+                "were finished before": len(self.planned.plans) - len(outcomes) - len(old),
+                "failed": len(failed),
+                "failed before (--retry-failed runs them again)": len(old),
+            }
+            print_line(", ".join(f"{count} {what}" for what, count in counts.items() if count or what in _ALWAYS))
+        for outcome in failed:
+            print_error(outcome.error, "failed")
+        for state in old:
+            print_error(f"{state.plan.cell}: {state.detail}", f"{state.name} before")
+        if failed or old:
+            raise typer.Exit(1)
+
+
+_ALWAYS = ("cells run", "were finished before", "failed")  # the counts that are told also where they are 0
 
 
 def _named(names: Sequence[str], task: str) -> list[Any]:
@@ -148,17 +238,10 @@ def _refresher(store: Path, out: Path | None) -> Callable[[], None]:
         return lambda: None
     import reports
 
-    return lambda: cast(None, reports.build([store], out))
+    def refresh() -> None:
+        try:
+            reports.build([store], out)
+        except (OSError, SaibenchError) as error:  # cells go on: the reports can be written when all are there
+            print_warning(f"the reports are not up to date: {error}")
 
-
-def _print_plan(cells: Any, store: Any, json_: bool) -> None:
-    pending = {each.cell.id for each in cells.pending(store)}
-    rows = [
-        {
-            "cell_id": each.cell.id,
-            "cell": describe(each),
-            "state": "to run" if each.cell.id in pending else "finished",
-        }
-        for each in cells.plans
-    ]
-    emit(rows) if json_ else print_table(rows)
+    return refresh
