@@ -91,13 +91,16 @@ def sweep(
         raise UsageError("--cells chooses methods and parameters itself; leave out --methods and --set")
 
     from benchmark.executors import Settings, find_executor
-    from benchmark.executors.local import default_jobs
     from benchmark.search import STEPS, make_searches
     from benchmark.store import Store
     from benchmark.sweep import make_named_sweep, make_sweep, state_of
     from benchmark.tasks import find_task
 
     destination = Store(store)
+    threads = find_task(task).recipe(scale).override(overrides).threads
+    queue = {"partition": partition, "gpus": gpus, "time": time, **parse_settings(slurm, "--slurm")}
+    queue = {name: value for name, value in queue.items() if value is not None}
+    runner = find_executor(executor, Settings(jobs, threads, destination.root / SLURM, queue, print_note))
     if not dry_run and not status:
         destination.check_writable()
     named = _named(wanted, task) if wanted else []
@@ -106,24 +109,20 @@ def sweep(
     else:
         planned = make_sweep(task, chosen, numbers, scale, data, overrides, parameters, precision)
     searches = make_searches(named, numbers, scale, data, overrides, precision)
+    if not planned.plans and not searches:
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in planned.skipped.items())
+        raise UsageError(f"no cell to run on {task}: {reasons or 'nothing was chosen'}")
     for name, reason in planned.skipped.items():
         print_note(f"skipped {name}: {reason}")
-    if not planned.plans and not searches:
-        raise UsageError(f"no cell to run on {task}: every method was left out")
     if status:
         return print_status([state_of(each, destination) for each in planned.plans], json_)
-    threads = find_task(task).recipe(scale).override(overrides).threads
     if dry_run:
         if searches:
             print_note(f"{len(searches)} searches add at most {len(searches) * STEPS * len(numbers)} cells")
-        at_a_time = (jobs or default_jobs(threads)) if executor == "local" else jobs
-        return _show_plan(planned, destination, at_a_time, (force, retry_failed), measure, json_)
-    queue = {"partition": partition, "gpus": gpus, "time": time, **parse_settings(slurm, "--slurm")}
-    queue = {name: value for name, value in queue.items() if value is not None}
-    settings = Settings(jobs, threads, destination.root / SLURM, queue, print_note)
+        return _show_plan(planned, destination, runner.slots or jobs, (force, retry_failed), measure, json_)
     run = _Run(planned, destination, json_, _refresher(store, out))
-    with contextlib.closing(find_executor(executor, settings)) as chosen_executor:
-        run.all(chosen_executor, searches, force, retry_failed)
+    with contextlib.closing(runner):
+        run.all(runner, searches, force, retry_failed)
     run.finish()
 
 
