@@ -239,6 +239,7 @@ def test_on_a_full_disk_each_cell_says_so_and_with_space_again_all_finish(small_
     first, *others = sweep.plans
     (outcome,) = run_sweep(dataclasses.replace(sweep, plans=[first]), store, Here())
     assert outcome.status == "finished"
+    taken = shutil.disk_usage(small_disk).used
     filler = small_disk / "filler"
     with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
         while True:
@@ -246,7 +247,8 @@ def test_on_a_full_disk_each_cell_says_so_and_with_space_again_all_finish(small_
     assert shutil.disk_usage(small_disk).free == 0
     with pytest.raises(StoreError, match="no space left on the disk; free some or use another --store"):
         run_sweep(sweep, store, Here())
-    filler.write_bytes(b"0" * (shutil.disk_usage(small_disk).free - (64 << 10)))  # enough to begin, not to finish
+    filler.unlink()
+    filler.write_bytes(b"0" * (shutil.disk_usage(small_disk).free - taken // 2))  # enough to begin, not to finish
     filler_size = filler.stat().st_size
     outcomes = run_sweep(sweep, store, Here())
     assert len(outcomes) == 3
