@@ -1,27 +1,41 @@
 """Tables of one method under different settings, beside the paper's: Tables 1 to 3, and the placements of Figure 3.
 
-A row is a value of one parameter; all others are as on the method's usual line. What was not run says which command
-runs it, what failed says why; so a table is complete from an empty store on.
+A row is a value of one parameter; all others are as on the method's usual line. Scores of different images and networks
+are not comparable: what is compared with the paper is what a row gains or loses against the table's reference row, and
+its computation over that row's. What was not run says which command runs it, what failed says why; so a table is
+complete from an empty store on.
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from benchmark.stats import Run, estimate, task_metrics
+from benchmark.stats import Measured, NoOverlap, Run, estimate, measure, task_metrics
 from reports import published
-from reports.base import Output, Results, decimals, is_missing, number, plain, provenance_line
+from reports.base import Output, Results, decimals, is_missing, number, plain, provenance_line, shorten
 from reports.comparison import run_of
-from reports.curves import COST, Panel, panels, stems
+from reports.curves import COST, Panel, Series, panels, stems
+from reports.drawing import (
+    REFERENCE_LINE,
+    entry,
+    figure_style,
+    legend_below,
+    legend_height,
+    line_style,
+    new_figure,
+    place,
+    save,
+)
 from reports.tables import Column, Table
 
-__all__ = ["Ablation", "Found", "build", "find"]
+__all__ = ["Ablation", "Found", "build", "find", "line_of_row"]
 
 #: Place on the curve at which the paper ablates: γ = 0.1, its third.
 POINT = 2
@@ -98,7 +112,7 @@ class Found:
 
 
 def build(what: Ablation, results: Results, out: Path) -> Output:
-    """Write the table for each panel of the task; one that says what to run, where there is none."""
+    """Write table and figure for each panel of the task; one table that says what to run, where there is none."""
     found = panels(results, what.task)
     files: list[Path] = []
     tables: list[Table] = []
@@ -107,6 +121,8 @@ def build(what: Ablation, results: Results, out: Path) -> Output:
     for panel, stem in zip(shown, names, strict=True):
         tables.append(_table(what, panel))
         files += tables[-1].write(out, stem)
+        if what.printed:
+            files += _draw(what, tables[-1], panel, out, stem)
     text = "\n".join(table.markdown() for table in tables)
     return Output(what.name, what.title, files, text, list(results.warnings), tables)
 
@@ -133,6 +149,12 @@ def find(what: Ablation, panel: Panel | None) -> list[Found]:
         wanted = value(_number_or_text(usual[key])) if callable(value) else value
         rows.append(Found(label, wanted, same[same[key].map(plain) == plain(wanted)]))
     return _at_one_point(what, rows, panel.score, trade)
+
+
+def line_of_row(panel: Panel, row: Found) -> Series | None:
+    """Return the line that a row's finished cells belong to, with all its points; None where there is none."""
+    ids = set(row.finished["cell_id"]) if len(row.finished) else set()
+    return next((line for line in panel.series if ids & set(line.points["ids"].explode())), None)
 
 
 def _trade_off(what: Ablation, panel: Panel) -> str | None:
@@ -191,7 +213,11 @@ def _table(what: Ablation, panel: Panel | None) -> Table:
     rows = [_row(what, row, printed.get(row.label, []), f"metric_{metric.name}", metric.scale, trade) for row in found]
     reference = next(row for row in rows if row["label"] == what.reference)
     digits = decimals([row["gmacs"] for row in rows])
-    for row in rows:
+    reference_runs = next(row for row in found if row.label == what.reference).runs(f"metric_{metric.name}")
+    for row, each in zip(rows, found, strict=True):
+        runs = [] if row is reference else each.runs(f"metric_{metric.name}")
+        row |= _against(runs, reference_runs, metric.scale)
+        row |= _paper_against(row, reference)
         for key, base in (("gmacs", "gmacs"), ("paper_gflops", "paper_gflops")):
             there = not is_missing(row[key]) and not is_missing(reference[base])
             row[f"{key}_of_reference"] = row[key] / reference[base] if there else None
@@ -202,6 +228,8 @@ def _table(what: Ablation, panel: Panel | None) -> Table:
         Column("seeds", "Seeds", right=True),
         Column("_score", f"{metric.title}, 95 %", right=True),
         Column("_paper", "Paper", right=True),
+        Column("_against", f"against {what.reference}, 95 %", right=True),
+        Column("_paper_against", "Paper, against it", right=True),
         Column("_difference", "Difference", right=True),
         Column("_gmacs", "GMACs", right=True),
         Column("_share", f"of {what.reference}", right=True),
@@ -213,8 +241,9 @@ def _table(what: Ablation, panel: Panel | None) -> Table:
     if not printed:
         columns = [column for column in columns if "aper" not in column.key and column.key != "_difference"]
     notes = [
-        "95 %: interval over images and seeds, where the records keep them. GMACs: measured, the backbone's, mean per "
-        "image; the paper's GFLOPs are GMACs by its convention.",
+        f"Difference: what ours gains against {what.reference}, in points, minus what the paper's does; the scores "
+        "themselves are of different images and networks. 95 %: interval over images and seeds, where the records keep "
+        "them. GMACs: measured, the backbone's, mean per image; the paper's GFLOPs are GMACs by its convention.",
         *what.notes,
     ]
     heading = f"{what.title}; {panel.dataset}, scale {panel.scale}" if panel else f"{what.title}; nothing run yet"
@@ -263,6 +292,36 @@ def _row(
     return row
 
 
+def _gap(cost_a: np.ndarray, score_a: np.ndarray, cost_b: np.ndarray, score_b: np.ndarray) -> np.ndarray:
+    del cost_a, cost_b
+    return score_a[0] - score_b[0]
+
+
+def _against(runs: Sequence[Run], reference: Sequence[Run], scale: float) -> dict[str, float | None]:
+    """Return what a row gains against the reference row, paired over seeds and images, in points."""
+    found: Measured | None = None
+    sides = [[replace(run, point="") for run in each if not np.isnan(run.score)] for each in (runs, reference)]
+    if all(sides):
+        with contextlib.suppress(NoOverlap):
+            found = measure(sides[0], sides[1], _gap)
+    values = (None, None, None) if found is None else (found.value, found.low, found.high)
+    return {
+        name: None if value is None else value * scale
+        for name, value in zip(("against", "against_low", "against_high"), values, strict=True)
+    }
+
+
+def _paper_against(row: Mapping[str, Any], reference: Mapping[str, Any]) -> dict[str, float | None]:
+    """Return what the paper's row gains against its reference row, and how far ours is from that."""
+    there = row is not reference and not is_missing(row["paper_score"]) and not is_missing(reference["paper_score"])
+    theirs = row["paper_score"] - reference["paper_score"] if there else None
+    ours = row["against"]
+    return {
+        "paper_against": theirs,
+        "against_difference": None if theirs is None or ours is None else ours - theirs,
+    }
+
+
 def _status(what: Ablation, found: Found, finished: bool) -> str:
     failures = [str(error) for error in found.cells["error"].dropna()] if "error" in found.cells else []
     if finished:
@@ -281,9 +340,64 @@ def _texts(row: Mapping[str, Any], digits: int) -> dict[str, str]:
     return {
         "_score": score,
         "_paper": " or ".join(tenth(line["score"]) for line in lines) or "not stated",
-        "_difference": "–" if row["difference"] is None else f"{row['difference']:+.1f}",
+        "_against": _signed(row, "against"),
+        "_paper_against": "–" if row["paper_against"] is None else f"{row['paper_against']:+.1f}",
+        "_difference": "–" if row["against_difference"] is None else f"{row['against_difference']:+.2f}",
         "_gmacs": missing if row["gmacs"] is None else number(digits)(row["gmacs"]),
         "_share": "–" if row["gmacs_of_reference"] is None else share(row["gmacs_of_reference"]),
         "_paper_gflops": " or ".join(tenth(line["gflops"]) for line in lines) or "not stated",
         "_paper_share": "–" if row["paper_gflops_of_reference"] is None else share(row["paper_gflops_of_reference"]),
     }
+
+
+def _signed(row: Mapping[str, Any], name: str) -> str:
+    if row[name] is None:
+        return "–"
+    bounds = "" if row[f"{name}_low"] is None else f" [{row[f'{name}_low']:+.2f}, {row[f'{name}_high']:+.2f}]"
+    return f"{row[name]:+.2f}{bounds}"
+
+
+# --------------------------------------------------------------------------------------------------------- figure
+
+
+def _draw(what: Ablation, table: Table, panel: Panel | None, out: Path, stem: str) -> list[Path]:
+    """Draw accuracy and computation against the reference row: ours filled, the paper's hollow."""
+    height = 2.4
+    with figure_style():
+        figure = new_figure(height + 1.15 + legend_height(2 * len(table.rows), 2))
+        axes = place(figure, 0.6, 0.5, 6.4, height)
+        axes.set_title(shorten(what.title, 80))
+        where = "nothing run yet" if panel is None else f"{shorten(panel.dataset, 36)}, scale {panel.scale}"
+        line = f"{where}; hollow: as printed for the paper's data and network"
+        axes.annotate(line, (0, 1), (0, 5), xycoords="axes fraction", textcoords="offset points", fontsize=7.5)
+        axes.axhline(0, **REFERENCE_LINE)
+        axes.set_xlabel(f"Computation over that of {what.reference}")
+        axes.set_ylabel(f"against {what.reference} (points)")
+        entries = []
+        for index, row in enumerate(table.rows):
+            style = line_style(index) | {"linestyle": "none"}
+            hollow = style | {"markerfacecolor": "white", "markeredgecolor": style["color"], "markeredgewidth": 1.0}
+            gained = 0.0 if row["label"] == what.reference else row["against"]
+            if gained is not None and row["gmacs_of_reference"] is not None:
+                axes.plot(row["gmacs_of_reference"], gained, zorder=4, **style)
+                if row["against_low"] is not None:
+                    bar = [row["against_low"], row["against_high"]]
+                    axes.plot([row["gmacs_of_reference"]] * 2, bar, color=style["color"], linewidth=0.8)
+                entries.append(entry(row["label"], style))
+            else:
+                entries.append(entry(f"{row['label']}: {str(row['status']).partition(':')[0]}", style))
+            _draw_printed(axes, row, table.rows, what.reference, hollow)
+            entries.append(entry(f"{row['label']}, paper", hollow))
+        axes.margins(0.08)
+        legend_below(figure, 0.2, height + 1.0, entries, 2)
+        return save(figure, out, stem)
+
+
+def _draw_printed(
+    axes: Any, row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], name: str, style: dict[str, Any]
+) -> None:
+    """Draw each of the paper's lines of a row against its reference row."""
+    base = next(each for each in rows if each["label"] == name)["_lines"][0]
+    for line in row["_lines"]:
+        if not is_missing(line["gflops"]):
+            axes.plot(line["gflops"] / base["gflops"], line["score"] - base["score"], zorder=3, **style)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import pandas as pd
 
@@ -40,6 +40,8 @@ __all__ = [
     "with_spread",
     "writable",
 ]
+
+Made = TypeVar("Made")
 
 # ------------------------------------------------------------------------------------------------ in and out
 
@@ -93,7 +95,7 @@ class Output:
     pictures: list[Picture] = field(default_factory=list)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Results:
     """The records of some stores.
 
@@ -133,6 +135,16 @@ class Results:
                 if known is None or (record.finished and not known.finished):
                     records[record.cell_id] = record
         return cls(folders, list(records.values()), warnings)
+
+    def once(self, name: str, make: Callable[[], Made]) -> Made:
+        """Return what `make` returns; what has a name is made once, however many reports ask for it."""
+        if name not in self._made:
+            self._made[name] = make()
+        return cast("Made", self._made[name])
+
+    @cached_property
+    def _made(self) -> dict[str, object]:
+        return {}
 
     @cached_property
     def methods(self) -> Methods:

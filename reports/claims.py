@@ -14,20 +14,25 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
-from benchmark.stats import Measured, Run, interval, mean_gap, resample
+from benchmark.stats import Measured, Run, mean_gaps, over_seeds_alone
 from reports import ablation, figure3, lambdas, table1, table2, table3
 from reports.base import Output, Results
 from reports.comparison import runs_of
 from reports.curves import Panel, panels
 from reports.evidence import (
+    APART,
     CONTRADICTED,
+    FEW,
     INCONCLUSIVE,
     NOT_RUN,
     REPRODUCED,
-    SEEDS,
     STATUSES,
+    TRADED,
+    WIDE,
     Finding,
+    above,
     better,
     better_runs,
     combine,
@@ -102,14 +107,14 @@ class Checked:
             "where": self.where,
             "seeds": self.finding.seeds,
             "others": list(self.others),
-            "settle": _settle(self.claim, self.finding),
+            "settle": _settle(self.claim, self.finding, self.where),
         }
 
 
 def check(results: Results) -> list[Checked]:
     """Check every claim."""
     known = panels(results)
-    return [_check(claim, results, known) for claim in CLAIMS]
+    return results.once("claims", lambda: [_check(claim, results, known) for claim in CLAIMS])
 
 
 def build(results: Results, out: Path) -> Output:
@@ -167,10 +172,23 @@ def _where(panel: Panel) -> str:
     return f"{panel.task}, {panel.dataset}, scale {panel.scale}"
 
 
-def _settle(claim: Claim, finding: Finding) -> str:
+_REMEDIES = {
+    FEW: "more seeds",
+    WIDE: "more seeds or more images, for a narrower interval",
+    APART: "points of both at one computation, by other values of the trade-off parameter",
+    TRADED: "rows that are equal in accuracy, by another value of the trade-off parameter",
+}
+
+
+def _settle(claim: Claim, finding: Finding, where: str) -> str:
+    """Return what would settle a claim: what its finding lacks, and the command."""
     if finding.status in (REPRODUCED, CONTRADICTED):
-        return "settled here; scale paper says whether it holds for the paper's networks"
-    return claim.settle if finding.status == NOT_RUN else f"more seeds: {claim.settle}"
+        paper = where.endswith(f"scale {_SCALES[-1]}")
+        return "settled" if paper else "settled here; scale paper says whether it holds for the paper's networks"
+    if finding.status == NOT_RUN:
+        return claim.settle
+    lacking = [text for name, text in _REMEDIES.items() if name in finding.lacks]
+    return f"{' and '.join(lacking) or _REMEDIES[FEW]}: {claim.settle}"
 
 
 # ---------------------------------------------------------------------------------------------------------- checks
@@ -189,10 +207,10 @@ def _loses(limit: float, share: float) -> Callable[[Panel], Finding]:
         if not ours or not dense:
             return missing(_OURS if not ours else REFERENCE)
 
-        def loss(*sides: np.ndarray) -> float:
+        def loss(*sides: np.ndarray) -> np.ndarray:
             return -gap_at_share(share)(*sides)
 
-        return measured(ours, dense, loss, partial(limited, f"loss at {share:g} of the computation", limit=limit))
+        return measured(ours, dense, loss, partial(limited, f"loss at {share:.2f} of the computation", limit=limit))
 
     return judge
 
@@ -229,9 +247,9 @@ def _rows(what: ablation.Ablation, panel: Panel) -> dict[str, list[Run]]:
     return found
 
 
-def _score_gap(cost_a: np.ndarray, score_a: np.ndarray, cost_b: np.ndarray, score_b: np.ndarray) -> float:
+def _score_gap(cost_a: np.ndarray, score_a: np.ndarray, cost_b: np.ndarray, score_b: np.ndarray) -> np.ndarray:
     del cost_a, cost_b
-    return float(score_a[0] - score_b[0])
+    return score_a[0] - score_b[0]
 
 
 def _claim6(panel: Panel) -> Finding:
@@ -244,7 +262,7 @@ def _claim6(panel: Panel) -> Finding:
         gap = np.mean([run.score for run in rows["RBF"]]) - np.mean([run.score for run in rows[name]])
         if abs(gap) > _EQUAL:
             text = f"{name}: accuracies differ by {100 * gap:+.2f} points, too much to be equal"
-            findings.append(Finding(INCONCLUSIVE, text, len(rows[name])))
+            findings.append(Finding(INCONCLUSIVE, text, len(rows[name]), frozenset({TRADED})))
             continue
         more = f"{name}, computation more than RBF's at equal accuracy:"
         findings.append(measured(
@@ -261,8 +279,8 @@ def _claim7(panel: Panel) -> Finding:
         if not rows[name] or not ours:
             findings.append(missing(f"{name} beside interpolation"))
             continue
-        accuracy = measured(ours, rows[name], _score_gap, partial(signed, f"over {name}:", scale=100, unit=" points"))
-        cost = measured(ours, rows[name], cost_ratio, partial(signed, f"{name} computes more by", scale=100, unit=" %"))
+        accuracy = measured(ours, rows[name], _score_gap, partial(above, f"over {name}:"))
+        cost = measured(ours, rows[name], cost_ratio, partial(above, f"{name} computes more by", unit=" %"))
         findings.append(_beats(accuracy, cost))
     return combine(findings)
 
@@ -276,7 +294,8 @@ def _beats(accuracy: Finding, cost: Finding) -> Finding:
         status = CONTRADICTED
     else:
         status = INCONCLUSIVE  # nothing is known, or accuracy was bought with computation
-    return Finding(status, f"{accuracy.text}, {cost.text}", min(accuracy.seeds, cost.seeds))
+    lacks = frozenset({TRADED}) if {REPRODUCED, CONTRADICTED} <= statuses else accuracy.lacks | cost.lacks
+    return Finding(status, f"{accuracy.text}, {cost.text}", min(accuracy.seeds, cost.seeds), lacks)
 
 
 def _claim8(panel: Panel) -> Finding:
@@ -298,41 +317,36 @@ def _claim8(panel: Panel) -> Finding:
 
 
 def _less_stable(name: str, row: ablation.Found, usual: ablation.Found) -> Finding:
-    there = [stability(each.cells) for each in (row, usual)]
-    if any(not each["loss_curves"] and not each["diverged"] for each in there):
+    """Judge that runs jump or diverge more often: by the share of steps that jump, all of them in a diverged run."""
+    there = [_unstable(each.cells) for each in (row, usual)]
+    if not all(there):
         return missing(f"{name} with a loss curve")
-    trouble = [each["diverged"] + (each["spikes"] or 0.0) for each in there]
-    spikes = " and ".join("none" if each["spikes"] is None else f"{100 * each['spikes']:.2f} %" for each in there)
-    text = f"{name}: {there[0]['diverged']} and {there[1]['diverged']} runs diverged, loss spikes {spikes}"
-    seeds = min(each["loss_curves"] + each["diverged"] for each in there)
-    if seeds < SEEDS or trouble[0] == trouble[1]:
-        return Finding(INCONCLUSIVE, text, seeds)
-    return Finding(REPRODUCED if trouble[0] > trouble[1] else CONTRADICTED, text, seeds)
+    seeds = sorted(set(there[0]) & set(there[1]))
+    found = over_seeds_alone([there[0][seed] - there[1][seed] for seed in seeds])
+    return signed(f"{name}: steps whose loss jumps, more than with the scale's stride", found, 100, " % of all")
+
+
+def _unstable(cells: pd.DataFrame) -> dict[int, float]:
+    """Return the share of steps whose loss jumps, by seed: all of them where the run diverged."""
+    found = {}
+    for _, rows in cells.groupby("cell_id") if len(cells) else ():
+        said = stability(rows)
+        if said["diverged"] or said["loss_curves"]:
+            found[int(rows["seed"].iloc[0])] = 1.0 if said["diverged"] else float(said["spikes"])
+    return found
 
 
 def _claim9(panel: Panel) -> Finding:
-    cells = panel.cells[(panel.cells["method"] == _OURS) & (panel.cells["status"] == "finished")]
-    key = "p_masks_per_block"
-    if key not in cells:
-        return missing("one, two and three masks in a block")
-    wanted = dict(figure3.WHAT.rows)
-    rows = {row.label: row for row in ablation.find(figure3.WHAT, panel)}
-    lines = {label: _line_with(panel, key, value, rows[label]) for label, value in wanted.items()}
+    lines = {}
+    for row in ablation.find(figure3.WHAT, panel):
+        line = ablation.line_of_row(panel, row)
+        lines[row.label] = [] if line is None else runs_of(panel, line)
     two = lines["(b) two masks"]
     return combine([
-        missing(f"{other} beside {'(b) two masks'}") if not lines[other] or not two
+        missing(f"{other} beside (b) two masks") if not lines[other] or not two
         else better_runs(panel, ("(b) two masks", two), (other, lines[other]))
         for other in ("(a) one mask", "(c) three masks")
     ])  # fmt: skip
-
-
-def _line_with(panel: Panel, key: str, value: Any, row: ablation.Found) -> list[Run]:
-    """Return all points of the line that an ablation's row belongs to."""
-    if not len(row.finished):
-        return []
-    ids = set(row.finished["cell_id"])
-    line = next((line for line in panel.series if ids & set(line.points["ids"].explode())), None)
-    return [] if line is None else runs_of(panel, line)
 
 
 def _claim11(panel: Panel) -> Finding:
@@ -344,7 +358,7 @@ def _claim11(panel: Panel) -> Finding:
             continue
         label = f"against {name.upper()}:"
         findings.append(measured(
-            a, b, mean_gap, partial(similar, label, margin=MARGIN),
+            a, b, mean_gaps, partial(similar, label, margin=MARGIN),
         ))  # fmt: skip
     return combine([*findings, better(panel, _OURS, "sfp"), better(panel, _OURS, "fpgm")])
 
@@ -353,7 +367,7 @@ def _claim12(panel: Panel) -> Finding:
     a, b = _runs(panel, _OURS), _runs(panel, "stochastic_without_interpolation")
     if not a or not b:
         return missing(_OURS if not a else "stochastic_without_interpolation")
-    return measured(a, b, mean_gap, partial(similar, "with minus without interpolation:", margin=MARGIN))
+    return measured(a, b, mean_gaps, partial(similar, "with minus without interpolation:", margin=MARGIN))
 
 
 def _claim13(results: Results) -> Finding:
@@ -370,15 +384,15 @@ def _claim13(results: Results) -> Finding:
             findings.append(missing(f"{_OURS} with λ on {task}"))
             continue
         by_seed = [lambdas.correlation(rows) for _, rows in points.groupby("seed")]
-        found = _over_seeds(by_seed)
+        found = over_seeds_alone(by_seed)
         name = f"{task}: rank correlation of λ and sparsity"
         if task == "imagenet":
-            findings.append(similar(name, found, 0.3, 1.0))
+            findings.append(similar(name, found, 0.3, 1.0, ""))
             continue
         findings.append(_negated(name, found))
         means = points.groupby(["seed", "place"])["lambda"].mean().unstack()
         if {1, 2} <= set(means):
-            findings.append(signed(f"{task}: λ(conv2/3) − λ(conv1)", _over_seeds((means[2] - means[1]).tolist())))
+            findings.append(signed(f"{task}: λ(conv2/3) − λ(conv1)", over_seeds_alone((means[2] - means[1]).tolist())))
     return combine(findings)
 
 
@@ -388,16 +402,6 @@ def _negated(name: str, found: Measured) -> Finding:
     turned = Measured(-found.value, low, high, [-value for value in found.by_seed], found.seeds, found.resampled)
     finding = signed(f"minus the {name.partition(': ')[2]}", turned)
     return Finding(finding.status, f"{name.partition(': ')[0]}: {finding.text}", finding.seeds)
-
-
-def _over_seeds(values: Sequence[float]) -> Measured:
-    """Return numbers that there is one of for each seed, with the interval of their mean."""
-    there = np.array([value for value in values if not np.isnan(value)])
-    if not len(there):
-        return Measured(float("nan"), None, None, [], [], "")
-    _, repeats = resample(0, len(there))
-    low, high = interval(repeats @ there / len(there)) if len(there) > 1 else (None, None)
-    return Measured(float(there.mean()), low, high, there.tolist(), list(range(len(there))), "seeds")
 
 
 def _timings(results: Results) -> list[dict[str, Any]]:
@@ -433,7 +437,8 @@ def _claim14(results: Results) -> Finding:
                 text += ", deformable"
             held = low > 1 and high < theory
             broken = high <= 1 or low >= theory
-            findings.append(Finding(REPRODUCED if held else CONTRADICTED if broken else INCONCLUSIVE, text, 1))
+            status = REPRODUCED if held else CONTRADICTED if broken else INCONCLUSIVE
+            findings.append(Finding(status, text, 0, frozenset({WIDE}) if status == INCONCLUSIVE else frozenset()))
     return combine(findings)
 
 
@@ -459,9 +464,21 @@ def _claim17(results: Results) -> Finding:
             (r for r in fast["rows"] if (r["gamma"], r["deformable"]) == (row["gamma"], row["deformable"])), None
         )
         if same is not None:
-            status = REPRODUCED if row["share"] > same["share"] else CONTRADICTED
-            findings.append(Finding(status, f"γ {row['gamma']:g}: share {row['share']:.2f} and {same['share']:.2f}", 1))
+            findings.append(_nearer(row, same))
     return combine(findings) if findings else missing("one network timed on two machines")
+
+
+def _nearer(slow: dict[str, Any], fast: dict[str, Any]) -> Finding:
+    """Judge that the slower machine realises the larger share of theory, over the spread of the rounds."""
+    shares = [
+        [row[name] / row["speedup_theoretical"] for name in ("speedup", "speedup_low", "speedup_high")]
+        for row in (slow, fast)
+    ]
+    (ours, low, high), (theirs, other_low, other_high) = shares
+    status = REPRODUCED if low > other_high else CONTRADICTED if high < other_low else INCONCLUSIVE
+    text = f"γ {slow['gamma']:g}: share {ours:.2f} [{low:.2f}, {high:.2f}] on the slower, "
+    text += f"{theirs:.2f} [{other_low:.2f}, {other_high:.2f}] on the faster"
+    return Finding(status, text, 0, frozenset({WIDE}) if status == INCONCLUSIVE else frozenset())
 
 
 CLAIMS: Sequence[Claim] = (

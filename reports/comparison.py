@@ -130,7 +130,7 @@ def run_of(cell: pd.Series, score: str) -> Run:
     return Run(cell["setting"], int(cell["seed"]), float(cell[score]), float(cell[COST]), outcomes, costs)
 
 
-@functools.lru_cache(maxsize=512)
+@functools.lru_cache(maxsize=4096)
 def _images(folder: Path, finished: str) -> tuple[Outcomes | None, np.ndarray | None]:
     """Return a record's outcomes and GMACs of single images; read once, unless the record is replaced by a later."""
     del finished  # part of the key only

@@ -117,8 +117,12 @@ class Panel:
 
 def panels(results: Results, task: str | None = None) -> list[Panel]:
     """Return the panels of a task, or of all."""
-    cells = results.cells(task)
-    groups = cells.groupby(["task", "scale", "dataset_fingerprint"], sort=True, dropna=False)
+    known = results.once("panels", lambda: _panels(results))
+    return [panel for panel in known if task in (None, panel.task)]
+
+
+def _panels(results: Results) -> list[Panel]:
+    groups = results.cells().groupby(["task", "scale", "dataset_fingerprint"], sort=True, dropna=False)
     return [_panel(group.reset_index(drop=True), results.methods) for _, group in groups]
 
 
@@ -239,7 +243,8 @@ def _latest(cells: pd.DataFrame, warnings: list[str]) -> pd.DataFrame:
     names = ["method", "seed", *_settings(cells)]
     keys = cells[names].map(plain).agg("\0".join, axis=1)
     kept: list[Any] = []
-    for _, group in cells.assign(_when=cells["finished"].map(plain)).sort_values("_when", kind="stable").groupby(keys):
+    told = cells[["status", "folder"]].assign(_when=cells["finished"].map(plain))
+    for _, group in told.sort_values("_when", kind="stable").groupby(keys):
         finished = group["status"].eq("finished").tolist()
         start = len(group) - 1 - finished[::-1].index(True) if True in finished else 0
         kept += group.index[start:].tolist()

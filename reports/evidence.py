@@ -16,18 +16,23 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from benchmark.stats import Measured, NoOverlap, Run, compare, measure
+from benchmark.stats import Measured, NoOverlap, Run, Statistic, compare, measure, read_curves, verdict
 from reports.comparison import find_line, runs_of
 from reports.curves import Panel, Series
 
 __all__ = [
+    "APART",
     "CONTRADICTED",
+    "FEW",
     "INCONCLUSIVE",
     "NOT_RUN",
     "REPRODUCED",
     "SEEDS",
     "STATUSES",
+    "TRADED",
+    "WIDE",
     "Finding",
+    "above",
     "better",
     "combine",
     "cost_ratio",
@@ -44,6 +49,9 @@ __all__ = [
 REPRODUCED, CONTRADICTED, INCONCLUSIVE, NOT_RUN = STATUSES = (
     "reproduced", "contradicted", "inconclusive", "not run",
 )  # fmt: skip
+#: What may keep a finding from being settled: seeds; an interval narrow enough; points of both at one computation;
+#: rows that are equal in one of accuracy and computation.
+LACKS = FEW, WIDE, APART, TRADED = ("seeds", "width", "overlap", "equality")
 #: Seeds below which a number is not held against a limit.
 SEEDS = 3
 
@@ -59,12 +67,15 @@ class Finding:
     text
         The numbers that it rests on.
     seeds
-        How many seeds they come from; the fewest of any part.
+        How many seeds they come from; the fewest of any part. 0 for what has none, such as timings.
+    lacks
+        What keeps it from being settled: of `LACKS`, or nothing.
     """
 
     status: str
     text: str
     seeds: int = 0
+    lacks: frozenset[str] = frozenset()
 
 
 def combine(findings: Sequence[Finding]) -> Finding:
@@ -76,7 +87,8 @@ def combine(findings: Sequence[Finding]) -> Finding:
     else:
         status = REPRODUCED
     there = [finding.seeds for finding in findings if finding.status != NOT_RUN]
-    return Finding(status, "; ".join(finding.text for finding in findings), min(there, default=0))
+    lacks = frozenset().union(*(finding.lacks for finding in findings if finding.status == INCONCLUSIVE))
+    return Finding(status, "; ".join(finding.text for finding in findings), min(there, default=0), lacks)
 
 
 def missing(what: str) -> Finding:
@@ -103,84 +115,86 @@ def better_runs(panel: Panel, a: tuple[str, Sequence[Run]], b: tuple[str, Sequen
     """Judge that some cells, with their name, are better than others."""
     (name_a, runs_a), (name_b, runs_b) = a, b
     try:
-        result = compare(runs_a, runs_b)
+        result = compare(runs_a, runs_b, rates=False)
     except NoOverlap as error:
-        return Finding(INCONCLUSIVE, f"{name_a} and {name_b}: {error}")
+        return Finding(INCONCLUSIVE, f"{name_a} and {name_b}: {error}", 0, frozenset({FEW}))
     status = {"better": REPRODUCED, "worse": CONTRADICTED}.get(result.verdict, INCONCLUSIVE)
     gap = "no gap" if result.gap is None else _points(result.gap, result.low, result.high, panel.metric.scale)
-    return Finding(status, f"{name_a} against {name_b}: {gap} ({result.reason})", len(result.seeds))
+    lacks = APART if result.gap is None else FEW if result.p is None else WIDE
+    text = f"{name_a} against {name_b}: {gap} ({result.reason})"
+    return Finding(status, text, len(result.seeds), _open(status, lacks))
+
+
+def _open(status: str, lacks: str) -> frozenset[str]:
+    """Return what keeps a finding open, where it is."""
+    return frozenset({lacks}) if status == INCONCLUSIVE else frozenset()
 
 
 def limited(name: str, found: Measured, limit: float, scale: float = 100.0, unit: str = " points") -> Finding:
     """Judge that a number is at most a limit."""
     text = f"{name} {_points(found.value, found.low, found.high, scale, unit)}, claimed at most {limit * scale:g}"
     if len(found.seeds) < SEEDS or found.low is None or found.high is None:
-        return Finding(INCONCLUSIVE, f"{text}; {_few(found)}", len(found.seeds))
+        return Finding(INCONCLUSIVE, f"{text}; {_few(found)}", len(found.seeds), frozenset({FEW}))
     status = REPRODUCED if found.high <= limit else CONTRADICTED if found.low > limit else INCONCLUSIVE
-    return Finding(status, text, len(found.seeds))
+    return Finding(status, text, len(found.seeds), _open(status, WIDE))
 
 
-def similar(name: str, found: Measured, margin: float, scale: float = 100.0) -> Finding:
+def similar(name: str, found: Measured, margin: float, scale: float = 100.0, unit: str = " points") -> Finding:
     """Judge that a difference is within a margin on both sides."""
-    text = f"{name} {_points(found.value, found.low, found.high, scale)}, similar within ±{margin * scale:g}"
+    text = f"{name} {_points(found.value, found.low, found.high, scale, unit)}, similar within ±{margin * scale:g}"
     if len(found.seeds) < SEEDS or found.low is None or found.high is None:
-        return Finding(INCONCLUSIVE, f"{text}; {_few(found)}", len(found.seeds))
+        return Finding(INCONCLUSIVE, f"{text}; {_few(found)}", len(found.seeds), frozenset({FEW}))
     inside = -margin <= found.low and found.high <= margin
     outside = found.low > margin or found.high < -margin
-    return Finding(
-        REPRODUCED if inside else CONTRADICTED if outside else INCONCLUSIVE, text, len(found.seeds)
-    )  # fmt: skip
+    status = REPRODUCED if inside else CONTRADICTED if outside else INCONCLUSIVE
+    return Finding(status, text, len(found.seeds), _open(status, WIDE))
 
 
 def signed(name: str, found: Measured, scale: float = 1.0, unit: str = "") -> Finding:
     """Judge that a number is above zero."""
     text = f"{name} {_points(found.value, found.low, found.high, scale, unit)}"
     if len(found.seeds) < SEEDS or found.low is None or found.high is None:
-        return Finding(INCONCLUSIVE, f"{text}; {_few(found)}", len(found.seeds))
+        return Finding(INCONCLUSIVE, f"{text}; {_few(found)}", len(found.seeds), frozenset({FEW}))
     status = REPRODUCED if found.low > 0 else CONTRADICTED if found.high < 0 else INCONCLUSIVE
-    return Finding(status, text, len(found.seeds))
+    return Finding(status, text, len(found.seeds), _open(status, WIDE))
 
 
-def measured(
-    a: Sequence[Run], b: Sequence[Run], statistic: Callable[..., float], judge: Callable[[Measured], Finding]
-) -> Finding:
+def above(name: str, found: Measured, scale: float = 100.0, unit: str = " points") -> Finding:
+    """Judge that one of two methods is above the other in a number, by the rules for two methods."""
+    p, word, reason = verdict(found)
+    status = {"better": REPRODUCED, "worse": CONTRADICTED}.get(word, INCONCLUSIVE)
+    text = f"{name} {_points(found.value, found.low, found.high, scale, unit)} ({reason})"
+    return Finding(status, text, len(found.seeds), _open(status, FEW if p is None else WIDE))
+
+
+def measured(a: Sequence[Run], b: Sequence[Run], statistic: Statistic, judge: Callable[[Measured], Finding]) -> Finding:
     """Measure a number of two curves and judge it; inconclusive where the curves have no such number."""
     try:
         return judge(measure(a, b, statistic))
     except NoOverlap as error:
-        return Finding(INCONCLUSIVE, str(error))
+        return Finding(INCONCLUSIVE, str(error), 0, frozenset({APART}))
 
 
-def gap_at_share(share: float) -> Callable[..., float]:
+def gap_at_share(share: float) -> Statistic:
     """Return a statistic: accuracy of A at a share of B's computation, minus that of B, where B is one point."""
 
-    def statistic(cost_a: np.ndarray, score_a: np.ndarray, cost_b: np.ndarray, score_b: np.ndarray) -> float:
-        return _at(cost_a, score_a, share * float(cost_b[0])) - float(score_b[0])
+    def statistic(cost_a: np.ndarray, score_a: np.ndarray, cost_b: np.ndarray, score_b: np.ndarray) -> np.ndarray:
+        return read_curves(cost_a, score_a, share * cost_b[0]) - score_b[0]
 
     return statistic
 
 
-def low_end_gap(cost_a: np.ndarray, score_a: np.ndarray, cost_b: np.ndarray, score_b: np.ndarray) -> float:
+def low_end_gap(cost_a: np.ndarray, score_a: np.ndarray, cost_b: np.ndarray, score_b: np.ndarray) -> np.ndarray:
     """Return how much larger the gap of A over B is at the low end of the common range than at its high end."""
-    low, high = max(cost_a.min(), cost_b.min()), min(cost_a.max(), cost_b.max())
-    if low >= high:
-        raise NoOverlap("no range of computation in common")
-    gaps = [_at(cost_a, score_a, at) - _at(cost_b, score_b, at) for at in (low, high)]
-    return gaps[0] - gaps[1]
+    low, high = np.maximum(cost_a.min(0), cost_b.min(0)), np.minimum(cost_a.max(0), cost_b.max(0))
+    gaps = [read_curves(cost_a, score_a, at) - read_curves(cost_b, score_b, at) for at in (low, high)]
+    return np.where(low < high, gaps[0] - gaps[1], np.nan)
 
 
-def cost_ratio(cost_a: np.ndarray, score_a: np.ndarray, cost_b: np.ndarray, score_b: np.ndarray) -> float:
+def cost_ratio(cost_a: np.ndarray, score_a: np.ndarray, cost_b: np.ndarray, score_b: np.ndarray) -> np.ndarray:
     """Return how much more computation B takes than A, as a share, where both are one point."""
     del score_a, score_b
-    return float(cost_b[0] / cost_a[0] - 1)
-
-
-def _at(cost: np.ndarray, score: np.ndarray, at: float) -> float:
-    """Return a curve's accuracy at a computation, linear over its logarithm."""
-    order = np.argsort(cost)
-    if not cost.min() * (1 - 1e-9) <= at <= cost.max() * (1 + 1e-9):
-        raise NoOverlap(f"the curve covers {cost.min():.4g} to {cost.max():.4g} GMACs, not {at:.4g}")
-    return float(np.interp(np.log(at), np.log(cost[order]), score[order]))
+    return cost_b[0] / cost_a[0] - 1
 
 
 def _points(value: float, low: float | None, high: float | None, scale: float = 100.0, unit: str = " points") -> str:

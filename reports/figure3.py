@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from benchmark.selection import Cells
 from reports import ablation
-from reports.base import Output, Results
+from reports.base import Output, Results, shorten
+from reports.curves import COST, Panel, panels, stems
+from reports.drawing import entry, figure_style, legend_below, line_style, new_figure, place, save
 
 TITLE = "Figure 3: placements of masks in a block"
 
@@ -25,5 +28,33 @@ WHAT = ablation.Ablation(
 
 
 def build(results: Results, out: Path) -> Output:
-    """Write the table."""
-    return ablation.build(WHAT, results, out)
+    """Write the table, and a figure of the whole curves for each panel that has them."""
+    output = ablation.build(WHAT, results, out)
+    found = panels(results, WHAT.task)
+    files = [
+        path for panel, stem in zip(found, stems(WHAT.name, found), strict=True) for path in _draw(panel, out, stem)
+    ]
+    return replace(output, files=[*output.files, *files])
+
+
+def _draw(panel: Panel, out: Path, stem: str) -> list[Path]:
+    lines = [(row.label, line) for row in ablation.find(WHAT, panel) if (line := ablation.line_of_row(panel, row))]
+    if not lines:
+        return []
+    with figure_style():
+        figure = new_figure(3.6)
+        axes = place(figure, 0.6, 0.5, 4.2, 2.4)
+        axes.set_title("Figure 3: placements of masks in a block")
+        note = f"{shorten(panel.dataset, 36)}, scale {panel.scale}; bars: ± standard deviation over seeds"
+        axes.annotate(note, (0, 1), (0, 5), xycoords="axes fraction", textcoords="offset points", fontsize=7.5)
+        axes.set_xlabel("Backbone GMACs per image, measured")
+        axes.set_ylabel(panel.metric.title)
+        entries = []
+        for index, (label, line) in enumerate(lines):
+            style, points = line_style(index), line.points
+            spread = points[f"{panel.score}_spread"].fillna(0) * panel.metric.scale
+            axes.errorbar(points[COST], points[panel.score] * panel.metric.scale, yerr=spread, elinewidth=0.8, **style)
+            entries.append(entry(label, style))
+        axes.margins(0.08)
+        legend_below(figure, 5.0, 0.6, entries, 1)
+        return save(figure, out, stem)

@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from benchmark.selection import Cells
+from benchmark.stats import Measured, over_seeds_alone
 from reports import lambdas
 from reports.base import Output, Results, nothing, number, provenance_line, slug
 from reports.curves import Panel, panels
@@ -33,8 +34,15 @@ _COLUMNS = (
     Column("points", "Points", right=True),
     Column("lambda", "Mean λ", number(3), True),
     Column("sparsity", "Mean sparsity", number(3), True),
-    Column("correlation", "Rank correlation", number(2), True),
+    Column("_correlation", "Rank correlation, 95 %", right=True),
+    Column("paper", "The paper"),
 )
+#: What the paper sees in its figure, by task; it prints no numbers (Section 4.6).
+_PAPER = {
+    "coco": "strongly negative, drawn only",
+    "cityscapes": "strongly negative, drawn only",
+    "imagenet": "none, drawn only",
+}
 
 
 def build(results: Results, out: Path) -> Output:
@@ -99,16 +107,25 @@ def _table(scale: str, found: Sequence[tuple[Panel, pd.DataFrame]]) -> Table:
         groups = [("all", points), *((_PLACES[int(str(key))][1], rows) for key, rows in points.groupby("place"))]
         for name, part in groups:
             by_seed = [lambdas.correlation(rows) for _, rows in part.groupby("seed")]
+            found_here = over_seeds_alone(by_seed)
             rows.append({
                 "task": panel.task, "dataset": panel.dataset, "place": name, "seeds": part["seed"].nunique(),
                 "points": len(part), "lambda": part["lambda"].mean(), "sparsity": part["sparsity"].mean(),
-                "correlation": float(np.mean(by_seed)), "correlations": by_seed,
+                "correlation": found_here.value, "correlation_low": found_here.low,
+                "correlation_high": found_here.high, "correlations": by_seed, "_correlation": _text(found_here),
+                "paper": _PAPER.get(panel.task, "not in the paper") if name == "all" else "–",
             })  # fmt: skip
     cells = pd.concat([panel.cells for panel, _ in found])
     notes = [
         "A point is one interpolation of one cell, over all sparse-loss weights. The correlation is Spearman's, the "
-        "mean over seeds. The paper prints no numbers: it sees a strong negative correlation in (a) and (b), none in "
-        "(c), and a smaller λ after conv1.",
+        "mean over seeds and its interval over them; of one seed there is none. The paper prints no numbers: it sees a "
+        "strong negative correlation in (a) and (b), none in (c), and a smaller λ after conv1.",
         f"Provenance: {provenance_line(cells)}.",
     ]
     return Table(f"{TITLE}; scale {scale}", _COLUMNS, rows, notes)
+
+
+def _text(found: Measured) -> str:
+    if np.isnan(found.value):
+        return "none: constant, or fewer than three points"
+    return f"{found.value:.2f}" if found.low is None else f"{found.value:.2f} [{found.low:.2f}, {found.high:.2f}]"

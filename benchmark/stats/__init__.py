@@ -11,12 +11,15 @@ from benchmark.stats.comparison import (
     Comparison,
     Measured,
     Run,
+    Statistic,
     compare,
     estimate,
     interval,
     measure,
+    over_seeds_alone,
     resample,
     sign_flip,
+    verdict,
 )
 from benchmark.stats.curves import (
     MIN_OVERLAP,
@@ -24,22 +27,28 @@ from benchmark.stats.curves import (
     bjontegaard_rate,
     common_range,
     mean_gap,
+    mean_gaps,
     over_seeds,
     pareto_front,
+    read_curves,
 )
 from benchmark.stats.metrics import find_metric, task_metrics
 from benchmark.stats.outcomes import OUTCOMES, Outcomes, read_outcomes
+from benchmark.stats.ranks import METHODS_TO_TELL, Agreement, order_agreement, rank_agreement
 
 __all__ = [
+    "METHODS_TO_TELL",
     "MIN_OVERLAP",
     "OUTCOMES",
     "SEEDS_TO_TELL",
+    "Agreement",
     "Comparison",
     "Measured",
     "Metric",
     "NoOverlap",
     "Outcomes",
     "Run",
+    "Statistic",
     "bjontegaard_rate",
     "common_range",
     "compare",
@@ -47,11 +56,17 @@ __all__ = [
     "find_metric",
     "interval",
     "mean_gap",
+    "mean_gaps",
     "measure",
+    "order_agreement",
     "over_seeds",
+    "over_seeds_alone",
     "pareto_front",
+    "rank_agreement",
+    "read_curves",
     "read_outcomes",
     "resample",
     "sign_flip",
     "task_metrics",
+    "verdict",
 ]

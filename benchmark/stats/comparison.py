@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from benchmark.stats.curves import NoOverlap, bjontegaard_rate, common_range, mean_gap
+from benchmark.stats.curves import NoOverlap, bjontegaard_rate, common_range, mean_gaps
 from benchmark.stats.outcomes import Outcomes
 
 __all__ = [
@@ -28,12 +28,15 @@ __all__ = [
     "Comparison",
     "Measured",
     "Run",
+    "Statistic",
     "compare",
     "estimate",
     "interval",
     "measure",
+    "over_seeds_alone",
     "resample",
     "sign_flip",
+    "verdict",
 ]
 
 #: Seeds below which no two-sided sign-flip test reaches 5 %: with five, the least p is 2 / 2⁵ = 0.0625.
@@ -41,6 +44,8 @@ SEEDS_TO_TELL = 6
 #: What an interval leaves out on both sides together, and the size of the test.
 LEVEL = 0.05
 RESAMPLES = 1000
+#: Of these, how many have a Bjøntegaard delta computed: each takes the package most of a millisecond.
+RATE_RESAMPLES = 200
 _EXACT_UP_TO = 16  # seeds whose 2ⁿ signs are all tried
 
 Floats = npt.NDArray[np.float64]
@@ -212,7 +217,7 @@ def estimate(
     return mean, *interval((draws * drawn).sum(1) / draws.sum(1))
 
 
-def compare(a: Sequence[Run], b: Sequence[Run], resamples: int = RESAMPLES) -> Comparison:
+def compare(a: Sequence[Run], b: Sequence[Run], resamples: int = RESAMPLES, rates: bool = True) -> Comparison:
     """Compare two curves of one task, scale and data set.
 
     Parameters
@@ -221,6 +226,8 @@ def compare(a: Sequence[Run], b: Sequence[Run], resamples: int = RESAMPLES) -> C
         The cells of each curve, all seeds.
     resamples
         Draws for the intervals.
+    rates
+        Whether to compute the Bjøntegaard delta, too; it takes much longer than the rest.
 
     Raises
     ------
@@ -230,25 +237,26 @@ def compare(a: Sequence[Run], b: Sequence[Run], resamples: int = RESAMPLES) -> C
     pair = _Pair.of(a, b, resamples)
     try:
         low, high = common_range(pair.a.costs[:, :, 0].ravel(), pair.b.costs[:, :, 0].ravel())
-        gap = _measure(pair, mean_gap)
+        gap = _measure(pair, mean_gaps)
     except NoOverlap as error:
         return Comparison.refuse(pair.seeds, str(error))
     refused: list[str] = []
-    rate: float | None = None
-    rate_bounds: tuple[float | None, float | None] = (None, None)
+    rate, rate_bounds = _rate(pair, refused) if rates else (None, (None, None))
+    p, word, reason = verdict(gap)
+    return Comparison(
+        gap.value, gap.low, gap.high, rate, *rate_bounds, refused, low, high, gap.seeds, gap.resampled, p, word, reason
+    )
+
+
+def _rate(pair: _Pair, refused: list[str]) -> tuple[float | None, tuple[float | None, float | None]]:
+    """Return the Bjøntegaard delta rate of the means over seeds and its interval, or add why there is none."""
+    once = np.ones(len(pair.seeds))
     try:
-        once = np.ones(len(pair.seeds))
         rate = bjontegaard_rate(*pair.a.mean(0, once), *pair.b.mean(0, once))
     except NoOverlap as error:
         refused.append(f"no Bjøntegaard delta: {error}")
-    if rate is not None and gap.resampled:
-        rate_bounds = interval(_resampled_rates(pair))
-    p = sign_flip(gap.by_seed) if len(gap.seeds) >= SEEDS_TO_TELL else None
-    verdict, reason = _judge((gap.low, gap.high), p, len(gap.seeds), gap.resampled)
-    return Comparison(
-        gap.value, gap.low, gap.high, rate, *rate_bounds, refused, low, high, gap.seeds, gap.resampled, p,
-        verdict, reason,
-    )  # fmt: skip
+        return None, (None, None)
+    return rate, interval(_resampled_rates(pair)) if pair.resampled else (None, None)
 
 
 @dataclass(frozen=True)
@@ -277,8 +285,9 @@ class Measured:
     resampled: str
 
 
-#: From costs and scores of curve A, and those of curve B, to a number; `NoOverlap` where there is none.
-Statistic = Callable[[Floats, Floats, Floats, Floats], float]
+#: From costs and scores of curve A, ``(n, B)`` each, and those of curve B, ``(m, B)``, to ``(B,)`` numbers: B times the
+#: same two curves, resampled. NaN where two of them have no such number.
+Statistic = Callable[[Floats, Floats, Floats, Floats], Floats]
 
 
 def measure(a: Sequence[Run], b: Sequence[Run], statistic: Statistic, resamples: int = RESAMPLES) -> Measured:
@@ -292,32 +301,41 @@ def measure(a: Sequence[Run], b: Sequence[Run], statistic: Statistic, resamples:
     return _measure(_Pair.of(a, b, resamples), statistic)
 
 
+def over_seeds_alone(values: Sequence[float]) -> Measured:
+    """Return numbers that there is one of for each seed, with the interval of their mean; NaN is left out."""
+    there = np.array([value for value in values if not np.isnan(value)])
+    if not len(there):
+        return Measured(float("nan"), None, None, [], [], "")
+    _, repeats = resample(0, len(there))
+    low, high = interval(repeats @ there / len(there)) if len(there) > 1 else (None, None)
+    return Measured(float(there.mean()), low, high, there.tolist(), list(range(len(there))), "seeds")
+
+
 def _measure(pair: _Pair, statistic: Statistic) -> Measured:
-    values = _by_seed(pair, statistic, 0)
+    sides = [table for side in (pair.a, pair.b) for table in (side.costs, side.scores)]
+    draws = sides[0].shape[2]
+    flat = statistic(*(table.reshape(len(table), -1) for table in sides))
+    values = np.asarray(flat, dtype=float).reshape(len(pair.seeds), draws)  # as measured, then resampled
+    missing = np.isnan(values[:, 0])
+    if missing.any():
+        ranges = (f"{cost[:, missing, 0].min():.4g} to {cost[:, missing, 0].max():.4g}" for cost in sides[::2])
+        raise NoOverlap(
+            f"with seed {pair.seeds[int(missing.argmax())]}, curves over {' and over '.join(ranges)} GMACs do not meet"
+        )
     bounds: tuple[float | None, float | None] = (None, None)
     if pair.resampled:
-        drawn = np.stack([_by_seed(pair, statistic, draw) for draw in pair.drawn])
+        drawn = values[:, pair.drawn.start :].T if len(pair.drawn) > 1 else values[:, :1].T
         bounds = interval(np.where(pair.repeats > 0, pair.repeats * drawn, 0).sum(1) / pair.repeats.sum(1))
-    if np.isnan(values).any():
-        raise NoOverlap(f"with seed {pair.seeds[int(np.isnan(values).argmax())]}, no computation in common")
-    return Measured(float(values.mean()), *bounds, values.tolist(), pair.seeds, pair.resampled)
-
-
-def _by_seed(pair: _Pair, statistic: Statistic, draw: int) -> Floats:
-    """Return each seed's value in a draw; NaN where it has none."""
-    values = np.full(len(pair.seeds), np.nan)
-    for seed in range(len(values)):
-        sides = [table[:, seed, draw] for side in (pair.a, pair.b) for table in (side.costs, side.scores)]
-        with contextlib.suppress(NoOverlap):
-            values[seed] = statistic(*sides)
-    return values
+    measured = values[:, 0]
+    return Measured(float(measured.mean()), *bounds, measured.tolist(), pair.seeds, pair.resampled)
 
 
 def _resampled_rates(pair: _Pair) -> Floats:
-    """Return the Bjøntegaard delta rate in each draw; NaN where it is refused."""
-    rates = np.full(len(pair.repeats), np.nan)
-    draws = list(pair.drawn) if len(pair.drawn) > 1 else [0] * len(rates)
-    for index, (draw, repeats) in enumerate(zip(draws, pair.repeats, strict=True)):
+    """Return the Bjøntegaard delta rate in some of the draws; NaN where it is refused."""
+    count = min(len(pair.repeats), RATE_RESAMPLES)
+    rates = np.full(count, np.nan)
+    draws = list(pair.drawn)[:count] if len(pair.drawn) > 1 else [0] * count
+    for index, (draw, repeats) in enumerate(zip(draws, pair.repeats[:count], strict=True)):
         with contextlib.suppress(NoOverlap):
             rates[index] = bjontegaard_rate(*pair.a.mean(draw, repeats), *pair.b.mean(draw, repeats))
     return rates
@@ -390,11 +408,15 @@ class _Side:
         points = list(dict.fromkeys(run.point for run in runs))
         shape = (len(points), len(seeds), 1 + (0 if weights is None else len(weights)))
         costs, scores = np.empty(shape), np.empty(shape)
-        for run in runs:
+        resampled = weights is not None and all(run.outcomes is not None and run.costs is not None for run in runs)
+        if weights is not None and resampled:
+            images = np.stack([run.costs for run in runs if run.costs is not None])
+            drawn = images @ weights.T / weights.sum(1)
+        for index, run in enumerate(runs):
             place = points.index(run.point), seeds.index(run.seed)
-            costs[place], scores[place] = run.cost, run.score
-            if weights is not None and run.outcomes is not None and run.costs is not None:
-                costs[place][1:] = weights @ run.costs / weights.sum(1)
+            costs[place][0], scores[place][0] = run.cost, run.score
+            if weights is not None and resampled and run.outcomes is not None:
+                costs[place][1:] = drawn[index]
                 scores[place][1:] = run.outcomes.remembered(weights)
         return cls(costs, scores)
 
@@ -404,17 +426,25 @@ class _Side:
         return self.costs[:, :, draw].dot(shares), self.scores[:, :, draw].dot(shares)
 
 
-def _judge(bounds: tuple[float | None, float | None], p: float | None, seeds: int, resampled: str) -> tuple[str, str]:
-    """Return the verdict and what it rests on."""
-    low, high = bounds
+def verdict(found: Measured) -> tuple[float | None, str, str]:
+    """Judge whether a difference of two curves is above or below zero.
+
+    Returns
+    -------
+    p, verdict, reason
+        p of the exact sign-flip test, None below `SEEDS_TO_TELL` seeds; "better", "worse" or "not distinguishable"; and
+        what that rests on, in words.
+    """
+    seeds, resampled = len(found.seeds), found.resampled
+    p = sign_flip(found.by_seed) if seeds >= SEEDS_TO_TELL else None
     side = ""
-    if low is not None and high is not None:
-        side = "better" if low > 0 else "worse" if high < 0 else ""
+    if found.low is not None and found.high is not None:
+        side = "better" if found.low > 0 else "worse" if found.high < 0 else ""
     says = f"the interval over {resampled} " + (f"alone says {side}" if side else "holds zero")
-    if not resampled or low is None:
+    if not resampled or found.low is None:
         says = "there is no interval"
     if p is None:
-        return "not distinguishable", f"too few seeds to tell: {seeds} of {SEEDS_TO_TELL}; {says}"
+        return p, "not distinguishable", f"too few seeds to tell: {seeds} of {SEEDS_TO_TELL}; {says}"
     if side and p <= LEVEL:
-        return side, f"the interval over {resampled} leaves out zero, sign-flip p = {p:.3g}"
-    return "not distinguishable", f"{says}, sign-flip p = {p:.3g}"
+        return p, side, f"the interval over {resampled} leaves out zero, sign-flip p = {p:.3g}"
+    return p, "not distinguishable", f"{says}, sign-flip p = {p:.3g}"

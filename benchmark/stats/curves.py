@@ -15,7 +15,19 @@ import pandas as pd
 
 from benchmark.errors import SaibenchError
 
-__all__ = ["MIN_OVERLAP", "NoOverlap", "bjontegaard_rate", "common_range", "mean_gap", "over_seeds", "pareto_front"]
+__all__ = [
+    "MIN_OVERLAP",
+    "NoOverlap",
+    "bjontegaard_rate",
+    "common_range",
+    "mean_gap",
+    "mean_gaps",
+    "over_seeds",
+    "pareto_front",
+    "read_curves",
+]
+
+Floats = npt.NDArray[np.float64]
 
 #: Least share of the two curves' accuracies that both must cover for a Bjøntegaard delta.
 MIN_OVERLAP = 0.75
@@ -122,23 +134,72 @@ def mean_gap(cost_a: npt.ArrayLike, value_a: npt.ArrayLike, cost_b: npt.ArrayLik
     >>> mean_gap([1, 2, 4], [0.5, 0.6, 0.7], [1, 4], [0.4, 0.6])
     0.1
     """
-    low, high = common_range(cost_a, cost_b)
-    x_a, y_a = _knots(cost_a, value_a)
-    x_b, y_b = _knots(cost_b, value_b)
-    start, end = np.log(low), np.log(high)
-    inner = np.concatenate([x_a, x_b])
-    x = np.unique(np.concatenate([[start, end], inner[(inner > start) & (inner < end)]]))
-    difference = np.interp(x, x_a, y_a) - np.interp(x, x_b, y_b)
-    if end - start < 1e-12:  # a single point; the width of a rounding error is no range
-        return float(difference[0])
-    return float(np.trapezoid(difference, x) / (end - start))
+    common_range(cost_a, cost_b)
+    columns = (np.asarray(values, dtype=float)[:, None] for values in (cost_a, value_a, cost_b, value_b))
+    return float(mean_gaps(*columns)[0])
 
 
-def _knots(cost: npt.ArrayLike, value: npt.ArrayLike) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Return log-costs, ascending and distinct, and the mean value at each."""
-    costs, place = np.unique(np.log(np.asarray(cost, dtype=float)), return_inverse=True)
-    sums = np.bincount(place, np.asarray(value, dtype=float), len(costs))
-    return costs, sums / np.bincount(place, minlength=len(costs))
+def mean_gaps(cost_a: Floats, value_a: Floats, cost_b: Floats, value_b: Floats) -> Floats:
+    """Return `mean_gap` of many pairs of curves at once, such as resamples of one pair.
+
+    Parameters
+    ----------
+    cost_a, value_a, cost_b, value_b
+        ``(n, B)`` twice and ``(m, B)`` twice: B pairs of curves.
+
+    Returns
+    -------
+    numpy.ndarray
+        ``(B,)``; NaN where two curves share no computation.
+    """
+    (x_a, y_a), (x_b, y_b) = _knots(cost_a, value_a), _knots(cost_b, value_b)
+    start, end = np.maximum(x_a[0], x_b[0]), np.minimum(x_a[-1], x_b[-1])
+    x = np.sort(np.clip(np.concatenate([x_a, x_b]), start, np.maximum(start, end)), axis=0)  # both ends are knots
+    difference = _read(x_a, y_a, x) - _read(x_b, y_b, x)
+    width = end - start
+    with np.errstate(invalid="ignore", divide="ignore"):
+        gaps = np.trapezoid(difference, x, axis=0) / width
+    gaps = np.where(width < 1e-12, difference[0], gaps)  # a single point; the width of a rounding error is no range
+    return np.where(width < 0, np.nan, gaps)
+
+
+def read_curves(cost: Floats, value: Floats, at: Floats) -> Floats:
+    """Return the values of many curves at a computation each, linear over its logarithm.
+
+    Parameters
+    ----------
+    cost, value
+        ``(n, B)``: B curves.
+    at
+        ``(B,)``: where to read each.
+
+    Returns
+    -------
+    numpy.ndarray
+        ``(B,)``; NaN beyond a curve's points.
+    """
+    x, y = _knots(cost, value)
+    inside = (cost.min(0) * (1 - 1e-9) <= at) & (at <= cost.max(0) * (1 + 1e-9))
+    return np.where(inside, _read(x, y, np.log(at)[None])[0], np.nan)
+
+
+def _knots(cost: Floats, value: Floats) -> tuple[Floats, Floats]:
+    """Return log-costs, ascending, and the value at each, ``(n, B)``: of points of equal cost, their mean."""
+    order = np.argsort(cost, axis=0, kind="stable")
+    x, y = (np.take_along_axis(table, order, 0) for table in (np.log(cost), value))
+    same = x[:, None] == x[None]
+    return x, np.where(same, y[None], 0).sum(1) / same.sum(1)
+
+
+def _read(x: Floats, y: Floats, at: Floats) -> Floats:
+    """Return curves' values at ``(k, B)`` places: straight between knots, level beyond the ends."""
+    if len(x) == 1:
+        return np.broadcast_to(y, at.shape)
+    right = np.clip((x[:, None] <= at).sum(0), 1, len(x) - 1)
+    (x_0, x_1), (y_0, y_1) = ((np.take_along_axis(t, right - 1, 0), np.take_along_axis(t, right, 0)) for t in (x, y))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        share = np.where(x_1 > x_0, (at - x_0) / (x_1 - x_0), 0)
+    return y_0 + np.clip(share, 0, 1) * (y_1 - y_0)
 
 
 def bjontegaard_rate(
@@ -157,8 +218,7 @@ def bjontegaard_rate(
     """
     import bjontegaard  # here, because it imports pyplot, which takes a second
 
-    x_a, y_a = _knots(cost_a, value_a)
-    x_b, y_b = _knots(cost_b, value_b)
+    (x_a, y_a), (x_b, y_b) = _distinct(cost_a, value_a), _distinct(cost_b, value_b)
     for x, y in ((x_a, y_a), (x_b, y_b)):
         if len(x) < 2:
             raise NoOverlap("a curve is a single point")
@@ -174,3 +234,10 @@ def bjontegaard_rate(
             np.exp(x_b), y_b, np.exp(x_a), y_a, method="pchip", require_matching_points=False, min_overlap=0
         )
     return float(percent) / 100
+
+
+def _distinct(cost: npt.ArrayLike, value: npt.ArrayLike) -> tuple[Floats, Floats]:
+    """Return one curve's log-costs, ascending and distinct, and the mean value at each."""
+    x, y = _knots(*(np.asarray(values, dtype=float)[:, None] for values in (cost, value)))
+    _, first = np.unique(x[:, 0], return_index=True)
+    return x[first, 0], y[first, 0]

@@ -5,6 +5,10 @@ Cityscapes' evaluation for each of a thousand resamples would take hours. Their 
 objects or counting pixels, does not depend on the weights: it is done once, when the cell is evaluated, and kept as
 ``outcomes.parquet``. The rest is sums. With all weights 1 the official metric comes out.
 
+For average precision the sums are seconds a cell, too much for a report of hundreds. Its resamples are linear: the
+metric, and what each image adds to it (Jaeckel, "The infinitesimal jackknife", 1972). A test holds them against the
+exact ones.
+
 Three tables are known, told apart by their columns:
 
 ``image, correct``
@@ -61,10 +65,14 @@ class Outcomes(ABC):
             ``(B,)``, shares from 0 to 1; NaN where the weights leave nothing to score.
         """
 
+    def resampled(self, weights: Floats) -> Floats:
+        """Return the scores under the weights of resamples: `scores`, or what is near enough and much faster."""
+        return self.scores(weights)
+
     def remembered(self, weights: Floats) -> Floats:
-        """Return the scores under weights that come again and again: those of the last array are remembered."""
+        """Return `resampled` under weights that come again and again: those of the last array are remembered."""
         if getattr(self, "_weights", None) is not weights:
-            self._weights, self._scores = weights, self.scores(weights)
+            self._weights, self._scores = weights, self.resampled(weights)
         return self._scores
 
 
@@ -138,6 +146,7 @@ class _Matches(Outcomes):
     """Detections, matched once."""
 
     def __init__(self, table: pd.DataFrame, place: Integers, images: int) -> None:
+        self.images = images
         self.categories: list[tuple[Floats, Integers, Integers, Integers]] = []
         scored = table["score"].notna().to_numpy()
         category = table["category"].to_numpy()
@@ -159,6 +168,22 @@ class _Matches(Outcomes):
         there = ~np.isnan(shares)
         with np.errstate(invalid="ignore"):
             return np.where(there, shares, 0).sum(0) / there.sum(0)
+
+    def resampled(self, weights: Floats) -> Floats:
+        """Return the metric, plus what each image adds to it by its weight."""
+        value, influences = self.influences()
+        return value + weights @ influences * (self.images / weights.sum(1)) - influences.sum()
+
+    def influences(self) -> tuple[float, Floats]:
+        """Return the metric where all weights are 1, and its derivative by each image's weight there, ``(N,)``.
+
+        The derivative is of average precision with recall read everywhere, not at 101 places: steps have none.
+        """
+        parts = [_influence(*category) for category in self.categories if category[0].any()]
+        if not parts:
+            return 0.0, np.zeros(self.images)
+        values, influences = zip(*parts, strict=True)
+        return float(np.mean(values)), np.mean(influences, axis=0)
 
     def _category(self, weights: Floats, truths: Floats, place: Integers, hits: Integers, ignored: Integers) -> Floats:
         """Return a category's mean average precision over the thresholds; NaN where the weights leave no object."""
@@ -201,6 +226,36 @@ def _average_precision(right: Floats, ranks: Floats, objects: Floats) -> Floats:
     reached = np.searchsorted(_RECALLS, np.nan_to_num(recall), side="right")
     steps = np.diff(reached, axis=1, prepend=0)
     return (falling * steps).sum(1) / len(_RECALLS)
+
+
+def _influence(truths: Floats, place: Integers, hits: Integers, ignored: Integers) -> tuple[float, Floats]:
+    """Return a category's mean average precision and its derivative by each image's weight, ``(N,)``.
+
+    Average precision is the mean of the precision, made to fall, over the objects that are found. A weight changes how
+    often its image's hits count, the precision that they are read at, and the number of objects.
+    """
+    images, objects = len(truths), truths.sum()
+    value, total = 0.0, np.zeros(images)
+    for threshold in range(THRESHOLDS):
+        bit = 1 << threshold
+        hit = np.flatnonzero(hits & bit)
+        if not len(hit):
+            continue
+        found, counts = np.arange(1.0, 1 + len(hit)), (ignored & bit) == 0
+        ranks = counts.cumsum()[hit]
+        precision = found / ranks
+        falling = np.maximum.accumulate(precision[::-1])[::-1]
+        reached = np.searchsorted(found / objects, _RECALLS)  # the first hit at which each recall is reached
+        value += falling[reached[reached < len(hit)]].sum() / len(_RECALLS)
+        # Which hit's precision stands at each: the next one, itself included, where it is not below what follows.
+        tops = np.flatnonzero(precision >= falling)
+        read = np.bincount(tops[np.searchsorted(tops, np.arange(len(hit)))], minlength=len(hit))
+        # What one more hit, and one more detection, up to here adds to all that is read from here on.
+        more_hits = (read / ranks)[::-1].cumsum()[::-1]
+        more_ranks = np.bincount(hit, read * found / ranks**2, len(place))[::-1].cumsum()[::-1] * counts
+        total += np.bincount(place[hit], falling + more_hits, images) - np.bincount(place, more_ranks, images)
+        total -= falling.sum() / objects * truths
+    return value / THRESHOLDS, total / (objects * THRESHOLDS)
 
 
 _KINDS: Mapping[tuple[str, ...], type] = {

@@ -48,6 +48,11 @@ def test_rows_stand_beside_the_paper_s_with_the_difference(fabricated, tmp_path)
     assert row["gmacs_of_reference"] == pytest.approx(1.5) and row["paper_gflops_of_reference"] == pytest.approx(
         164.9 / 96.6
     )
+    # What a row gains against the reference row is what is compared with the paper's.
+    assert (row["against"], row["paper_against"]) == pytest.approx((100 * (0.5 - 0.55), 0.0))
+    assert row["against_difference"] == pytest.approx(row["against"] - row["paper_against"])
+    assert np.isnan(frame.loc["interpolation", "against"])
+    assert {path.suffix for path in output.files} == {".md", ".csv", ".tex", ".png", ".svg", ".pdf"}
     assert frame.loc["interpolation", "trade_off"] == 1.0  # where the ablation was run
     assert "42.0 or 39.7" in output.text  # the paper contradicts itself
     assert frame.loc["reuse features", "status"] == "not run: saibench sweep coco --cells table2"
@@ -94,6 +99,7 @@ def test_figure_3_has_the_three_placements(fabricated, tmp_path):
     output, frame = build(fabricated, tmp_path, "figure3")
     assert frame["seeds"].tolist() == [1, 1, 0]
     assert "Paper" not in output.text.splitlines()[2]
+    assert {path.suffix for path in output.files} == {".md", ".csv", ".tex", ".png", ".svg", ".pdf"}
 
 
 def test_spikes_and_roughness_of_known_curves():

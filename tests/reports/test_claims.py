@@ -264,6 +264,35 @@ def test_a_claim_of_several_parts_is_reproduced_where_all_are_and_contradicted_w
     assert combine([parts[NOT_RUN], parts[CONTRADICTED]]).status == CONTRADICTED
 
 
+UNEQUAL = (("rbf", 0.45), ("convolution", 0.40), ("average", 0.449))
+
+
+@pytest.mark.parametrize(
+    ("fill", "number", "remedy"),
+    [
+        (lambda f: [curve(f, m, [0.0] * 4, seeds=2) for m in ("stochastic", "uniform")], 3, "more seeds: "),
+        (lambda f: [curve(f, m, [0.0] * 4) for m in ("stochastic", "uniform")], 3, "more seeds or more images"),
+        (
+            lambda f: [curve(f, "stochastic", [0.0] * 4), point(f, "smaller_backbone", 0.4, 0.9)], 5,
+            "points of both at one computation",
+        ),
+        (lambda f: [point(f, "stochastic", s, 0.3, fill=k, gamma=0.1) for k, s in UNEQUAL], 6, "rows that are equal"),
+    ],
+)  # fmt: skip
+def test_what_would_settle_an_open_claim_is_what_it_lacks(fabricated, fill, number, remedy):
+    fill(fabricated)
+    checked = found(fabricated, number)
+    assert checked.finding.status == INCONCLUSIVE and remedy in checked.row()["settle"]
+    assert ": saibench sweep coco" in checked.row()["settle"]
+
+
+def test_claim_7_takes_six_seeds(fabricated):
+    for fill, score, cost in (("rbf", 0.45, 0.3), ("zeros", 0.44, 0.4), ("reuse", 0.44, 0.4)):
+        point(fabricated, "stochastic", score, cost, seeds=5, fill=fill, gamma=0.1)
+    checked = found(fabricated, 7)
+    assert checked.finding.status == INCONCLUSIVE and checked.row()["settle"].startswith("more seeds: ")
+
+
 def test_the_command_prints_every_claim(fabricated, run_cli):
     fabricated.curves()
     code, printed, _ = run_cli("claims", "--store", fabricated.store.root, "--json")

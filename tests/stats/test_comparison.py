@@ -7,7 +7,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmark.stats import NoOverlap, Outcomes, Run, bjontegaard_rate, compare, mean_gap, sign_flip
+from benchmark.stats import (
+    NoOverlap,
+    Outcomes,
+    Run,
+    bjontegaard_rate,
+    compare,
+    mean_gap,
+    mean_gaps,
+    read_curves,
+    sign_flip,
+)
 from benchmark.stats.comparison import interval, resample
 
 COSTS = (1.0, 2.0, 4.0, 8.0)
@@ -55,6 +65,27 @@ def test_the_gap_is_the_area_between_straight_lines_over_log_computation(one, ot
     grid = np.linspace(np.log(low), np.log(high), 20001)
     a, b = (np.interp(grid, np.log(side[0]), side[1]) for side in sides)
     assert mean_gap(*sides[0], *sides[1]) == pytest.approx(np.mean(a - b), abs=2e-3)
+
+
+@given(st.data())
+def test_many_gaps_and_readings_at_once_are_those_of_each_pair(data):
+    rng = np.random.default_rng(data.draw(st.integers(0, 1000)))
+    costs = [rng.choice([0.5, 1.0, 2.0, 3.0, 9.0], (int(rng.integers(1, 5)), 7)) for _ in range(2)]
+    values = [rng.random(cost.shape) for cost in costs]
+    at = rng.uniform(0.4, 9, 7)
+    gaps, readings = mean_gaps(costs[0], values[0], costs[1], values[1]), read_curves(costs[0], values[0], at)
+    for index in range(7):
+        sides = [table[:, index] for pair in zip(costs, values, strict=True) for table in pair]
+        knots, place = np.unique(np.log(sides[0]), return_inverse=True)
+        level = np.bincount(place, sides[1]) / np.bincount(place)
+        inside = sides[0].min() <= at[index] <= sides[0].max()
+        expected = np.interp(np.log(at[index]), knots, level) if inside else np.nan
+        assert readings[index] == pytest.approx(expected, nan_ok=True)
+        try:
+            expected = mean_gap(*sides)
+        except NoOverlap:
+            expected = np.nan
+        assert gaps[index] == pytest.approx(expected, nan_ok=True)
 
 
 def test_a_single_point_is_compared_at_its_own_computation():

@@ -100,6 +100,25 @@ def test_detection_is_coco_s_average_precision(tmp_path, seed):
     np.testing.assert_allclose(found.scores(weights), [brute_force_ap(table, draw) for draw in weights], atol=1e-12)
 
 
+def test_resamples_of_average_precision_are_near_the_exact_ones(tmp_path):
+    rng = np.random.default_rng(0)
+    images = [str(image) for image in range(200)]
+    found = outcomes(tmp_path, detections(rng, images=200), images)
+    weights = rng.multinomial(200, np.full(200, 1 / 200), size=300).astype(float)
+    exact, linear = found.scores(weights), found.resampled(weights)
+    assert np.corrcoef(exact, linear)[0, 1] > 0.9
+    assert linear.std() == pytest.approx(exact.std(), rel=0.1)
+    assert abs(linear.mean() - exact.mean()) < exact.std()
+
+
+def test_what_images_add_to_average_precision_sums_to_nothing(tmp_path):
+    found = outcomes(tmp_path, detections(np.random.default_rng(1), images=30), [str(image) for image in range(30)])
+    value, influences = found.influences()
+    assert influences.sum() == pytest.approx(0, abs=1e-12)  # twice every image is the same data
+    ones = np.ones((1, 30))
+    assert found.resampled(ones)[0] == pytest.approx(value) == found.scores(ones)[0]
+
+
 def test_a_record_without_outcomes_has_none(tmp_path):
     assert read_outcomes(tmp_path, pd.Series(["a"])) is None
 
