@@ -2,7 +2,8 @@
 
 One figure for each task, scale and data set in the stores, with the paper's own numbers in a panel of their
 own: (a) COCO and (b) Cityscapes are the paper's; ImageNet, which the paper has only as Table 4, is drawn the
-same way. Beside each figure stands the table of all its cells.
+same way. A second figure and its table have the paper's points and ours together, as what each loses against its dense
+network (`reports.beside`). A third table has all cells.
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ from matplotlib.lines import Line2D
 
 from benchmark.selection import Cells
 from benchmark.stats import find_metric
-from reports import published
+from reports import beside, published
 from reports.base import Output, Results, decimals, is_missing, nothing, number, provenance_line, shorten, with_spread
-from reports.curves import COST, Panel, Series, panels, stems
+from reports.curves import COST, Panel, Series, describe, panels, stems
 from reports.drawing import (
     REFERENCE_LINE,
     REFERENCE_STYLE,
@@ -68,11 +69,33 @@ def build(results: Results, out: Path) -> Output:
         warnings += panel.warnings
         if panel.main or panel.reference:
             files += _draw(panel, results.methods, out, stem)
-        table = _table(panel)
-        files += table.write(out, stem)
-        tables.append(table)
+        if panel.task in _PAPER_HEADINGS:
+            rows = beside.beside(panel, _printed_points(panel.task), results.methods)
+            heading = _HEADINGS[panel.task]
+            files += beside.draw(panel, rows, results.methods, out, f"{stem}-beside", heading)
+            tables.append(beside.table(heading, panel, rows))
+            files += tables[-1].write(out, f"{stem}-beside")
+        tables.append(_table(panel))
+        files += tables[-1].write(out, stem)
     text = "\n".join(table.markdown() for table in tables)
     return Output(_NAME, TITLE, files, text, warnings, tables)
+
+
+def _printed_points(task: str) -> list[beside.Printed]:
+    """Return the paper's points, each against the dense network of the same table."""
+    lines = published.load(task)
+    dense = lines[lines["method"] == REFERENCE].iloc[0]
+    return [
+        beside.Printed(
+            line["method"],
+            describe({line["parameter"]: float(line["value"])}) if line["value"] else "",
+            None if is_missing(line["gflops"]) else line["gflops"] / dense["gflops"],
+            dense["score"] - line["score"],
+            line["score"],
+            line["source"],
+        )
+        for _, line in lines.iterrows()
+    ]
 
 
 # --------------------------------------------------------------------------------------------------- figure

@@ -1,7 +1,8 @@
 """Table 4: ImageNet, drop of accuracy against the dense network, computation and speed-up.
 
-The paper's rows stand in a table of their own. No single baseline satisfies all the speed-ups that the paper
-prints, so computation and speed-up are two columns; ours is 1 − GMACs / GMACs of the dense network, measured.
+The paper's rows stand beside what ours drops at the same share of the dense computation (`reports.beside`). No single
+baseline satisfies all the speed-ups that the paper prints; a printed point's share is 1 − its speed-up. In the table of
+our own points computation and speed-up are two columns: 1 − GMACs / GMACs of the dense network, measured.
 """
 
 from __future__ import annotations
@@ -13,10 +14,10 @@ import pandas as pd
 
 from benchmark.selection import Cells
 from benchmark.stats import over_seeds
-from reports import published
-from reports.base import Output, Results, decimals, is_missing, nothing, number, provenance_line, with_spread
+from reports import beside, published
+from reports.base import Output, Results, decimals, nothing, number, provenance_line, with_spread
 from reports.curves import COST, Panel, describe, panels, stems
-from reports.methods import REFERENCE, Methods
+from reports.methods import REFERENCE
 from reports.tables import Column, Table
 
 TITLE = "Table 4: classification, drop of accuracy and computation"
@@ -25,23 +26,26 @@ CELLS = (Cells("imagenet"),)
 
 _NAME = "table4"
 _METRICS = {"top1": "metric_top1", "top5": "metric_top5"}
+#: The paper's method in its row without interpolation.
+_WITHOUT = "stochastic_without_interpolation"
 _COSTS = [COST, "gmacs_paper", "density_mean"]
 
 
 def build(results: Results, out: Path) -> Output:
-    """Write a table for each scale and data set of ImageNet, and the paper's."""
+    """Write two tables for each scale and data set of ImageNet, beside the paper's and of all points, and a figure."""
     found = panels(results, "imagenet")
     if not found:
         return nothing(_NAME, TITLE, results, "saibench sweep imagenet")
-    printed = _paper_table(results.methods)
-    files = printed.write(out, f"{_NAME}-paper")
+    files: list[Path] = []
     tables: list[Table] = []
     warnings = list(results.warnings)
     for panel, stem in zip(found, stems(_NAME, found), strict=True):
-        table = _table(panel, warnings)
-        files += table.write(out, stem)
-        tables.append(table)
-    tables.append(printed)
+        rows = beside.beside(panel, _printed_points(), results.methods)
+        files += beside.draw(panel, rows, results.methods, out, f"{stem}-beside", TITLE)
+        tables.append(beside.table("Table 4: top-1", panel, rows, digits=2))
+        files += tables[-1].write(out, f"{stem}-beside")
+        tables.append(_table(panel, warnings))
+        files += tables[-1].write(out, stem)
     text = "\n".join(table.markdown() for table in tables)
     return Output(_NAME, TITLE, files, text, warnings, tables)
 
@@ -99,25 +103,11 @@ def _row(point: pd.Series, dense: pd.Series | None) -> dict[str, Any]:
     }
 
 
-def _stated(value: Any) -> str:
-    return "–" if is_missing(value) else f"{value:.2f}"
-
-
-def _paper_table(known: Methods) -> Table:
-    rows = []
+def _printed_points() -> list[beside.Printed]:
+    points = []
     for _, line in published.load("table4").iterrows():
+        without = line["interpolation"] == "zeros"
         setting = describe({line["parameter"]: float(line["value"])}) if line["parameter"] else ""
-        without = "without interpolation" if line["interpolation"] == "zeros" else ""
-        row = {"label": known.label(line["method"]), "setting": ", ".join(filter(None, [setting, without]))}
-        rows.append(row | {str(name): value for name, value in line.items()})
-    columns = [
-        Column("label", "Method"),
-        Column("setting", "Setting"),
-        Column("kind", "Type"),
-        Column("top1_drop", "top-1 drop (%)", _stated, True),
-        Column("top5_drop", "top-5 drop (%)", _stated, True),
-        Column("gflops", "GFLOPs (MACs)", _stated, True),
-        Column("speedup_percent", "Speed-up (%)", number(1), True),
-        Column("source", "Source"),
-    ]
-    return Table("Table 4 as the paper prints it: ResNet-34 on ImageNet, not measured here", columns, rows)
+        method, share = _WITHOUT if without else line["method"], 1 - line["speedup_percent"] / 100
+        points.append(beside.Printed(method, setting, share, line["top1_drop"], None, line["source"]))
+    return points
