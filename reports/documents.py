@@ -1,9 +1,9 @@
-"""The figures in README.md, written from stored records between marks; nothing there is typed in.
+"""The figures in README.md and docs/results.md, written from stored records between marks; nothing is typed in.
 
-    python -m reports.documents README.md --store results/reference
+    python -m reports.documents README.md docs/results.md --store results/reference
 
 replaces what stands between ``<!-- begin: NAME -->`` and ``<!-- end -->`` for each block named in `BLOCKS`. A test
-compares the file with what the command would write.
+compares the files with what the command would write. The blocks of docs/results.md are `reports.findings`'.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 import pandas as pd
 
 from benchmark.files import write_atomic
-from reports import table5
+from reports import findings, table5
 from reports.base import Results
 from reports.methods import REFERENCE
 
@@ -83,7 +83,12 @@ def speed(results: Results) -> str:
     return "\n".join([*lines, "", f"Other runtimes, dense: {', '.join(peers)}."])
 
 
-BLOCKS: dict[str, Callable[[Results], str]] = {"runs": runs, "curves": curves, "speed": speed}
+BLOCKS: dict[str, Callable[[Results], str]] = {
+    "runs": runs,
+    "curves": curves,
+    "speed": speed,
+    **{name: getattr(findings, name) for name in ("claims", "winners", "real", "ranks", "limits")},
+}
 
 
 def filled(text: str, results: Results) -> str:

@@ -28,12 +28,14 @@ FILES: dict[str, tuple[str, ...]] = {
     ),
     "densities": ("density",),
     "methods": ("label",),
+    "order": ("task", "worse"),
 }  # fmt: skip
 
 _WORDS = {
     "method", "parameter", "value", "backbone", "metric", "kind", "interpolation", "machine", "label", "source", "note",
+    "task", "worse",
 }  # fmt: skip
-_STATED = {"method", "source", "score", "seconds", "density", "top1_drop", "speedup_percent"}  # never empty
+_STATED = {"method", "source", "score", "seconds", "density", "top1_drop", "speedup_percent", "worse"}  # never empty
 _AT_MOST = {"score": 100.0, "density": 1.0, "top1_drop": 100.0, "top5_drop": 100.0, "speedup_percent": 100.0}
 
 

@@ -1,1 +1,4 @@
-"""Numbers: `paper/` has what the paper prints, `reference/` our measured records, `runs/` yours."""
+"""Numbers: `paper/` has what the paper prints, `reported/` what others report on real sets.
+
+`reference/` has our measured records, `runs/` yours.
+"""

@@ -1,5 +1,6 @@
-"""The figures in the README are those of the stored records."""
+"""The figures in the README and in docs/results.md are those of the stored records."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -10,11 +11,21 @@ from reports.base import Results
 ROOT = Path(__file__).parents[2]
 
 
-def test_the_readme_says_what_the_records_say():
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert documents.filled(text, Results.read([ROOT / "results" / "reference"])) == text, (
-        "run: python -m reports.documents README.md"
-    )
+@pytest.fixture(scope="module")
+def reference():
+    return Results.read([ROOT / "results" / "reference"])
+
+
+@pytest.mark.parametrize("name", ["README.md", "docs/results.md"])
+def test_the_documents_say_what_the_records_say(reference, name):
+    text = (ROOT / name).read_text(encoding="utf-8")
+    assert documents.filled(text, reference) == text, f"run: python -m reports.documents {name}"
+
+
+def test_no_number_of_the_results_stands_outside_of_the_blocks():
+    text = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+    prose = re.sub(r"<!-- begin: (\w+) -->.*?<!-- end -->", "", text, flags=re.S)
+    assert re.findall(r"\d+(?:\.\d+)?", prose) == ["95", "1", "1"]  # of the intervals, and the ends of Kendall's τ
 
 
 def test_only_what_stands_between_the_marks_is_replaced(monkeypatch):
