@@ -112,7 +112,7 @@ class Found:
 
 
 def build(what: Ablation, results: Results, out: Path) -> Output:
-    """Write table and figure for each panel of the task; one table that says what to run, where there is none."""
+    """Write a table for each panel of the task, and a figure where rows can be compared; from no records, a table."""
     found = panels(results, what.task)
     files: list[Path] = []
     tables: list[Table] = []
@@ -121,7 +121,7 @@ def build(what: Ablation, results: Results, out: Path) -> Output:
     for panel, stem in zip(shown, names, strict=True):
         tables.append(_table(what, panel))
         files += tables[-1].write(out, stem)
-        if what.printed:
+        if what.printed and panel is not None and any(row["against"] is not None for row in tables[-1].rows):
             files += _draw(what, tables[-1], panel, out, stem)
     text = "\n".join(table.markdown() for table in tables)
     return Output(what.name, what.title, files, text, list(results.warnings), tables)
@@ -360,15 +360,14 @@ def _signed(row: Mapping[str, Any], name: str) -> str:
 # --------------------------------------------------------------------------------------------------------- figure
 
 
-def _draw(what: Ablation, table: Table, panel: Panel | None, out: Path, stem: str) -> list[Path]:
+def _draw(what: Ablation, table: Table, panel: Panel, out: Path, stem: str) -> list[Path]:
     """Draw accuracy and computation against the reference row: ours filled, the paper's hollow."""
     height = 2.4
     with figure_style():
         figure = new_figure(height + 1.15 + legend_height(2 * len(table.rows), 2))
         axes = place(figure, 0.6, 0.5, 6.4, height)
         axes.set_title(shorten(what.title, 80))
-        where = "nothing run yet" if panel is None else f"{shorten(panel.dataset, 36)}, scale {panel.scale}"
-        line = f"{where}; hollow: as printed for the paper's data and network"
+        line = f"{shorten(panel.dataset, 36)}, scale {panel.scale}; hollow: as printed for the paper's data and network"
         axes.annotate(line, (0, 1), (0, 5), xycoords="axes fraction", textcoords="offset points", fontsize=7.5)
         axes.axhline(0, **REFERENCE_LINE)
         axes.set_xlabel(f"Computation over that of {what.reference}")

@@ -271,7 +271,7 @@ def draw(panel: Panel, rows: Sequence[dict[str, Any]], known: Methods, out: Path
         at, lost = (row.get("paper_share"), row.get("paper_drop")) if printed else (row.get("share"), row.get("drop"))
         if not is_missing(at) and not is_missing(lost):
             source = _SOURCES[row["paper_source"][0]] if printed else ""
-            point = {"at": at, "lost": -lost, "low": None if printed else row.get("drop_low"), "row": row}
+            point = {"at": at, "lost": -float(lost or 0), "low": None if printed else row.get("drop_low"), "row": row}
             shown.setdefault((row["label"], source), []).append(point)
     with figure_style():
         figure = new_figure(3.75 + legend_height(len(shown), 2))

@@ -207,7 +207,7 @@ def _draw_peers(axes: Axes, rows: Sequence[dict[str, Any]], peers: Sequence[dict
     dense = next((row for row in rows if row["method"] == REFERENCE), None)
     entries = []
     for peer, marker in zip(peers, _PEER_MARKERS, strict=False):
-        style = {**_PEER_STYLE, "marker": marker}
+        style: dict[str, Any] = {**_PEER_STYLE, "marker": marker}
         if dense is not None:
             axes.plot(peer["ms"], dense["score"], zorder=2, **style)
             axes.set_xlim(0, max(axes.get_xlim()[1], 1.07 * peer["ms"]))

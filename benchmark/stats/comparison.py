@@ -408,15 +408,11 @@ class _Side:
         points = list(dict.fromkeys(run.point for run in runs))
         shape = (len(points), len(seeds), 1 + (0 if weights is None else len(weights)))
         costs, scores = np.empty(shape), np.empty(shape)
-        resampled = weights is not None and all(run.outcomes is not None and run.costs is not None for run in runs)
-        if weights is not None and resampled:
-            images = np.stack([run.costs for run in runs if run.costs is not None])
-            drawn = images @ weights.T / weights.sum(1)
-        for index, run in enumerate(runs):
+        for run in runs:
             place = points.index(run.point), seeds.index(run.seed)
             costs[place][0], scores[place][0] = run.cost, run.score
-            if weights is not None and resampled and run.outcomes is not None:
-                costs[place][1:] = drawn[index]
+            if weights is not None and run.outcomes is not None and run.costs is not None:
+                costs[place][1:] = run.outcomes.remembered_mean(run.costs, weights)
                 scores[place][1:] = run.outcomes.remembered(weights)
         return cls(costs, scores)
 

@@ -75,6 +75,13 @@ class Outcomes(ABC):
             self._weights, self._scores = weights, self.resampled(weights)
         return self._scores
 
+    def remembered_mean(self, values: Floats, weights: Floats) -> Floats:
+        """Return the weighted means of a number of each image, ``(B,)``, remembered as the scores are."""
+        if getattr(self, "_weighed", (None, None)) != (id(values), id(weights)):
+            self._kept = values, weights  # so that no other array gets their ids
+            self._weighed, self._means = (id(values), id(weights)), weights @ values / weights.sum(1)
+        return self._means
+
 
 def read_outcomes(folder: Path, images: pd.Series) -> Outcomes | None:
     """Read a record's outcomes.

@@ -140,10 +140,11 @@ def test_figure_5_without_lambdas_says_what_to_run(fabricated, tmp_path):
 
 
 def test_every_report_s_cells_are_found_by_its_name():
-    names = {"table1", "table2", "table3", "figure3", "figure4", "figure5", "table4"}
+    names = {name for name, module in reports.available().items() if hasattr(module, "CELLS")}
+    assert names >= {"table1", "table2", "table3", "figure3", "figure4", "figure5", "table4"}
     assert all(reports.cells([name]) for name in names)
     assert len(reports.cells(["all"])) == sum(len(reports.cells([name])) for name in names)
-    with pytest.raises(reports.UsageError, match="no cells 'table9'; there are figure3"):
+    with pytest.raises(reports.UsageError, match="no cells 'table9'; there are figure"):
         reports.cells(["table9"])
 
 
