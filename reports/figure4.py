@@ -64,6 +64,7 @@ def build(results: Results, out: Path) -> Output:
         return nothing(_NAME, TITLE, results, "saibench sweep coco")
     files: list[Path] = []
     tables: list[Table] = []
+    texts: list[str] = []
     warnings = list(results.warnings)
     for panel, stem in zip(found, stems(_NAME, found), strict=True):
         warnings += panel.warnings
@@ -75,10 +76,11 @@ def build(results: Results, out: Path) -> Output:
             files += beside.draw(panel, rows, results.methods, out, f"{stem}-beside", heading)
             tables.append(beside.table(heading, panel, rows))
             files += tables[-1].write(out, f"{stem}-beside")
-        tables.append(_table(panel))
-        files += tables[-1].write(out, stem)
-    text = "\n".join(table.markdown() for table in tables)
-    return Output(_NAME, TITLE, files, text, warnings, tables)
+            texts.append(tables[-1].markdown())
+        cells = _table(panel)
+        files += cells.write(out, stem)
+        texts.append(cells.markdown())
+    return Output(_NAME, TITLE, files, "\n".join(texts), warnings, tables)  # the page has a list of all cells
 
 
 def _printed_points(task: str) -> list[beside.Printed]:

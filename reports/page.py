@@ -46,7 +46,7 @@ def write_page(results: Results, outputs: Sequence[Output], out: Path) -> Path:
     html = template.render(
         sections=sections,
         claims=[each.row() for each in check(results)],
-        reports=[output for output in outputs if output.tables and output.name not in ("claims", "figure4")],
+        reports=[output for output in outputs if output.tables and output.name != "claims"],
         missing=[output for output in outputs if not output.tables],
         warnings=list(dict.fromkeys(line for output in outputs for line in output.warnings)),
         choices=_choices(known),
