@@ -17,7 +17,7 @@ MACHINE_TOLERANCE = 0.01
 
 #: The same for a cell's computation, as a share of its record's, and for its mean density, itself a share. What is seen
 #: is learned masks that training moved; other masks are counted the same everywhere.
-COUNT_TOLERANCE = 0.02
+COUNT_TOLERANCE = 0.05
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from pathlib import Path
 import pandas as pd
 
 from benchmark.files import write_atomic
-from reports import findings, table5
+from reports import findings, table5, training
 from reports.base import Results
 from reports.methods import REFERENCE
 
@@ -88,6 +88,7 @@ BLOCKS: dict[str, Callable[[Results], str]] = {
     "curves": curves,
     "speed": speed,
     **{name: getattr(findings, name) for name in ("claims", "winners", "real", "ranks", "limits")},
+    **training.BLOCKS,
 }
 
 
