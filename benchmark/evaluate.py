@@ -1,7 +1,7 @@
 """Evaluating one model: its predictions for a split, under the images' own noise.
 
 It computes no metric: that is the task's business. Neither does it count: a `MeasuredCounter` that records meanwhile
-sees every image.
+sees every image of its own process.
 """
 
 import time
@@ -10,11 +10,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from lightning_fabric import Fabric
 from torch import nn
+from torch.utils.data import BatchSampler, SequentialSampler
 
 from benchmark.data.reader import Identifier
-from benchmark.hardware import ONE, Hardware, true_float32
+from benchmark.hardware import ONE, true_float32
 from benchmark.nn import inference
+from benchmark.parallel import gather
 from benchmark.tasks import Reader, Task
 from benchmark.train import Progress, image_loader
 
@@ -26,13 +29,16 @@ class Evaluation:
     Attributes
     ----------
     predictions : mapping
-        The task's predictions by image identifier.
+        The task's predictions by image identifier, in the order of the split; nothing in any process but the first.
     seconds : float
         What it took, reading the images included.
+    places : list of list of int
+        Which images of the split each process ran, in its order; nothing in any process but the first.
     """
 
     predictions: Mapping[Identifier, Any]
     seconds: float
+    places: list[list[int]]
 
 
 def evaluate(
@@ -43,9 +49,11 @@ def evaluate(
     workers: int = 0,
     batch_size: int = 1,
     progress: Progress | None = None,
-    hardware: Hardware = ONE,
+    fabric: Fabric | None = None,
 ) -> Evaluation:
     """Run a split through a model in inference mode; the model is left on the CPU.
+
+    Several processes take its batches in turn.
 
     Parameters
     ----------
@@ -57,18 +65,23 @@ def evaluate(
         Images at a time.
     progress
         Called after each batch with the number of images.
-    hardware
-        Where it runs; always in float32.
+    fabric
+        The device, and the other processes; None for one device. Always in float32.
     """
     started = time.perf_counter()
-    fabric = hardware.evaluating()
+    fabric = fabric or ONE.fabric()
     model.to(fabric.device).to(memory_format=torch.channels_last).eval()
+    batches = list(BatchSampler(SequentialSampler(range(len(reader))), batch_size, drop_last=False))
+    own = batches[fabric.global_rank :: fabric.world_size]
     predictions: dict[Identifier, Any] = {}
-    for batch in image_loader(reader, workers, batch_size=batch_size):
+    for batch in image_loader(reader, workers, batch_sampler=own):
         with inference(batch.identifiers, seed), torch.inference_mode(), true_float32():
             found = task.predict(model, fabric.to_device(batch))
         predictions.update(zip(batch.identifiers, found, strict=True))
         if progress is not None:
-            progress(len(predictions), len(reader))
+            progress(min(len(reader), len(predictions) * fabric.world_size), len(reader))
     model.cpu().to(memory_format=torch.contiguous_format)
-    return Evaluation(predictions, time.perf_counter() - started)
+    parts = gather(fabric, (predictions, [index for batch in own for index in batch]))
+    places = [place for _, place in parts]
+    placed = {place: item for each, place in parts for place, item in zip(place, each.items(), strict=True)}
+    return Evaluation(dict(placed[place] for place in sorted(placed)), time.perf_counter() - started, places)

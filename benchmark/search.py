@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from benchmark.cells import Plan, Request, plan
-from benchmark.hardware import FULL
+from benchmark.hardware import ONE, Hardware
 from benchmark.method import resolve
 from benchmark.selection import Cells, parameters_of
 from benchmark.store import Store
@@ -111,7 +111,7 @@ def make_searches(
     scale: str = "mini",
     data: Path | None = None,
     overrides: Mapping[str, Any] | None = None,
-    precision: str = FULL,
+    hardware: Hardware = ONE,
 ) -> list[Search]:
     """Plan the searches among some cells: one a combination of settings."""
     searches = []
@@ -120,7 +120,15 @@ def make_searches(
             continue
         kind, task = resolve([each.method])[0], find_task(each.task)
         recipe = task.recipe(scale)
-        request = Request(each.task, each.method, scale, data=data, overrides=overrides or {}, precision=precision)
+        request = Request(
+            each.task,
+            each.method,
+            scale,
+            data=data,
+            overrides=overrides or {},
+            precision=hardware.precision,
+            devices=hardware.devices,
+        )
         point = parameters_of(dataclasses.replace(each, settings={}), kind, recipe)[0]
 
         def plans(parameters: Mapping[str, Any], request: Request = request) -> list[Plan]:

@@ -16,14 +16,16 @@ from typing import Any, cast
 import numpy as np
 import pandas as pd
 import torch
+from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.utils.data import BatchSampler, DataLoader, Dataset, SequentialSampler
 
 from benchmark.errors import SaibenchError, one_line
 from benchmark.files import atomic_path
-from benchmark.hardware import ONE, Hardware
+from benchmark.hardware import ONE
 from benchmark.method import Method
 from benchmark.nn import Mask
+from benchmark.parallel import Buffers, sum_step
 from benchmark.recipe import Schedule
 from benchmark.tasks import Batch, Reader, Sample, Task
 
@@ -48,11 +50,14 @@ class StepSampler(BatchSampler):
         Size of the training set, of a batch, and of the run.
     seed
         Seed of the shuffling; each pass over the set has its own order.
+    rank, devices
+        Which of how many equal shares of each batch it gives.
     """
 
-    def __init__(self, images: int, batch: int, steps: int, seed: int) -> None:
+    def __init__(self, images: int, batch: int, steps: int, seed: int, rank: int = 0, devices: int = 1) -> None:
         super().__init__(SequentialSampler(range(images)), batch, drop_last=False)
         self.images, self.batch, self.steps, self.seed = images, batch, steps, seed
+        self.share = range(rank * batch // devices, (rank + 1) * batch // devices)
         self.done = 0
 
     def __len__(self) -> int:
@@ -60,8 +65,7 @@ class StepSampler(BatchSampler):
 
     def __iter__(self) -> Iterator[list[int]]:
         for step in range(self.done, self.steps):
-            first = step * self.batch
-            yield [self._index(position) for position in range(first, first + self.batch)]
+            yield [self._index(step * self.batch + place) for place in self.share]
 
     def _index(self, position: int) -> int:
         turn, place = divmod(position, self.images)
@@ -73,10 +77,20 @@ class StepSampler(BatchSampler):
         return self._permutation
 
 
-class TrainingStep(nn.Module):
-    """What one step computes: from a batch and the step's number to the task's loss and the method's.
+@dataclass
+class Part(Batch):
+    """Images of a step whose gradients are computed together, with the seed of what their forward draws.
 
-    A module, because Fabric synchronises gradients between devices for the forward of what it has set up.
+    The seed depends on the step and on the part's place in it, not on the device that computes it.
+    """
+
+    seed: int
+
+
+class TrainingStep(nn.Module):
+    """What one step computes: from a part of its images to the task's loss and the method's.
+
+    A module, because Fabric puts the forward of what it has set up under the precision of training.
 
     Parameters
     ----------
@@ -106,25 +120,42 @@ class TrainingStep(nn.Module):
                     module.eval()
         return self
 
-    def begin(self, batch: Batch, step: int) -> list[Batch]:
-        """Seed and anneal a step; return its images, augmented, in parts whose gradients are computed one by one."""
+    def begin(self, batch: Batch, step: int, first: int = 0) -> list[Part]:
+        """Seed and anneal a step; return its images, augmented, in parts whose gradients are computed one by one.
+
+        Parameters
+        ----------
+        batch
+            The step's images, or one device's share of them.
+        first
+            Place of the first of them in the step.
+        """
         torch.manual_seed(derive_seed(self.seed, "step", step))
         self.method.on_step(self.task.backbone(self.model), step / max(1, self.steps - 1))
         if self.schedule.flip:
-            chosen = np.random.default_rng([self.seed, step]).random(len(batch.images)) < 0.5
+            chosen = np.random.default_rng([self.seed, step]).random(first + len(batch.images))[first:] < 0.5
             batch = self.task.mirror(batch, chosen)
-        batch = self.task.augment(self.model, batch, np.random.default_rng([self.seed, step, 1]))
-        return batch.split(self.schedule.micro_batch or len(batch.images))
+        parts, place = [], first
+        for part in batch.split(self.schedule.micro_batch or len(batch.images)):
+            key = (place,) if place else ()
+            augmented = self.task.augment(self.model, part, np.random.default_rng([self.seed, step, 1, *key]))
+            parts.append(Part(**vars(augmented), seed=derive_seed(self.seed, "step", step, *key)))
+            place += len(part.images)
+        return parts
 
-    def forward(self, part: Batch) -> tuple[Tensor, Tensor]:
+    def forward(self, part: Part) -> tuple[Tensor, Tensor]:
         """Return both losses of a part, scalars."""
+        torch.manual_seed(part.seed)
         task_loss = self.task.loss(self.model, part)
         return task_loss, self.method.loss(self.task.backbone(self.model)).to(task_loss.device)
 
     def density(self) -> Tensor:
         """Return the share of positions that masks sampled in the last forward, a scalar: their mean; NaN for none."""
-        masks = [mask for mask in self.model.modules() if isinstance(mask, Mask) and mask.decided is not None]
-        shares = [(mask.decided.detach() > mask.sampled_above).float().mean() for mask in masks]
+        shares = [
+            (mask.decided.detach() > mask.sampled_above).float().mean()
+            for mask in self.model.modules()
+            if isinstance(mask, Mask) and mask.decided is not None
+        ]
         return torch.stack(shares).mean() if shares else torch.tensor(float("nan"))
 
 
@@ -140,14 +171,14 @@ class Loop:
         Processes that read images; 0 for this one.
     progress : callable or None
         Called after each step.
-    hardware : Hardware
-        Where it runs; its precision alone changes the result.
+    fabric : Fabric or None
+        The device, and the other processes that compute shares of each step; None for one device in float32.
     """
 
     folder: Path
     workers: int = 0
     progress: Progress | None = None
-    hardware: Hardware = ONE
+    fabric: Fabric | None = None
 
 
 @dataclass
@@ -164,8 +195,8 @@ class Losses:
 class _Run:
     """A training run: what a checkpoint keeps, and the step that changes it."""
 
-    def __init__(self, training: TrainingStep, folder: Path, hardware: Hardware) -> None:
-        self.fabric = hardware.training()
+    def __init__(self, training: TrainingStep, folder: Path, fabric: Fabric) -> None:
+        self.fabric = fabric
         optimizer, self.scheduler = training.schedule.optimize(training.model, training.steps)
         self.training, self.optimizer = self.fabric.setup(training, optimizer)
         self.clip = training.schedule.clip
@@ -189,7 +220,9 @@ class _Run:
             ) from error
 
     def save(self) -> None:
-        """Write the checkpoint."""
+        """Write the checkpoint; all processes hold the same."""
+        if not self.fabric.is_global_zero:
+            return
         state = {name: part.state_dict() for name, part in self._parts().items()}
         state |= {"losses": [asdict(row) for row in self.losses], "seconds": self.seconds}
         with atomic_path(self.checkpoint) as temporary:
@@ -197,19 +230,23 @@ class _Run:
 
     def step(self, batch: Batch) -> None:
         """Train on a batch: the gradient is the mean over its images, however many of them run at a time."""
-        number = len(self.losses)
-        parts = self.training.module.begin(self.fabric.to_device(batch), number)
+        number, module = len(self.losses), self.training.module
+        images = len(batch.images) * self.fabric.world_size
+        parts = module.begin(self.fabric.to_device(batch), number, len(batch.images) * self.fabric.global_rank)
+        buffers = Buffers(self.fabric, module)
         sums = np.zeros(4)
         self.optimizer.zero_grad()
         for part in parts:
-            share = len(part.images) / len(batch.images)
+            share = len(part.images) / images
             task_loss, method_loss = (share * loss for loss in self.training(part))
             loss = task_loss + method_loss
-            density = share * self.training.module.density().to(loss.device)
+            density = share * module.density().to(loss.device)
             sums += torch.stack([loss, task_loss, method_loss, density]).detach().tolist()
-            if not np.isfinite(sums[0]):
-                raise DivergedError(f"the loss is {sums[0]} at step {number}: try a lower learning rate")
             self.fabric.backward(loss)
+        sums = sum_step(self.fabric, module.parameters(), torch.from_numpy(sums)).numpy()
+        if not np.isfinite(sums[0]):
+            raise DivergedError(f"the loss is {sums[0]} at step {number}: try a lower learning rate")
+        buffers.merge(len(parts))
         if self.clip:
             self.fabric.clip_gradients(self.training, self.optimizer, max_norm=self.clip, error_if_nonfinite=False)
         self.optimizer.step()
@@ -218,6 +255,8 @@ class _Run:
 
     def keep_losses(self) -> None:
         """Write the losses up to here."""
+        if not self.fabric.is_global_zero:
+            return
         columns = list(Losses.__dataclass_fields__)
         pd.DataFrame([asdict(row) for row in self.losses], columns=columns).to_parquet(self.kept, index=False)
 
@@ -243,9 +282,12 @@ def fit(training: TrainingStep, reader: Reader, loop: Loop) -> float:
     """
     # The layout that oneDNN's convolutions want: in the other one, moving values about takes a fifth of a step.
     training.model.to(memory_format=torch.channels_last)
-    run = _Run(training, loop.folder, loop.hardware)
+    run = _Run(training, loop.folder, loop.fabric or ONE.fabric())
     run.resume()
-    sampler = StepSampler(len(reader), training.schedule.batch, training.steps, training.seed)
+    sampler = StepSampler(
+        len(reader), training.schedule.batch, training.steps, training.seed,
+        run.fabric.global_rank, run.fabric.world_size,
+    )  # fmt: skip
     sampler.done = len(run.losses)
     saved = time.perf_counter()
     started = saved - run.seconds

@@ -127,7 +127,7 @@ def gradients(training):
 def step(planned, model, train, number, hardware):
     """Run one step's forward and backward; return both losses and all gradients."""
     schedule = planned.schedules[-1].replace(batch=2, warmup_steps=0)
-    fabric = hardware.training()
+    fabric = hardware.fabric()
     training = TrainingStep(planned.task, planned.method, model, schedule, STEPS, 0).to(fabric.device).train()
     batch = Batch.collate([train[2 * number], train[2 * number + 1]])
     training.zero_grad()
@@ -169,7 +169,7 @@ def test_evaluation_and_counts_are_the_cpus(made, task, name):
     for key, hardware in (("cpu", CPU), ("there", THERE)):
         counter = MeasuredCounter(model.eval(), planned.task.adapter(model))
         with counter.recording():
-            predictions = evaluate(planned.task, model, val, 0, 0, 2, hardware=hardware).predictions
+            predictions = evaluate(planned.task, model, val, 0, 0, 2, fabric=hardware.fabric()).predictions
         found[key] = planned.task.evaluate(predictions, val), counter.images(), counter.layers()
     (metrics, images, layers), (metrics_there, images_there, layers_there) = found["cpu"], found["there"]
     (main, *_) = planned.task.metrics
@@ -211,14 +211,14 @@ def test_an_interrupted_run_resumes_to_the_same_losses_and_weights(made, task, t
     for name in ("whole", "cut"):
         (tmp_path / name).mkdir()
     whole, train = training()
-    fit(whole, train, Loop(tmp_path / "whole", hardware=THERE))
+    fit(whole, train, Loop(tmp_path / "whole", fabric=THERE.fabric()))
     monkeypatch.setattr("benchmark.train.CHECKPOINT_SECONDS", 0)
     cut, _ = training()
     with pytest.raises(KeyboardInterrupt):
-        fit(cut, train, Loop(tmp_path / "cut", progress=stop, hardware=THERE))
+        fit(cut, train, Loop(tmp_path / "cut", progress=stop, fabric=THERE.fabric()))
     resumed, _ = training()
     steps = []
-    fit(resumed, train, Loop(tmp_path / "cut", progress=lambda done, total: steps.append(done), hardware=THERE))
+    fit(resumed, train, Loop(tmp_path / "cut", progress=lambda done, total: steps.append(done), fabric=THERE.fabric()))
     assert steps == [4, 5]
     losses, expected = (pd.read_parquet(tmp_path / name / LOSSES) for name in ("cut", "whole"))
     print(f"{task}: losses {losses['loss'].tolist()} and {expected['loss'].tolist()}")
@@ -239,7 +239,7 @@ def test_mixed_precision_trains_float32_weights_to_about_the_same_losses(made, t
         folder = tmp_path / precision
         folder.mkdir()
         hardware = dataclasses.replace(THERE, precision=precision)
-        fit(training, reader(task, planned.folder, "train"), Loop(folder, hardware=hardware))
+        fit(training, reader(task, planned.folder, "train"), Loop(folder, fabric=hardware.fabric()))
         assert {value.dtype for value in model.state_dict().values() if value.is_floating_point()} == {torch.float32}
         losses[precision] = pd.read_parquet(folder / LOSSES)["loss"]
     print(task, {name: values.tolist() for name, values in losses.items()})
@@ -306,7 +306,11 @@ def test_a_step_at_scale_paper_fits_one_device(made, case, name, precision, tmp_
     if DEVICE == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
-    seconds = fit(training, RandomImages(task, size, classes), Loop(tmp_path, hardware=Hardware(precision, DEVICE)))
+    seconds = fit(
+        training,
+        RandomImages(task, size, classes),
+        Loop(tmp_path, fabric=Hardware(precision, accelerator=DEVICE).fabric()),
+    )
     losses = pd.read_parquet(tmp_path / LOSSES)["loss"]
     assert len(losses) == 3 and np.isfinite(losses).all()
     if DEVICE == "cuda":

@@ -47,7 +47,7 @@ def starting_model(planned: Plan, store: Store) -> nn.Module:
         )
     model = planned.build(len(reader(planned.task.name, planned.folder, "train").classes))
     if not planned.from_nothing:
-        load_start(planned, model, start)
+        load_start(planned, model, None if start is None else start.path(MODEL))
     body = planned.task.backbone(model)
     planned.method.prepare(body)
     planned.method.finish(body)

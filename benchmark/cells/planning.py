@@ -11,7 +11,7 @@ from torch import nn
 
 from benchmark.cells.request import Request, data_folder, reader
 from benchmark.errors import UsageError
-from benchmark.hardware import FULL, check_precision
+from benchmark.hardware import FULL
 from benchmark.method import Method, resolve
 from benchmark.recipe import Recipe, Schedule
 from benchmark.store import Cell
@@ -88,7 +88,7 @@ def plan(request: Request) -> Plan:
     DataError
         For a data folder that cannot be read.
     """
-    precision = check_precision(request.precision)
+    hardware = request.hardware
     task = find_task(request.task)
     recipe = task.recipe(request.scale).override(request.overrides)
     kind = resolve([request.method])[0]
@@ -98,6 +98,9 @@ def plan(request: Request) -> Plan:
     method = kind.make({**kind.defaults(recipe.parameters), **request.parameters})
     weights = _weights(task, recipe, method)
     _check_own_schedule(request, recipe, method, weights)
+    schedules = _schedules(recipe, method, weights)
+    for schedule in schedules:
+        _check_shares(schedule, "train" if schedule == recipe.train else "pretrain", hardware.devices)
     folder = data_folder(request)
     start = None if weights else _start(request, recipe, method)
     outside = outside_code(task)
@@ -111,12 +114,12 @@ def plan(request: Request) -> Plan:
         seed=request.seed,
         determinants={
             "recipe": recipe.determinants(),
-            "schedules": [schedule.model_dump() for schedule in _schedules(recipe, method, weights)],
+            "schedules": [schedule.model_dump() for schedule in schedules],
             "method": kind.code_fingerprint(),
             "start": files.digest(weights) if weights else start and start.cell.id,
             "harness": HARNESS_VERSION,
             **({} if outside is None else {"task": outside}),
-            **({} if precision == FULL else {"precision": precision}),
+            **({} if hardware.precision == FULL else {"precision": hardware.precision}),
         },
     )
     return Plan(request, task, recipe, method, folder, cell, start, weights)
@@ -173,6 +176,22 @@ def _check_own_schedule(request: Request, recipe: Recipe, method: Method, weight
                 f"method {method.name!r} keeps its publication's training at scale {request.scale!r}, with {field} "
                 f"{getattr(own, field)}: also give --recipe own_schedules=false to train it as the recipe says"
             )
+
+
+def _check_shares(schedule: Schedule, name: str, devices: int) -> None:
+    """Refuse a run whose steps have no equal number of whole parts for each device."""
+    part = schedule.micro_batch or schedule.batch
+    if devices == 1 or schedule.batch % (part * devices) == 0:
+        return
+    if schedule.batch % devices:
+        raise UsageError(
+            f"--devices {devices}: {name}.batch {schedule.batch} is not divisible by it; give --recipe "
+            f"{name}.batch={devices * (schedule.batch // devices + 1)} or another number of devices"
+        )
+    raise UsageError(
+        f"--devices {devices}: a step of {schedule.batch} images runs {part} at a time, and each device takes whole "
+        f"parts; give --recipe {name}.micro_batch={schedule.batch // devices} or a divisor of that"
+    )
 
 
 @functools.cache

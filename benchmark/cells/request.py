@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.errors import DataError
-from benchmark.hardware import FULL
+from benchmark.hardware import FULL, Hardware
 from benchmark.tasks import Reader, find_task
 
 
@@ -33,6 +33,8 @@ class Request:
         Recipe fields by dotted name, such as ``train.steps``; values as JSON has them.
     precision
         Of training; see `benchmark.hardware`.
+    devices
+        How many compute the cell; it changes no result but by rounding.
     """
 
     task: str
@@ -43,6 +45,18 @@ class Request:
     data: Path | None = None
     overrides: Mapping[str, Any] = field(default_factory=dict)
     precision: str = FULL
+    devices: int = 1
+
+    @property
+    def hardware(self) -> Hardware:
+        """What it runs on.
+
+        Raises
+        ------
+        UsageError
+            For a precision or a number of devices that there is not.
+        """
+        return Hardware(self.precision, self.devices)
 
 
 def data_folder(request: Request) -> Path:

@@ -3,30 +3,34 @@
 import functools
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
+from lightning_fabric import Fabric
 from safetensors.torch import save_file
 from torch import nn
 
 from benchmark import __version__
 from benchmark.cells.looking import look_at_first
-from benchmark.cells.planning import Plan
-from benchmark.cells.request import cache_folder, reader
+from benchmark.cells.planning import Plan, plan
+from benchmark.cells.request import Request, cache_folder, reader
 from benchmark.errors import SaibenchError
-from benchmark.evaluate import evaluate
+from benchmark.evaluate import Evaluation, evaluate
 from benchmark.files import atomic_path, write_atomic
 from benchmark.flops import paper
+from benchmark.flops.joining import Recorded, join
 from benchmark.flops.measured import MeasuredCounter
-from benchmark.hardware import Hardware, check_precision
+from benchmark.hardware import advising, launch
 from benchmark.method import kind_of
 from benchmark.metric import describe_metrics
 from benchmark.nn.interpolation import RadialInterpolation
-from benchmark.progress import Report
-from benchmark.recipe import Schedule
+from benchmark.parallel import gather
+from benchmark.progress import Relay, Report, StepReporter
+from benchmark.recipe import Recipe, Schedule
 from benchmark.sampling import SAMPLING, pack
 from benchmark.stats.outcomes import OUTCOMES
 from benchmark.store import CellFinished, Record, Store, Work
@@ -61,6 +65,7 @@ def execute(planned: Plan, store: Store, force: bool = False, report: Report | N
     record = store.find(planned.cell)
     if record is not None and record.finished and not force:
         return record
+    planned.request.hardware.check()
     start = planned.start
     started_from = None if start is None else execute(start, store, report=report)
     if planned.recipe.threads is not None:
@@ -90,30 +95,81 @@ def _begin(planned: Plan, store: Store, force: bool, started_from: Record | None
             raise SaibenchError(f"{planned.cell}: failed: {type(error).__name__}: {error}") from error
 
 
+#: A cell's fields, its layers and its images, as `Work.commit` takes them.
+Computed = tuple[dict[str, Any], pd.DataFrame, pd.DataFrame]
+
+
+@dataclass(frozen=True)
+class _Places:
+    """Where a cell's computation reads and writes: plain values, to be sent to another process."""
+
+    folder: Path
+    scratch: Path
+    start: Path | None
+
+
 def _run(planned: Plan, work: Work, start: Record | None, report: Report | None) -> Record:
+    places = _Places(work.folder, work.scratch, None if start is None else start.path(MODEL))
+    hardware = planned.request.hardware
+    if hardware.devices == 1:
+        return work.commit(*_compute(hardware.fabric(), planned, places, report))
+    with Relay(report) as relay:
+        return work.commit(*launch(hardware, _compute_apart, planned.request, places, relay.queue))
+
+
+def _compute_apart(fabric: Fabric, request: Request, places: _Places, queue: Any) -> Computed | None:
+    """Compute a cell in one of several processes."""
+    planned = plan(request)
+    torch.set_num_threads(planned.recipe.threads or torch.get_num_threads())
+    report = StepReporter(lambda *step: queue.put(step)) if fabric.is_global_zero else None
+    return _compute(fabric, planned, places, report)
+
+
+def _compute(fabric: Fabric, planned: Plan, places: _Places, report: Report | None) -> Any:
+    """Train, evaluate and count a cell; return what its record holds, in the first process alone."""
     task, recipe, seed = planned.task, planned.recipe, planned.request.seed
     train, val = (reader(task.name, planned.folder, split) for split in ("train", "val"))
     model = planned.build(len(train.classes))
-    load_start(planned, model, start)
+    load_start(planned, model, places.start)
     planned.method.prepare(task.backbone(model))
-    seconds = _train(planned, model, train, work, report)
+    seconds = _train(fabric, planned, model, train, places, report)
     planned.method.finish(task.backbone(model))
     counter = MeasuredCounter(model.eval(), task.adapter(model))
-    with counter.recording():
-        progress = _progress(report, "evaluate")
-        evaluation = evaluate(task, model, val, seed, recipe.workers, recipe.evaluation_batch, progress)
-    predictions = evaluation.predictions
+    batch = recipe.evaluation_batch
+    lower = f"evaluation_batch={batch // 2}" if batch > 1 else _smaller(recipe)
+    with counter.recording(), advising(f"evaluation does not fit with {batch} at a time; give --recipe {lower}"):
+        evaluation = evaluate(
+            task, model, val, seed, recipe.workers, batch, _progress(report, "evaluate"), fabric
+        )  # fmt: skip
+    if fabric.world_size > 1:
+        join(counter.recorder, gather(fabric, Recorded.of(counter.recorder)), evaluation.places)
+    return (
+        _describe(planned, places.folder, model, counter, evaluation, val, seconds) if fabric.is_global_zero else None
+    )
+
+
+def _describe(
+    planned: Plan,
+    folder: Path,
+    model: nn.Module,
+    counter: MeasuredCounter,
+    evaluation: Evaluation,
+    val: Reader,
+    seconds: float,
+) -> Computed:
+    """Judge predictions, write a cell's files, and return what its record holds."""
+    task, predictions = planned.task, evaluation.predictions
     layers = _layers(model, counter)
-    task.save(predictions, val, work.folder)
+    task.save(predictions, val, folder)
     outcomes = task.outcomes(predictions, val)
     if outcomes is not None:
-        outcomes.to_parquet(work.folder / OUTCOMES, index=False)
-    save_file(_shareable(model), work.folder / MODEL, {"saibench": __version__, "cell": planned.cell.id})
+        outcomes.to_parquet(folder / OUTCOMES, index=False)
+    save_file(_shareable(model), folder / MODEL, {"saibench": __version__, "cell": planned.cell.id})
     maps = {layer: torch.from_numpy(values.astype(np.float32)) for layer, values in counter.density_maps().items()}
-    save_file(maps, work.folder / DENSITY_MAPS)
+    save_file(maps, folder / DENSITY_MAPS)
     samplings = look_at_first(planned, model)
     if samplings:
-        write_atomic(work.folder / SAMPLING, pack(samplings))
+        write_atomic(folder / SAMPLING, pack(samplings))
     images = counter.images()
     fields = {
         **{f"metric_{name}": value for name, value in task.evaluate(predictions, val).items()},
@@ -129,7 +185,7 @@ def _run(planned: Plan, work: Work, start: Record | None, report: Report | None)
         "uncounted": counter.uncounted,
         **_description(planned),
     }
-    return work.commit(fields, layers, images)
+    return fields, layers, images
 
 
 def _description(planned: Plan) -> dict[str, Any]:
@@ -144,6 +200,7 @@ def _description(planned: Plan) -> dict[str, Any]:
         "start": planned.cell.determinants["start"],
         "overrides": _overrides(planned),
         "precision": planned.request.precision,
+        "devices": planned.request.devices,
     }
 
 
@@ -153,32 +210,41 @@ def _overrides(planned: Plan) -> str | None:
     return json.dumps(values, sort_keys=True) if values else None
 
 
-def load_start(planned: Plan, model: nn.Module, start: Record | None) -> None:
+def load_start(planned: Plan, model: nn.Module, start: Path | None) -> None:
     """Fill a model with the weights that it starts from."""
     if planned.weights is not None:
         files.fill(model, planned.weights)
     elif start is not None:
-        load_into(model, start.path(MODEL), f"run cell {start.cell_id} again with --force", strict=False)
+        load_into(model, start, f"run cell {start.parent.name} again with --force", strict=False)
     elif not planned.recipe.start and not planned.schedules[0].from_nothing:
         names = planned.task.weights_names(planned.recipe, planned.method.backbone(planned.recipe.backbone))
         paths = [cache_folder() / "weights" / f"{name}.safetensors" for name in names]
         planned.task.load_weights(model, next((path for path in paths if path.is_file()), paths[0]))
 
 
-def _train(planned: Plan, model: nn.Module, train: Reader, work: Work, report: Report | None) -> float:
+def _train(
+    fabric: Fabric, planned: Plan, model: nn.Module, train: Reader, places: _Places, report: Report | None
+) -> float:
     """Run the plan's schedules, resuming where an interrupted run stopped; return the seconds that they took."""
     seconds = 0.0
-    folders = [work.scratch / f"phase{phase}" for phase in range(len(planned.schedules))]
+    folders = [places.scratch / f"phase{phase}" for phase in range(len(planned.schedules))]
     try:
         for schedule, folder in zip(planned.schedules, folders, strict=True):
-            seconds += _train_phase(planned, schedule, model, train, folder, report)
+            seconds += _train_phase(fabric, planned, schedule, model, train, folder, report)
     finally:  # also of a run that diverges: what its losses did is the first question
-        _gather_losses(folders).to_parquet(work.folder / LOSSES, index=False)
+        if fabric.is_global_zero:
+            _gather_losses(folders).to_parquet(places.folder / LOSSES, index=False)
     return seconds
 
 
 def _train_phase(
-    planned: Plan, schedule: Schedule, model: nn.Module, train: Reader, folder: Path, report: Report | None
+    fabric: Fabric,
+    planned: Plan,
+    schedule: Schedule,
+    model: nn.Module,
+    train: Reader,
+    folder: Path,
+    report: Report | None,
 ) -> float:
     """Run a schedule, or load the weights that it ended with."""
     folder.mkdir(exist_ok=True)
@@ -189,12 +255,28 @@ def _train_phase(
     training = TrainingStep(
         planned.task, planned.method, model, schedule, schedule.length(len(train)), planned.request.seed
     )
-    hardware = Hardware(check_precision(planned.request.precision))
-    seconds = fit(training, train, Loop(folder, planned.recipe.workers, _progress(report, "train"), hardware))
+    with advising(_lower(planned, schedule)):
+        seconds = fit(training, train, Loop(folder, planned.recipe.workers, _progress(report, "train"), fabric))
+    if not fabric.is_global_zero:
+        return seconds
     write_atomic(taken, repr(seconds))
     with atomic_path(kept) as temporary:
         save_file(_shareable(model), temporary)
     return seconds
+
+
+def _lower(planned: Plan, schedule: Schedule) -> str:
+    """Return which setting to lower where a training step does not fit a device."""
+    name = "train" if schedule == planned.recipe.train else "pretrain"
+    images = min(schedule.micro_batch or schedule.batch, schedule.batch // planned.request.devices)
+    if images > 1:
+        return f"a step runs {images} images at a time; give --recipe {name}.micro_batch={images // 2}"
+    smaller = "" if planned.request.precision == "bf16-mixed" else "--precision bf16-mixed, or "
+    return f"a step runs 1 image at a time; give {smaller}--recipe {_smaller(planned.recipe)}"
+
+
+def _smaller(recipe: Recipe) -> str:
+    return f"shorter_side={recipe.shorter_side * 3 // 4}"
 
 
 def _gather_losses(folders: Sequence[Path]) -> pd.DataFrame:

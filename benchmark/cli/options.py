@@ -205,5 +205,8 @@ ExecutorOption = Annotated[
         autocompletion=complete_executor,
     ),
 ]
+DevicesOption = Annotated[
+    int, typer.Option("--devices", help="GPUs that share each cell; without one, processes; see docs/devices.md")
+]
 ForceOption = Annotated[bool, typer.Option("--force", help="run finished cells again")]
 JsonOption = Annotated[bool, typer.Option("--json", help="print JSON")]

@@ -6,7 +6,6 @@ Workers share nothing, so that one that is killed takes no other with it. Each a
 import multiprocessing
 import os
 import signal
-import threading
 import time
 from collections.abc import Sequence
 from multiprocessing.connection import Connection, wait
@@ -17,6 +16,7 @@ import torch
 from benchmark.errors import UsageError
 from benchmark.executors.base import Ended, Job, Settings
 from benchmark.executors.working import work
+from benchmark.hardware import follow_parent
 
 _SECONDS_TO_END = 5.0
 
@@ -116,25 +116,13 @@ class _Worker:
 
 def _serve(connection: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt is for the sweep, which ends its workers
-    _follow_parent()
+    follow_parent()
     while True:
         try:
             job = connection.recv()
         except EOFError:
             return
         connection.send(work(job))
-
-
-def _follow_parent() -> None:
-    """End this process soon after the one that started it, however that ends: nothing goes on unseen."""
-    parent = os.getppid()
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(1)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 def default_jobs(threads: int | None) -> int:

@@ -12,7 +12,7 @@ from typing import Any
 
 from benchmark.cells import Plan, Request, plan
 from benchmark.errors import unknown
-from benchmark.hardware import FULL
+from benchmark.hardware import ONE, Hardware
 from benchmark.method import Method, address, resolve
 from benchmark.selection import Cells, parameters_of
 from benchmark.tasks import find_task
@@ -42,7 +42,7 @@ def make_sweep(
     data: Path | None = None,
     overrides: Mapping[str, Any] | None = None,
     parameters: Mapping[str, Any] | None = None,
-    precision: str = FULL,
+    hardware: Hardware = ONE,
 ) -> Sweep:
     """Plan every point of every method's curve.
 
@@ -61,7 +61,9 @@ def make_sweep(
     kinds = resolve(methods)
     _check_parameters(parameters or {}, kinds)
     recipe = find_task(task).recipe(scale).override(overrides or {})
-    template = Request(task, "", scale, data=data, overrides=overrides or {}, precision=precision)
+    template = Request(
+        task, "", scale, data=data, overrides=overrides or {}, precision=hardware.precision, devices=hardware.devices
+    )
     curves: list[list[Plan]] = []
     skipped: dict[str, str] = {}
     for kind in kinds:
@@ -96,11 +98,13 @@ def make_named_sweep(
     scale: str = "mini",
     data: Path | None = None,
     overrides: Mapping[str, Any] | None = None,
-    precision: str = FULL,
+    hardware: Hardware = ONE,
 ) -> Sweep:
     """Plan the cells of a task that reports declare; `benchmark.search` plans those whose value must be searched."""
     recipe = find_task(task).recipe(scale).override(overrides or {})
-    template = Request(task, "", scale, data=data, overrides=overrides or {}, precision=precision)
+    template = Request(
+        task, "", scale, data=data, overrides=overrides or {}, precision=hardware.precision, devices=hardware.devices
+    )
     curves: list[list[Plan]] = []
     skipped: dict[str, str] = {}
     seen: set[str] = set()

@@ -135,6 +135,8 @@ class Estimator:
 
     def _from_here(self, record: Record, planned: Plan) -> bool:
         threads = planned.recipe.threads or torch.get_num_threads()
+        if (record.fields.get("devices") or 1) != planned.request.devices:
+            return False
         return record["threads"] == threads and all(record[name] == value for name, value in self.here.items())
 
 

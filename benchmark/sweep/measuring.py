@@ -11,7 +11,6 @@ import torch
 from benchmark.cells import Plan, reader
 from benchmark.evaluate import evaluate
 from benchmark.flops.measured import MeasuredCounter
-from benchmark.hardware import Hardware, check_precision
 from benchmark.store import canonical_json
 from benchmark.sweep.estimates import Rate
 from benchmark.tasks import Reader, Sample
@@ -56,8 +55,8 @@ def _time(planned: Plan) -> Rate:
     ends: list[float] = []
     with tempfile.TemporaryDirectory() as folder:
         training = TrainingStep(task, planned.method, model, schedule, STEPS, seed)
-        hardware = Hardware(check_precision(planned.request.precision))
-        loop = Loop(Path(folder), planned.recipe.workers, lambda *step: ends.append(time.perf_counter()), hardware)
+        fabric = planned.request.hardware.fabric()
+        loop = Loop(Path(folder), planned.recipe.workers, lambda *step: ends.append(time.perf_counter()), fabric)
         fit(training, train, loop)
     planned.method.finish(task.backbone(model))
     counter = MeasuredCounter(model.eval(), task.adapter(model))

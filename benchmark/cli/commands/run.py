@@ -4,6 +4,7 @@ from benchmark.cli.app import app
 from benchmark.cli.options import (
     DEFAULT_STORE,
     DataOption,
+    DevicesOption,
     ForceOption,
     JsonOption,
     MethodName,
@@ -34,6 +35,7 @@ def run(
     recipe: RecipeOption = None,
     from_scratch: ScratchOption = False,
     precision: PrecisionOption = "32-true",
+    devices: DevicesOption = 1,
     force: ForceOption = False,
     json_: JsonOption = False,
 ) -> None:
@@ -44,7 +46,7 @@ def run(
     from benchmark.progress import StepReporter
     from benchmark.store import Store
 
-    request = Request(task, method, scale, parameters, seed, data, overrides, precision)
+    request = Request(task, method, scale, parameters, seed, data, overrides, precision, devices)
     destination = Store(store)
     destination.check_writable()
     planned = plan(request)

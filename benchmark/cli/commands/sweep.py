@@ -11,6 +11,7 @@ from benchmark.cli.app import app
 from benchmark.cli.options import (
     DEFAULT_STORE,
     DataOption,
+    DevicesOption,
     ExecutorOption,
     ForceOption,
     JsonOption,
@@ -61,6 +62,7 @@ def sweep(
     recipe: RecipeOption = None,
     from_scratch: ScratchOption = False,
     precision: PrecisionOption = "32-true",
+    devices: DevicesOption = 1,
     jobs: Annotated[int, typer.Option("--jobs", min=0, help="cells at a time; 0: one a core, or one on a GPU")] = 0,
     executor: ExecutorOption = "local",
     partition: Annotated[str | None, typer.Option("--partition", help="of a Slurm cluster")] = None,
@@ -85,30 +87,37 @@ def sweep(
     numbers = _numbers(seeds)
     if measure and not dry_run:
         raise UsageError("--measure goes with --dry-run")
+    if measure and devices > 1:
+        raise UsageError("--measure times cells on one device: leave out --devices")
     parameters, overrides = parse_settings(set_, "--set"), parse_recipe(recipe, from_scratch)
     wanted = split_list(cells, "--cells")
     if wanted and (chosen or parameters):
         raise UsageError("--cells chooses methods and parameters itself; leave out --methods and --set")
 
     from benchmark.executors import Settings, find_executor
+    from benchmark.hardware import Hardware
     from benchmark.search import STEPS, make_searches
     from benchmark.store import Store
     from benchmark.sweep import make_named_sweep, make_sweep, state_of
     from benchmark.tasks import find_task
 
+    hardware = Hardware(precision, devices)
+    if executor == "local":
+        hardware.check()
     destination = Store(store)
     threads = find_task(task).recipe(scale).override(overrides).threads
     queue = {"partition": partition, "gpus": gpus, "time": time, **parse_settings(slurm, "--slurm")}
     queue = {name: value for name, value in queue.items() if value is not None}
+    threads = threads and threads * devices
     runner = find_executor(executor, Settings(jobs, threads, destination.root / SLURM, queue, print_note))
     if not dry_run and not status:
         destination.check_writable()
     named = _named(wanted, task) if wanted else []
     if wanted:
-        planned = make_named_sweep(task, named, numbers, scale, data, overrides, precision)
+        planned = make_named_sweep(task, named, numbers, scale, data, overrides, hardware)
     else:
-        planned = make_sweep(task, chosen, numbers, scale, data, overrides, parameters, precision)
-    searches = make_searches(named, numbers, scale, data, overrides, precision)
+        planned = make_sweep(task, chosen, numbers, scale, data, overrides, parameters, hardware)
+    searches = make_searches(named, numbers, scale, data, overrides, hardware)
     if not planned.plans and not searches:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in planned.skipped.items())
         raise UsageError(f"no cell to run on {task}: {reasons or 'nothing was chosen'}")
