@@ -20,13 +20,13 @@ def steps(results: Results) -> str:
     rows = pd.DataFrame(_read(results, TRAINING))
     rows = rows[(rows["task"] == "coco") & (rows["seed"] == 0) & (rows["isa"] == "AVX512") & (rows["threads"] == 1)]
     rows = rows[[set(given or ()) <= {"train.steps", "train.batch"} for given in rows["overrides"]]]
-    rows = rows.assign(point=[_point(row) for row in rows.to_dict("records")])
+    rows = rows.assign(point=[_point(given) for given in rows["parameters"]])
     rows = rows.drop_duplicates(["method", "point", "steps", "batch"], keep="last")
     lines = ["| method | steps × batch | AP, % | GMACs | density |", "| --- | ---: | ---: | ---: | ---: |"]
     for (method, point), group in rows.groupby(["method", "point"], sort=True):
         if len(group) < 2:
             continue
-        name = f"{results.methods.label(method)}{point}"
+        name = f"{results.methods.label(str(method))}{point}"
         for row in group.sort_values(["steps", "batch"]).to_dict("records"):
             lines.append(
                 f"| {name} | {row['steps']} × {row['batch']} | {100 * row['value']:.1f} | "
@@ -63,7 +63,7 @@ def gpu_memory(results: Results) -> str:
     ):
         held = group.set_index("precision")["gib_allocated"]
         shown = " | ".join(f"{held[name]:.1f}" for name in precisions)
-        lines.append(f"| `{task}` | {images} of {height}×{width} | {results.methods.label(method)} | {shown} |")
+        lines.append(f"| `{task}` | {images} of {height}×{width} | {results.methods.label(str(method))} | {shown} |")
     return "\n".join(lines)
 
 
@@ -74,6 +74,6 @@ def _read(results: Results, name: str) -> Any:
     return json.loads((results.stores[0] / name).read_text(encoding="utf-8"))
 
 
-def _point(row: dict[str, Any]) -> str:
-    names = [name for name in _CURVE if name in row["parameters"]]
-    return "".join(f", {'γ' if name == 'gamma' else name} {row['parameters'][name]:g}" for name in names)
+def _point(parameters: dict[str, Any]) -> str:
+    names = [name for name in _CURVE if name in parameters]
+    return "".join(f", {'γ' if name == 'gamma' else name} {parameters[name]:g}" for name in names)
