@@ -11,6 +11,7 @@ from typer.main import get_command
 
 from benchmark.cli import commands as subcommands
 from benchmark.cli.app import app
+from benchmark.flops.command import FlopsRequest, count_flops
 from benchmark.method import discover
 from benchmark.nn import build_backbone, residual_blocks
 from benchmark.tasks import find_task
@@ -93,12 +94,19 @@ def test_there_are_documented_methods_and_commands():
     assert METHODS and len(commands()) > 5
 
 
+def leads_somewhere(path, target):
+    """Tell whether a link leads to a file; from the site's pages, to one of the site."""
+    site = ROOT / "docs"
+    found = (path.parent / target).resolve()
+    return found.exists() and (site not in path.parents or found.is_relative_to(site))
+
+
 def test_links_between_documents_lead_somewhere():
     broken = [
         f"{path.relative_to(ROOT)}: {target}"
         for path in DOCUMENTS
         for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", path.read_text(encoding="utf-8"))
-        if not (path.parent / target).exists()
+        if not leads_somewhere(path, target)
     ]
     assert not broken
 
@@ -129,3 +137,19 @@ def test_rendered_sets_have_the_documented_extent():
         size, times = embedded.sizes[scale], len(embedded.classes) if embedded.per_class else 1
         assert {"train": int(train), "val": int(val)} == {split: times * n for split, n in size.images.items()}
         assert pixels == f"{size.height} × {size.width}"
+
+
+def test_a_run_at_scale_paper_needs_the_documented_computation():
+    images = {task: int(train) for task, _, train, _ in rows("paper.md", "**Data.**")}
+    found = rows("paper.md", "## How much computation")
+    assert [row[0] for row in found] == list(images)
+    for task, seen, gmacs, operations, hours in found:
+        schedule = find_task(task).recipe("paper").train
+        # Segmentation trains on crops, and is convolutions alone: its computation grows with the area.
+        side, part = (256, 768**2 / (256 * 512)) if task == "cityscapes" else (None, 1.0)
+        count = part * count_flops(FlopsRequest(task, shorter_side=side, convention="measured"))["gmacs"]
+        total = schedule.length(images[task]) * schedule.batch
+        assert int(seen) == total
+        assert float(gmacs) == pytest.approx(count, rel=1e-2)
+        assert float(operations) == pytest.approx(6 * total * count / 1e9, rel=2e-2)  # a MAC is two; backward is twice
+        assert float(hours) == pytest.approx(6 * total * count / 1e4 / 3600, rel=2e-2)
