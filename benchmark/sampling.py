@@ -8,7 +8,6 @@ network.
 from __future__ import annotations
 
 import io
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from benchmark.errors import StoreError
+from benchmark.errors import StoreError, one_line
 
 __all__ = ["SAMPLING", "Sampling", "pack", "read"]
 
@@ -115,8 +114,8 @@ def read(path: Path) -> list[Sampling]:
     try:
         with np.load(path, allow_pickle=False) as stored:
             return [_unpack(stored, number) for number in range(int(stored["count"]))]
-    except (OSError, ValueError, KeyError, IndexError, EOFError, zipfile.BadZipFile) as error:
-        reason = f"{type(error).__name__}: {error}"
+    except Exception as error:  # of bytes that nobody has foreseen
+        reason = f"{type(error).__name__}: {one_line(error)}"
         raise StoreError(
             f"{path}: broken ({reason}); delete it, and make it again with `saibench show --checkpoint "
             f"{path.parent.name} --keep`"
@@ -128,6 +127,8 @@ def _unpack(stored: Mapping[str, npt.NDArray[np.generic]], number: int) -> Sampl
     names, sizes = [str(name) for name in part["names"]], [(int(h), int(w)) for h, w in part["sizes"]]
     draws = len(part["seeds"])
     cells = [height * width for height, width in sizes]
+    if min(map(min, sizes), default=1) < 1 or draws * sum(cells) > 8 * len(part["bits"]):
+        raise ValueError("its sizes are not those of its masks")  # and would ask for any amount of memory
     bits = np.unpackbits(part["bits"].astype(np.uint8), count=draws * sum(cells)).astype(bool)
     ends = np.cumsum([draws * count for count in cells])
     masks = {

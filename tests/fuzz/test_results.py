@@ -1,8 +1,10 @@
 """Readers of records, tables, weights and plug-ins against spoiled files."""
 
+import io
 import json
 import shutil
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -14,6 +16,7 @@ from benchmark.cli.commands.methods import _describe
 from benchmark.errors import PluginError
 from benchmark.method import discover
 from benchmark.nn import build_backbone, load_weights
+from benchmark.sampling import SAMPLING, Sampling, pack, read
 from benchmark.stats import task_metrics
 from benchmark.store import Cell, Store, verify
 from benchmark.tensors import load_into
@@ -118,6 +121,41 @@ def test_timings(record):
             check_message(line, path)
 
     fuzz(spoiled_json({"backbone": [{"seconds": 1.0}], "cell": None}), check)
+
+
+@st.composite
+def spoiled_arrays(draw, arrays):
+    """Give a whole archive of arrays in which some are other ones, or missing."""
+    arrays = dict(arrays)
+    for name in draw(st.lists(st.sampled_from(sorted(arrays)), min_size=1, max_size=3, unique=True)):
+        kind = draw(st.sampled_from(["other", "junk", "numbers", "remove"]))
+        if kind == "remove":
+            del arrays[name]
+        elif kind == "junk":
+            arrays[name] = np.array(draw(st.text("ab\x1b<", max_size=5) | st.floats() | st.integers(-9, 2**62)))
+        elif kind == "other":
+            arrays[name] = arrays[draw(st.sampled_from(sorted(arrays)))]
+        else:
+            arrays[name] = np.array(draw(st.lists(st.integers(-5, 2**40), max_size=6)))
+    stream = io.BytesIO()
+    np.savez_compressed(stream, allow_pickle=False, **arrays)
+    return stream.getvalue()
+
+
+def test_masks_of_images(tmp_path):
+    path = tmp_path / SAMPLING
+    masks = {"a": np.ones((2, 3, 4), bool), "b": np.zeros((2, 2, 2), bool)}
+    sampling = Sampling(np.zeros((8, 9, 3), np.uint8), "one", [0, 1], masks, {"a": np.full((3, 4), 0.5, np.float32)})
+    content = pack([sampling])
+    with np.load(io.BytesIO(content)) as stored:
+        arrays = {name: stored[name] for name in stored.files}
+
+    def check(spoiled):
+        path.write_bytes(spoiled)
+        for each in own_error(lambda: read(path), path) or []:
+            assert each.image.ndim == 3 and all(mask.dtype == bool for mask in each.masks.values())
+
+    fuzz(spoiled_bytes(content) | spoiled_arrays(arrays), check)
 
 
 class Network(nn.Module):
