@@ -14,8 +14,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-console = Console()
-errors = Console(stderr=True)
+# Without emoji: ":M:" in a message is no picture.
+console = Console(emoji=False)
+errors = Console(stderr=True, emoji=False)
 
 #: What a terminal obeys, or turns a line around with, and halves of characters, which cannot be written at all.
 _OBEYED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
