@@ -371,7 +371,7 @@ def _draw(what: Ablation, table: Table, panel: Panel, out: Path, stem: str) -> l
         axes.annotate(line, (0, 1), (0, 5), xycoords="axes fraction", textcoords="offset points", fontsize=7.5)
         axes.axhline(0, **REFERENCE_LINE)
         axes.set_xlabel(f"Computation over that of {what.reference}")
-        axes.set_ylabel(f"against {what.reference} (points)")
+        axes.set_ylabel(f"{panel.metric.label} against {what.reference} (points)")
         entries = []
         for index, row in enumerate(table.rows):
             style = line_style(index) | {"linestyle": "none"}

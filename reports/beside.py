@@ -285,7 +285,8 @@ def draw(panel: Panel, rows: Sequence[dict[str, Any]], known: Methods, out: Path
         entries = []
         for (label, source), points in shown.items():
             points.sort(key=lambda point: point["at"])
-            style = dict(styles.get(points[0]["row"]["method"] if source else label, line_style(0)))
+            method = points[0]["row"]["method"]
+            style = dict(styles.get(method if source else label) or line_style(known.place(method)))
             if source:
                 style |= {"markerfacecolor": "white", "markeredgecolor": style["color"], "markeredgewidth": 1.0}
                 style |= {"linestyle": (0, (1, 1.2)) if source == "paper" else (0, (5, 2))}

@@ -120,7 +120,8 @@ def compare_lines(panel: Panel, a: Series, b: Series) -> Pair:
 
 def runs_of(panel: Panel, line: Series) -> list[Run]:
     """Return a line's finished cells, with outcomes and computation of single images where the records keep them."""
-    cells = panel.cells[panel.cells["cell_id"].isin(line.points["ids"].explode())]
+    needed = ["setting", "seed", panel.score, COST, "folder", "finished"]  # a record has a hundred fields
+    cells = panel.cells.loc[panel.cells["cell_id"].isin(line.points["ids"].explode()), needed]
     return [run_of(cell, panel.score) for _, cell in cells.iterrows()]
 
 
