@@ -14,7 +14,6 @@ from lightning_fabric import Fabric
 from safetensors.torch import save_file
 from torch import nn
 
-from benchmark import __version__
 from benchmark.cells.looking import look_at_first
 from benchmark.cells.planning import Plan, plan
 from benchmark.cells.request import Request, cache_folder, reader
@@ -164,7 +163,8 @@ def _describe(
     outcomes = task.outcomes(predictions, val)
     if outcomes is not None:
         outcomes.to_parquet(folder / OUTCOMES, index=False)
-    save_file(_shareable(model), folder / MODEL, {"saibench": __version__, "cell": planned.cell.id})
+    # One entry: safetensors writes several in an order of chance, and the same cell would leave other bytes each time.
+    save_file(_shareable(model), folder / MODEL, {"cell": planned.cell.id})
     maps = {layer: torch.from_numpy(values.astype(np.float32)) for layer, values in counter.density_maps().items()}
     save_file(maps, folder / DENSITY_MAPS)
     samplings = look_at_first(planned, model)
