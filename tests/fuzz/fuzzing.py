@@ -22,7 +22,7 @@ EXAMPLES = 40
 #: A message says what to do in one of these words.
 REMEDY = re.compile(
     r"\b(add|choose|convert|copy|delete|expected|fetch|fix|give|make|map|mend|merge|move|must|needs|put|remove|rename|"
-    r"replace|run|save|set|should|take|uninstall|unpack|use)\b"
+    r"replace|run|save|set|should|takes?|uninstall|unpack|use)\b"
 )
 
 #: Values that a file may hold where another one is expected.

@@ -189,8 +189,8 @@ def load_annotations(path: Path) -> dict[str, Any]:
     """Read an annotation file and make sure that it is complete and consistent.
 
     What COCO's tools need but some sets leave out is filled in: ``iscrowd`` 0, ``area`` of the box.
-    Annotations are numbered anew if an id is missing or 0, because pycocotools takes a match with annotation 0 for
-    none.
+    Annotations are numbered anew if an id is missing, a text or 0: pycocotools keeps the ids of matches as numbers, and
+    takes 0 for no match.
 
     Raises
     ------
@@ -205,7 +205,7 @@ def load_annotations(path: Path) -> dict[str, Any]:
         annotation.setdefault("iscrowd", 0)
         annotation.setdefault("area", annotation["bbox"][2] * annotation["bbox"][3])
     ids = [annotation.get("id") for annotation in annotations]
-    if None in ids or 0 in ids:
+    if not all(isinstance(value, int) and value for value in ids):
         for number, annotation in enumerate(annotations, start=1):
             annotation["id"] = number
     return content

@@ -110,6 +110,11 @@ def test_annotation_id_zero_is_renumbered_because_pycocotools_takes_it_for_no_ma
     assert sorted(reader.coco.anns) == [1, 2, 3]
 
 
+def test_annotation_ids_that_are_texts_are_renumbered_because_pycocotools_keeps_them_as_numbers(written):
+    reader = CocoDetection(written(lambda c: [a.update(id=f"x{a['id']}") for a in c["annotations"]]), "val")
+    assert sorted(reader.coco.anns) == [1, 2, 3]
+
+
 def test_pycocotools_prints_nothing(written, capsys):
     CocoDetection(written(), "val")
     assert capsys.readouterr().out == ""
