@@ -106,11 +106,11 @@ def list_samples(root: Path, split: str) -> tuple[list[str], list[tuple[str, int
     """
     place = root / split
     classes, samples = _list(root, place)
+    for name in (*classes, *(name for name, _ in samples)):
+        if not name.isprintable():  # a file system takes any bytes, a table does not
+            raise DataError(f"{place} has a class or image of the name {name!r}; rename it to printable characters")
     if len(classes) < 2:
         raise DataError(f"{place} has one class, {classes[0]}, so that nothing can be told apart; {LAYOUT}")
-    for name, _ in samples:
-        if not name.isprintable():  # a file system takes any bytes, a table does not
-            raise DataError(f"{place} has an image of the name {name!r}; rename it to printable characters")
     return classes, samples
 
 

@@ -178,8 +178,15 @@ def test_a_set_of_one_class_is_refused(tmp_path):
 def test_a_name_that_no_table_can_hold_is_refused_before_anything_runs(flat):
     with open(bytes(flat / "train" / ORDER[0]) + b"/\xff.JPEG", "wb") as file:
         file.write((flat / "train" / ORDER[0] / f"{ORDER[0]}_1.JPEG").read_bytes())
-    with pytest.raises(DataError, match=r"an image of the name '.*udcff.JPEG'; rename it"):
+    with pytest.raises(DataError, match=r"a class or image of the name '.*udcff.JPEG'; rename it"):
         ImageFolders(flat, "train")
+
+
+def test_a_class_whose_name_breaks_lines_is_refused_in_one(flat):
+    (flat / "train" / ORDER[0]).rename(flat / "train" / "n1\nx")
+    with pytest.raises(DataError) as caught:
+        ImageFolders(flat, "train")
+    assert r"a class or image of the name 'n1\nx'; rename it" in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_truncated_image_is_named_when_read(copied):
