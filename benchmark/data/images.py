@@ -127,7 +127,8 @@ class ImageStore:
         if self.zipped:
             return [name for name in names if name not in self._members]
         here = self.listing()
-        return [name for name in names if name not in here and not (self.place / name).is_file()]
+        # `os.path.isfile`, which takes a name that is too long for one that is not there; `Path.is_file` raises.
+        return [name for name in names if name not in here and not os.path.isfile(self.place / name)]
 
     def listing(self) -> set[str]:
         """Return the names of all images that lie here, at the first level."""

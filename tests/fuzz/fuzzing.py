@@ -105,7 +105,7 @@ def _spoil(draw, document):
     elif kind == "repeat" and isinstance(owner, list):
         owner.append(copy.deepcopy(owner[key]))
     else:
-        owner[key] = draw(JUNK)
+        owner[key] = copy.deepcopy(draw(JUNK))  # a later change must not reach the strategy's own value
 
 
 def _places(node):

@@ -34,8 +34,8 @@ _LARGEST = 1e9
 
 
 def _is_text(value: object) -> bool:
-    """Tell whether a value is a text that can be written: JSON may hold halves of characters."""
-    return isinstance(value, str) and not any("\ud800" <= sign <= "\udfff" for sign in value)
+    """Tell whether a value is a text that can stand in a table or a message: JSON may hold line breaks and worse."""
+    return isinstance(value, str) and value.isprintable()
 
 
 def _is_id(value: object) -> bool:
@@ -64,7 +64,7 @@ _FORMS: dict[str, dict[str, tuple[Callable[[object], bool], str]]] = {
         "height": (_is_side, "a whole number of pixels"),
         "width": (_is_side, "a whole number of pixels"),
     },
-    "categories": {"id": (_is_id, "a whole number"), "name": (_is_text, "a text")},
+    "categories": {"id": (_is_id, "a whole number"), "name": (_is_text, "a text on one line")},
     "annotations": {
         "id": (_is_id, "a whole number"),
         "image_id": (_is_id, "the id of an image"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -71,7 +72,7 @@ def _verify_annotation(
         report.add(split, "box that leaves its image", f"{box}, {extent(size)}", remedy, serious=False)
     shape = annotation.get("segmentation")
     if isinstance(shape, dict) and shape.get("size") != [rows, columns]:
-        where = f"{name}: RLE of size {shape.get('size')} on an image of {[rows, columns]}"
+        where = f"{name}: RLE of size {reprlib.repr(shape.get('size'))} on an image of {[rows, columns]}"
         report.add(split, "mask of another size", where, "fetch the annotations again", serious=False)
 
 

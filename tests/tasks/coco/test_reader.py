@@ -171,6 +171,7 @@ def test_fingerprint_follows_annotations_and_image_sizes_only(written):
         (lambda c: c.update(categories=[]), "lists no categories"),
         (lambda c: c.update(images=[], annotations=[]), "leaves no image"),
         (lambda c: c["images"][1].update(file_name="c.jpg"), "no such image: .*c.jpg, listed in"),
+        (lambda c: c["images"][1].update(file_name="ä" * 300), "no such image: .*ä, listed in"),
         (lambda c: c["images"][1].update(file_name=5), "has file_name 5; it must be a path below"),
         (lambda c: c["images"][1].update(file_name="../b.jpg"), "has file_name '../b.jpg'; it must be a path below"),
         (
@@ -181,6 +182,7 @@ def test_fingerprint_follows_annotations_and_image_sizes_only(written):
         (lambda c: c["images"][1].update(width="wide"), "has width 'wide'; it must be a whole number of pixels"),
         (lambda c: c["images"][1].update(id=True), "has id True"),
         (lambda c: c["categories"][0].update(name=5), "has name 5; it must be a text"),
+        (lambda c: c["annotations"].append(annotation(image_id="a\nb")), "it must be the id of an image"),
         (lambda c: c["categories"][0].update(id="90"), "ids of 'categories' are numbers and texts"),
         (lambda c: c["annotations"].append(annotation(id=3)), "id 3 occurs 2 times in 'annotations'"),
         (lambda c: c["annotations"].append(annotation(area=-25)), "has area -25; it must be a number of pixels, 0 or"),
