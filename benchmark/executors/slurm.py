@@ -43,7 +43,7 @@ class CellJob:
     def __call__(self) -> Ended:
         """Run the cell."""
         with _printing_to(Path(self.log)):
-            _say(self.job, f"begins on {socket.gethostname()}, Slurm job {os.environ.get('SLURM_JOB_ID', 'none')}")
+            _say(self.job, f"begins on {socket.gethostname()}, Slurm job {slurm_job(os.environ)}")
             ended = work(self.job)
             _say(self.job, "is another process's" if ended.busy else ended.error or "finished")
         return ended
@@ -179,6 +179,15 @@ class SlurmExecutor:
     def _failed(self, cell_id: str, job: Any, reason: str) -> Ended:
         logs = f"{self.log(cell_id)} and {job.paths.stderr}"
         return Ended(cell_id, f"cell {cell_id}: Slurm job {job.job_id}: {reason}; see {logs}")
+
+
+def slurm_job(environment: Mapping[str, str]) -> str:
+    """Return the id of the job that runs here: ``12_3`` of an array, so that cancelling it cancels no other.
+
+    Each job of an array also has a plain number, and one of these is the array's own.
+    """
+    array = environment.get("SLURM_ARRAY_JOB_ID")
+    return f"{array}_{environment['SLURM_ARRAY_TASK_ID']}" if array else environment.get("SLURM_JOB_ID", "none")
 
 
 def _last_line(text: str) -> str:

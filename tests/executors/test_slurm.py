@@ -7,7 +7,7 @@ import pytest
 
 from benchmark.errors import SaibenchError, UsageError
 from benchmark.executors import Job, Settings, find_executor
-from benchmark.executors.slurm import CellJob, SlurmExecutor, _parameters, minutes
+from benchmark.executors.slurm import CellJob, SlurmExecutor, _parameters, minutes, slurm_job
 from benchmark.listing import executor_names
 from benchmark.sweep import make_sweep, run_sweep
 from tests.sweep.conftest import STRIPES, TOYS
@@ -122,6 +122,11 @@ def test_a_job_that_submitit_gave_up_is_told_in_one_line(executor, tmp_path):
     executor._jobs = {"c0ffee": Fixed(tmp_path / "submitit", error)}
     (ended,) = executor.poll(0)
     assert ended.error.startswith("cell c0ffee: Slurm job 7_0: UncompletedJobError: timed-out too many times.; see ")
+
+
+def test_a_job_of_an_array_is_called_by_its_place_in_it():
+    assert slurm_job({"SLURM_JOB_ID": "8", "SLURM_ARRAY_JOB_ID": "8", "SLURM_ARRAY_TASK_ID": "1"}) == "8_1"
+    assert slurm_job({"SLURM_JOB_ID": "8"}) == "8" and slurm_job({}) == "none"
 
 
 def test_at_its_time_limit_a_job_is_queued_again_as_it_was(tmp_path):
