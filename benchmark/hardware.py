@@ -12,10 +12,10 @@ import contextlib
 import functools
 import json
 import logging
+import multiprocessing
 import os
 import tempfile
 import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -182,12 +182,17 @@ def _kinds(kind: type[SaibenchError]) -> Iterator[type[SaibenchError]]:
 
 
 def follow_parent() -> None:
-    """End this process soon after the one that started it, however that ends: nothing goes on unseen."""
-    parent = os.getppid()
+    """End this process when the one that started it through ``multiprocessing`` ends, however that ends.
+
+    Nothing goes on unseen. What is watched is a pipe that the parent holds, and not the parent's number: a process that
+    takes seconds to start may be an orphan, under another parent's number, before it comes here.
+    """
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
 
     def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(1)
+        parent.join()
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()

@@ -114,6 +114,32 @@ def test_two_sweeps_race_for_twenty_cells_and_train_each_once(store, trained):
     assert sum(record["method"] == "many" for record in records.values()) == 20
 
 
+ORPHAN = """
+    import multiprocessing, os, time
+    from benchmark.hardware import follow_parent
+
+    def serve():
+        time.sleep(1)  # its parent has ended when it comes to follow it
+        print("started", flush=True)
+        follow_parent()
+        time.sleep(60)
+        print("left alone", flush=True)
+
+    if __name__ == "__main__":
+        multiprocessing.get_context("spawn").Process(target=serve).start()
+        os._exit(0)
+"""
+
+
+def test_a_worker_whose_sweep_was_killed_while_it_started_ends(tmp_path):
+    script = tmp_path / "orphan.py"
+    script.write_text(textwrap.dedent(ORPHAN), encoding="utf-8")
+    path = {**os.environ, "PYTHONPATH": str(FIXTURES.parents[1])}
+    # Its output ends when the last process that holds it does.
+    ended = subprocess.run([sys.executable, str(script)], env=path, stdout=subprocess.PIPE, text=True, check=True)
+    assert ended.stdout == "started\n"
+
+
 HOLDER = """
     import sys, time
     from benchmark.store import Store, timestamp, verify
