@@ -34,7 +34,7 @@ from benchmark.tasks import Batch
 
 TASKS = ("coco", "cityscapes", "imagenet")
 BATCH = {"coco": 8, "cityscapes": 8, "imagenet": 32}
-ROUNDS = {8: 15, 32: 9, 64: 5, 256: 3}  # by number of images
+ROUNDS = {8: 11, 32: 7, 256: 2}  # by number of images
 
 
 class Clock:

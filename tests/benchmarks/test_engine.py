@@ -1,11 +1,13 @@
-"""The engine's speed under pytest-benchmark, dense and sparse in one group: a regression shows as a ratio."""
+"""The engine's speed under pytest-benchmark: dense, sparse and other runtimes in one group, to be read as ratios."""
 
 import numpy as np
 import pytest
+import torch
 
 from benchmark.engines import EngineUnavailable
 from benchmark.engines.cpu import CPUEngine, kernels
 from benchmark.timing.networks import network
+from benchmark.timing.peers import PEERS, prepare
 
 try:
     kernels.require()
@@ -13,12 +15,17 @@ except EngineUnavailable as reason:
     pytest.skip(str(reason), allow_module_level=True)
 
 SIZE = (256, 416)
+BACKBONE = "ResNet-50 at 256x416"
+
+
+@pytest.fixture
+def image():
+    return np.random.default_rng(0).standard_normal((3, *SIZE)).astype(np.float32)
 
 
 @pytest.mark.parametrize("density", [None, 0.493, 0.264, 0.182])
-@pytest.mark.benchmark(group="ResNet-50 at 256x416, seconds by density", min_rounds=5, warmup=True)
-def test_backbone(benchmark, density):
-    image = np.random.default_rng(0).standard_normal((3, *SIZE)).astype(np.float32)
+@pytest.mark.benchmark(group=BACKBONE, min_rounds=5, warmup=True)
+def test_backbone(benchmark, image, density):
     engine = CPUEngine(network("resnet50", False, density is not None, 0))
     masks = {}
     if density is not None:
@@ -27,6 +34,17 @@ def test_backbone(benchmark, density):
         masks = {layer: (rng.random(shape) < density).astype(np.float32) for layer, shape in shapes.items()}
     result = benchmark(lambda: engine(image, masks=masks))
     benchmark.extra_info["gmacs"] = result.macs / 1e9
+
+
+@pytest.mark.parametrize("name", PEERS)
+@pytest.mark.benchmark(group=BACKBONE, min_rounds=5, warmup=True)
+def test_peer(benchmark, image, name):
+    threads, dense = torch.get_num_threads(), network("resnet50", False, False, 0)
+    row, variant = prepare(name, dense, image, CPUEngine(dense)(image), threads)
+    if row["skipped"]:
+        pytest.skip(row["skipped"])
+    benchmark(variant.call)
+    torch.set_num_threads(threads)
 
 
 @pytest.mark.parametrize("density", [1.0, 0.264])
