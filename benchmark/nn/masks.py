@@ -242,16 +242,17 @@ class ImpactMask(FixedMask):
     Parameters
     ----------
     rate
-        Share of positions left out once it is settled.
+        Share of positions left out once it is settled, unless `settle` is given another.
     """
 
     impact: Tensor
+    rate: Tensor
     settled: Tensor
 
     def __init__(self, site: Site, rate: float) -> None:
         super().__init__(site, self._ranked)
-        self.rate = rate
         self.register_buffer("impact", torch.zeros(1, 1))
+        self.register_buffer("rate", torch.tensor(rate, dtype=torch.float64))
         self.register_buffer("settled", torch.tensor(False))
         self._watching: Any = None
 
@@ -259,8 +260,10 @@ class ImpactMask(FixedMask):
         """Gather impacts from the governed convolution's output and its gradient, until it is settled."""
         self._watching = convolution.register_forward_hook(self._seen)
 
-    def settle(self) -> None:
-        """Choose the positions from what was gathered."""
+    def settle(self, rate: float | None = None) -> None:
+        """Choose the positions from what was gathered; `rate` takes the place of the mask's own."""
+        if rate is not None:
+            self.rate.fill_(rate)
         if self._watching is not None:
             self._watching.remove()
             self._watching = None
@@ -282,7 +285,7 @@ class ImpactMask(FixedMask):
             return np.ones(size, dtype=np.float32)
         ranks = np.argsort(-_resized(self.impact, size).cpu().numpy(), axis=None, kind="stable")
         mask = np.zeros(size, dtype=np.float32)
-        mask.flat[ranks[: max(1, round((1.0 - self.rate) * mask.size))]] = 1
+        mask.flat[ranks[: max(1, round((1.0 - float(self.rate)) * mask.size))]] = 1
         return mask
 
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *rest: Any) -> None:
