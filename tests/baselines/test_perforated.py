@@ -75,3 +75,10 @@ def test_a_network_leaves_out_its_share_and_remembers_each_layers_own():
     _, again = adapted()
     again.load_state_dict(backbone.state_dict())
     assert [float(mask.rate) for mask in again.modules() if type(mask).__name__ == "ImpactMask"] == rates
+
+
+def test_a_network_that_is_only_counted_leaves_out_the_same_share_in_each_layer():
+    method, backbone = Perforated(structure="impact", rates="chosen", rate=0.25), build_backbone("mini")
+    method.adapt(backbone)
+    method.restore(backbone)
+    assert {float(mask.rate) for mask in backbone.modules() if type(mask).__name__ == "ImpactMask"} == {0.25}
