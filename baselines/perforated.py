@@ -62,7 +62,7 @@ class Perforated(Method):
         governed = list(self._unsettled(backbone))
         impacts = [mask.impact.cpu().numpy() for mask, _ in governed]
         rates = [self.rate] * len(governed)
-        if self.rates == "chosen" and any(impact.any() for impact in impacts):  # none are where a network is only counted
+        if self.rates == "chosen" and any(impact.any() for impact in impacts):  # none where it is only counted
             rates = layer_rates(impacts, [convolution.weight.numel() for _, convolution in governed], self.rate)
         for (mask, _), rate in zip(governed, rates, strict=True):
             mask.settle(rate)
