@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 
 from benchmark.cells import Plan, Request, plan
+from benchmark.errors import StoreError
 from benchmark.hardware import ONE, Hardware
 from benchmark.method import resolve
 from benchmark.selection import Cells, parameters_of
-from benchmark.store import Store
+from benchmark.store import Record, Store
 from benchmark.tasks import find_task
 
 __all__ = ["STEPS", "TOLERANCE", "Search", "make_searches", "next_value"]
@@ -52,16 +53,23 @@ class Search:
     metric: str
 
     def next(self, store: Store) -> list[Plan]:
-        """Return the cells to run next; none where the search has ended, or cannot begin without its reference."""
-        target = self._score(self.reference, store)
+        """Return the cells to run next; none where the search has ended, or cannot go on."""
+        return [each for each in self._unscored(store) if _left(each, store) is None]
+
+    def stopped(self, store: Store) -> list[Plan]:
+        """Return the cells that ended without a score, or whose record is broken: there is no mean without them."""
+        return [each for each in self._unscored(store) if _left(each, store) is not None]
+
+    def _unscored(self, store: Store) -> list[Plan]:
+        """Return the cells without a score at the value to try next; none before the reference has its own."""
+        target = self._mean(self.reference, store)
         value = float(self.template[0].request.parameters[self.parameter])
         tried: dict[float, float] = {}
         while target is not None and len(tried) < STEPS:
             plans = self._at(value)
-            score = self._score(plans, store)
+            score = self._mean(plans, store)
             if score is None:
-                # Where none is missing, one has failed, and without it there is no mean.
-                return [each for each in plans if store.find(each.cell) is None]
+                return [each for each in plans if self._score(each, store) is None]
             tried[value] = score
             following = next_value(tried, target)
             if following is None:
@@ -76,16 +84,25 @@ class Search:
             for request in requests
         ]
 
-    def _score(self, plans: Sequence[Plan], store: Store) -> float | None:
-        """Return the mean accuracy of cells; None if one has no finished record with a score."""
-        scores = []
-        for each in plans:
-            record = store.find(each.cell)
-            score = record.fields.get(f"metric_{self.metric}") if record is not None and record.finished else None
-            if score is None:
-                return None
-            scores.append(float(score))
-        return float(np.mean(scores))
+    def _mean(self, plans: Sequence[Plan], store: Store) -> float | None:
+        """Return the mean accuracy of cells; None if one has no score."""
+        scores = [score for each in plans if (score := self._score(each, store)) is not None]
+        return float(np.mean(scores)) if len(scores) == len(plans) else None
+
+    def _score(self, planned: Plan, store: Store) -> float | None:
+        record = _left(planned, store)
+        if record is None or isinstance(record, StoreError) or not record.finished:
+            return None
+        score = record.fields.get(f"metric_{self.metric}")
+        return None if score is None else float(score)
+
+
+def _left(planned: Plan, store: Store) -> Record | StoreError | None:
+    """Return what a cell left: a record, one that is broken, or none."""
+    try:
+        return store.find(planned.cell)
+    except StoreError as error:
+        return error
 
 
 def next_value(tried: Mapping[float, float], target: float) -> float | None:

@@ -1,10 +1,13 @@
 """Searching the sparse-loss weight of equal accuracy, and the named sets of cells."""
 
+from types import SimpleNamespace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 import reports
+from benchmark.errors import StoreError
 from benchmark.method import discover
 from benchmark.search import STEPS, TOLERANCE, make_searches, next_value
 from benchmark.selection import Cells, Shift, parameters_of
@@ -60,6 +63,21 @@ def test_named_sweeps_plan_each_cell_once_and_leave_other_tasks_out(tiny_set):
     assert {each.request.task for each in sweep.plans} == {"coco"}
 
 
+class Known:
+    """A store of scores by cell; None for a cell that failed, an error for a broken record."""
+
+    def __init__(self, scores):
+        self.scores = scores
+
+    def find(self, cell):
+        if cell.id not in self.scores:
+            return None
+        score = self.scores[cell.id]
+        if isinstance(score, StoreError):
+            raise score
+        return SimpleNamespace(finished=score is not None, fields={"metric_AP": score})
+
+
 def test_a_search_waits_for_its_reference_and_asks_for_its_first_value(tiny_set, tmp_path):
     cells = reports.cells(["table1"])
     first, second = make_searches(cells, data=tiny_set("coco"))
@@ -67,20 +85,22 @@ def test_a_search_waits_for_its_reference_and_asks_for_its_first_value(tiny_set,
     assert first.next(Store(tmp_path)) == []
     scores = {first.reference[0].cell.id: 0.5}
 
-    class Found:
-        finished = True
-
-        def __init__(self, score):
-            self.fields = {"metric_AP": score}
-
-    class Known:
-        def find(self, cell):
-            return Found(scores[cell.id]) if cell.id in scores else None
-
-    (following,) = first.next(Known())
+    (following,) = first.next(Known(scores))
     assert following.request.parameters["gamma"] == COCO.curves["gamma"][2]
     scores[following.cell.id] = 0.4
-    (following,) = first.next(Known())
+    (following,) = first.next(Known(scores))
     assert following.request.parameters["gamma"] == pytest.approx(COCO.curves["gamma"][2] / 3, rel=0.01)
     scores[following.cell.id] = 0.502
-    assert first.next(Known()) == []
+    assert first.next(Known(scores)) == []
+    assert first.stopped(Known(scores)) == []
+
+
+@pytest.mark.parametrize("left", [None, StoreError("checksums.sha256 is not there")], ids=["failed", "broken"])
+def test_a_search_stops_at_a_cell_without_a_score_and_names_it(tiny_set, left):
+    search, _ = make_searches(reports.cells(["table1"]), data=tiny_set("coco"), seeds=(0, 1))
+    one, two = search.template
+    known = Known({each.cell.id: 0.5 for each in search.reference} | {one.cell.id: left})
+    assert [each.cell.id for each in search.next(known)] == [two.cell.id]
+    known.scores[two.cell.id] = 0.4
+    assert search.next(known) == []
+    assert [each.cell.id for each in search.stopped(known)] == [one.cell.id]

@@ -170,7 +170,7 @@ class _Run:
 
     def all(self, executor: Any, searches: Sequence[Any], force: bool, retry_failed: bool) -> None:
         """Run the cells, then what searches ask for, until they ask for nothing that has not been tried."""
-        from benchmark.sweep import Sweep
+        from benchmark.sweep import Sweep, state_of
 
         self._batch(self.planned, executor, force, retry_failed)
         while following := {
@@ -181,6 +181,12 @@ class _Run:
         }:
             self.planned.plans.extend(following.values())
             self._batch(Sweep(list(following.values()), {}), executor, False, False)
+        known = {state.plan.cell.id for state in self.before} | set(self.outcomes)
+        for stopped in (each for search in searches for each in search.stopped(self.store)):
+            if stopped.cell.id not in known:
+                known.add(stopped.cell.id)
+                self.planned.plans.append(stopped)
+                self.before.append(state_of(stopped, self.store))
 
     def _batch(self, batch: Any, executor: Any, force: bool, retry_failed: bool) -> None:
         from benchmark.sweep import Watch, run_sweep, to_run
