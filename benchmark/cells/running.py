@@ -32,7 +32,7 @@ from benchmark.progress import Relay, Report, StepReporter
 from benchmark.recipe import Recipe, Schedule
 from benchmark.sampling import SAMPLING, pack
 from benchmark.stats.outcomes import OUTCOMES
-from benchmark.store import CellFinished, Record, Store, Work
+from benchmark.store import CellFinished, Record, Store, Work, write_table
 from benchmark.store.errors import explain
 from benchmark.tasks import Reader
 from benchmark.tensors import load_into
@@ -162,7 +162,7 @@ def _describe(
     task.save(predictions, val, folder)
     outcomes = task.outcomes(predictions, val)
     if outcomes is not None:
-        outcomes.to_parquet(folder / OUTCOMES, index=False)
+        write_table(outcomes, folder / OUTCOMES)
     # One entry: safetensors writes several in an order of chance, and the same cell would leave other bytes each time.
     save_file(_shareable(model), folder / MODEL, {"cell": planned.cell.id})
     maps = {layer: torch.from_numpy(values.astype(np.float32)) for layer, values in counter.density_maps().items()}
@@ -233,7 +233,7 @@ def _train(
             seconds += _train_phase(fabric, planned, schedule, model, train, folder, report)
     finally:  # also of a run that diverges: what its losses did is the first question
         if fabric.is_global_zero:
-            _gather_losses(folders).to_parquet(places.folder / LOSSES, index=False)
+            write_table(_gather_losses(folders), places.folder / LOSSES)
     return seconds
 
 

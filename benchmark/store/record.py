@@ -110,6 +110,11 @@ class Record:
         return read_table(self.path("images.parquet"))
 
 
+def write_table(table: pd.DataFrame, path: Path) -> None:
+    """Write one of a record's Parquet tables, compressed: records are kept by the hundred, and in the repository."""
+    table.to_parquet(path, index=False, compression="zstd")
+
+
 def read_table(path: Path) -> pd.DataFrame:
     """Read one of a record's Parquet tables.
 

@@ -21,7 +21,7 @@ from benchmark.store.checksums import write_checksums
 from benchmark.store.errors import explain
 from benchmark.store.fields import RECORD_FIELDS, as_json, check_fields
 from benchmark.store.provenance import checkout, environment, provenance, timestamp, write_environment
-from benchmark.store.record import Record
+from benchmark.store.record import Record, write_table
 from benchmark.store.replacing import promote
 
 if TYPE_CHECKING:  # the tables come ready from the caller
@@ -152,7 +152,7 @@ class Work:
         """Complete the folder; ``record.json`` comes last, because its presence says that the folder is complete."""
         for name, table in (("layers.parquet", layers), ("images.parquet", images)):
             if table is not None:
-                table.to_parquet(self.folder / name, index=False)
+                write_table(table, self.folder / name)
         (self.folder / "cell.json").write_text(canonical_json(self.cell.identity) + "\n", encoding="utf-8")
         write_environment(self.folder)
         shutil.rmtree(self.scratch, ignore_errors=True)
