@@ -14,6 +14,10 @@
 #define TILES 24
 /* Floats of one job's bilinear samples: they stay in L2 beside a panel of weights. */
 #define SAMPLES 114688
+/* Panels of one job, where work is shared out by outputs. */
+#define PANELS 4
+/* Work is shared out by outputs where a convolution has so many times as many weights as its positions have channels. */
+#define INPUTS 4
 
 int saibench_taps(const saibench_geometry *g) { return g->row_taps ? g->kernel_h : g->kernel_h * g->kernel_w; }
 
@@ -132,7 +136,8 @@ static int inside(const int32_t *positions, int n, int map)
     return !out;
 }
 
-static void run_block(const conv_call *c, const scratch *s, int first, int n)
+/* Computes `columns` outputs from `column` on, the start of a panel, of `n` positions from `first` on. */
+static void run_block(const conv_call *c, const scratch *s, int first, int n, int column, int columns)
 {
     const int taps = saibench_taps(c->g), length = saibench_tap_length(c->g);
     conv_job job;
@@ -146,16 +151,16 @@ static void run_block(const conv_call *c, const scratch *s, int first, int n)
     }
     for (int i = 0; i < n; i++) {
         const size_t row = c->scatter && c->positions ? (size_t)c->positions[first + i] : (size_t)(first + i);
-        s->out[i] = c->out + row * c->out_stride;
+        s->out[i] = c->out + row * c->out_stride + column;
         if (c->residual)
-            s->residual[i] = c->residual + row * c->outputs;
+            s->residual[i] = c->residual + row * c->outputs + column;
     }
     job.taps = taps;
     job.length = length;
-    job.outputs = c->outputs;
+    job.outputs = columns;
     job.relu = c->relu;
-    job.packed = c->packed;
-    job.bias = c->bias;
+    job.packed = c->packed + (size_t)column * taps * length;
+    job.bias = c->bias ? c->bias + column : NULL;
     job.rows = s->rows;
     job.residual = c->residual ? s->residual : NULL;
     job.scale = c->scale ? c->scale + first : NULL;
@@ -175,11 +180,30 @@ static void run_block(const conv_call *c, const scratch *s, int first, int n)
     }
 }
 
+/* `limit` is the positions of a block. Work is shared out by positions, in pieces of at most a block, or by columns,
+ * whose pieces are panels and have all positions. */
 typedef struct {
     const conv_call *c;
-    int unit, limit, threads, failed;
+    int unit, limit, threads, by_columns, failed;
     share shares[MAX_THREADS];
 } conv_task;
+
+/* One piece: checked while its positions are read anyway, since a pass before would cost as much as listing them. What
+ * lies outside is neither read nor written, and the caller hears of it. */
+static int run_piece(const conv_task *t, const scratch *s, int first, int n)
+{
+    const conv_call *c = t->c;
+    const int panel = saibench_isa()->panel, map = out_rows(c->g) * c->g->out_width;
+    const int column = t->by_columns ? first * panel : 0, last = t->by_columns ? (first + n) * panel : c->outputs;
+    const int end = t->by_columns ? c->n : first + n;
+    for (int at = t->by_columns ? 0 : first; at < end; at += t->limit) {
+        const int count = end - at < t->limit ? end - at : t->limit;
+        if (c->positions && !inside(c->positions + at, count, map))
+            return SAIBENCH_OUTSIDE;
+        run_block(c, s, at, count, column, (last < c->outputs ? last : c->outputs) - column);
+    }
+    return 0;
+}
 
 static void run_pieces(void *context, int thread)
 {
@@ -193,14 +217,9 @@ static void run_pieces(void *context, int thread)
                  : SAIBENCH_NO_MEMORY;
     if (!failed)
         find_steps(c->g, s.steps);
-    while (!failed && (n = saibench_take(t->shares, t->threads, thread, t->unit, t->limit, &first)) > 0) {
-        /* Checked piece by piece, while the positions are read anyway: a pass before would cost as much as listing
-         * them. What lies outside is neither read nor written, and the caller hears of it. */
-        if (c->positions && !inside(c->positions + first, n, out_rows(c->g) * c->g->out_width))
-            failed = SAIBENCH_OUTSIDE;
-        else
-            run_block(c, &s, first, n);
-    }
+    while (!failed && (n = saibench_take(t->shares, t->threads, thread, t->by_columns ? 1 : t->unit,
+                                         t->by_columns ? PANELS : t->limit, &first)) > 0)
+        failed = run_piece(t, &s, first, n);
     free(s.memory);
     saibench_or(&t->failed, failed);
     saibench_restore_arithmetic(arithmetic);
@@ -219,6 +238,19 @@ static int worth(const conv_call *c, int threads)
     return most < threads ? (int)most : threads;
 }
 
+/* Whether threads share out the outputs of a convolution, and not its positions: where there are few positions, all
+ * threads would read all weights, which come from L3 or from memory and take longer than the arithmetic. Each then
+ * reads its own part of them, and all of the input. What is done once for a position (samples, what follows a finished
+ * row) stays with positions. With many, the weights are not waited for, and rows that two threads wrote come slower to
+ * whoever reads them next. */
+static int by_columns(const conv_call *c, int threads)
+{
+    const int64_t weights = saibench_conv_macs(c->g, c->outputs), input = (int64_t)c->n * c->g->channels;
+    if (threads < 2 || c->narrow || c->offsets || c->follow)
+        return 0;
+    return c->outputs >= threads * saibench_isa()->panel && weights > INPUTS * input;
+}
+
 int saibench_run_conv(const conv_call *c, int threads)
 {
     const int taps = saibench_taps(c->g), length = saibench_tap_length(c->g);
@@ -235,7 +267,9 @@ int saibench_run_conv(const conv_call *c, int threads)
         t.limit = (tiles < 2 ? 2 : tiles > TILES ? TILES : tiles) * tile;
     }
     t.threads = threads = worth(c, threads);
-    saibench_share_out(t.shares, threads, c->n);
+    t.by_columns = by_columns(c, threads);
+    saibench_share_out(t.shares, threads,
+                       t.by_columns ? (c->outputs + saibench_isa()->panel - 1) / saibench_isa()->panel : c->n);
     saibench_run(threads, run_pieces, &t);
     return t.failed;
 }
