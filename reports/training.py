@@ -1,4 +1,4 @@
-"""The tables of docs/training.md, from rows kept beside the records: what steps do, and what a GPU does."""
+"""The tables of docs/training.md, from rows kept beside the records: whole commands, what steps do, and a GPU."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import pandas as pd
 
 from reports.base import Results
 
-__all__ = ["BLOCKS", "gpu_memory", "gpu_speed", "steps"]
+__all__ = ["BLOCKS", "commands", "gpu_memory", "gpu_speed", "steps"]
 
-TRAINING, GPU = "training.json", "gpu.json"
+TRAINING, GPU, COMMANDS = "training.json", "gpu.json", "commands.json"
 _CURVE = ("gamma", "shorter_side", "budget", "stride")  # what a row's point on its method's curve is called
 
 
@@ -33,6 +33,22 @@ def steps(results: Results) -> str:
                 f"{row['gmacs_measured_mean']:.4f} | {row['density_mean']:.2f} |"
             )
             name = ""
+    return "\n".join(lines)
+
+
+def commands(results: Results) -> str:
+    """Return a table of whole commands that were timed: the time that passed, and processor time for each core."""
+    lines = [
+        "| command | cells | minutes | processor time, minutes a core | beside | machine |",
+        "| --- | ---: | ---: | ---: | --- | --- |",
+    ]
+    for row in _read(results, COMMANDS):
+        given = f" -- {row['arguments']}" if row["arguments"] else ""
+        lines.append(
+            f"| `{row['command']}{given}` | {row['cells']} | {row['wall_seconds'] / 60:.1f} | "
+            f"{row['processor_seconds'] / 60 / row['cores']:.1f} | {row['beside']} | "
+            f"{row['cores']} cores of {row['cpu']}, {row['isa']} |"
+        )
     return "\n".join(lines)
 
 
@@ -67,7 +83,7 @@ def gpu_memory(results: Results) -> str:
     return "\n".join(lines)
 
 
-BLOCKS = {"steps": steps, "gpu_speed": gpu_speed, "gpu_memory": gpu_memory}
+BLOCKS = {"commands": commands, "steps": steps, "gpu_speed": gpu_speed, "gpu_memory": gpu_memory}
 
 
 def _read(results: Results, name: str) -> Any:
