@@ -22,6 +22,6 @@ def check_name(name: str) -> None:
         digits and ``_ . + -``. One line that quotes the name and says what is allowed.
     """
     if len(name) > _LONGEST:
-        raise ValueError(f"{name[:20]!r}… has {len(name)} characters; a name has at most {_LONGEST}")
+        raise ValueError(f"{name[:20]!r}… has {len(name)} characters; use {_LONGEST} at most")
     if not _NAME.fullmatch(name):
         raise ValueError(f"{name!r} cannot name a folder; use letters and digits, with '_.+-' between them")
