@@ -273,7 +273,7 @@ def _claim6(panel: Panel) -> Finding:
 
 def _claim7(panel: Panel) -> Finding:
     rows = _rows(table2.WHAT, panel)
-    ours = rows["interpolation"]
+    ours, curve = rows["interpolation"], _runs(panel, _OURS)
     findings = []
     for name in ("fill zeros", "reuse features"):
         if not rows[name] or not ours:
@@ -281,8 +281,16 @@ def _claim7(panel: Panel) -> Finding:
             continue
         accuracy = measured(ours, rows[name], _score_gap, partial(above, f"over {name}:"))
         cost = measured(ours, rows[name], cost_ratio, partial(above, f"{name} computes more by", unit=" %"))
-        findings.append(_beats(accuracy, cost))
+        findings.append(_read_off(name, _beats(accuracy, cost), curve, rows[name]))
     return combine(findings)
+
+
+def _read_off(name: str, beaten: Finding, curve: Sequence[Run], row: Sequence[Run]) -> Finding:
+    """Judge a row whose accuracy was bought with computation by our curve, at the row's computation."""
+    if TRADED not in beaten.lacks or len({run.point for run in curve}) < 2:
+        return beaten
+    there = measured(curve, row, gap_at_share(1.0), partial(above, f"over {name} at its computation, by our curve:"))
+    return Finding(there.status, f"{beaten.text}; {there.text}", min(beaten.seeds, there.seeds), there.lacks)
 
 
 def _beats(accuracy: Finding, cost: Finding) -> Finding:

@@ -293,6 +293,18 @@ def test_claim_7_takes_six_seeds(fabricated):
     assert checked.finding.status == INCONCLUSIVE and checked.row()["settle"].startswith("more seeds: ")
 
 
+@pytest.mark.parametrize(("score", "expected"), [(0.44, REPRODUCED), (0.48, CONTRADICTED), (0.46, INCONCLUSIVE)])
+def test_claim_7_reads_its_curve_where_accuracy_was_bought_with_computation(fabricated, score, expected):
+    """Its curve has 0.46 halfway, in logarithms, between its points at 0.33 (0.45) and at 0.45 (0.47)."""
+    curve(fabricated, "stochastic", [0.02, 0.03, 0.05, 0.08], fill="rbf")
+    for fill in ("zeros", "reuse"):
+        point(fabricated, "stochastic", score, (0.33 * 0.45) ** 0.5, fill=fill, gamma=0.1)
+    checked = found(fabricated, 7)
+    assert checked.finding.status == expected
+    if score > 0.45:
+        assert "at its computation, by our curve" in checked.finding.text
+
+
 def test_the_command_prints_every_claim(fabricated, run_cli):
     fabricated.curves()
     code, printed, _ = run_cli("claims", "--store", fabricated.store.root, "--json")
