@@ -1,7 +1,8 @@
 """The paper's seventeen claims, each checked against the records.
 
 A status is computed, never written: `reports.evidence` has the rules. A claim is judged on the panel of the largest
-scale that has its cells, and the others are told beside it. The paper's evidence is in its own words and numbers.
+scale that has its cells, with enough seeds where one has, and the others are told beside it. The paper's evidence is in
+its own words and numbers.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from reports.evidence import (
     INCONCLUSIVE,
     NOT_RUN,
     REPRODUCED,
+    SEEDS,
     STATUSES,
     TRADED,
     WIDE,
@@ -156,12 +158,17 @@ def _check(claim: Claim, results: Results, known: Sequence[Panel]) -> Checked:
     found = [(panel, claim.check(panel)) for panel in known if panel.task == claim.task]
     if not found:
         return Checked(claim, missing(claim.task), "none")
-    found.sort(key=lambda pair: (pair[1].status != NOT_RUN, _rank(pair[0].scale), len(pair[0].cells)), reverse=True)
+    found.sort(key=lambda pair: _weight(*pair), reverse=True)
     (panel, finding), *rest = found
     others = [
         f"{_where(other)}: {each.status}: {each.text}" for other, each in rest if each.status != NOT_RUN
     ]  # fmt: skip
     return Checked(claim, finding, _where(panel) if finding.status != NOT_RUN else "none", others)
+
+
+def _weight(panel: Panel, finding: Finding) -> tuple[Any, ...]:
+    """Return what makes one panel's finding come before another's: a single cell at a large scale tells nothing yet."""
+    return finding.status != NOT_RUN, FEW not in finding.lacks, _rank(panel.scale), len(panel.cells)
 
 
 def _rank(scale: str) -> int:
@@ -381,14 +388,8 @@ def _claim12(panel: Panel) -> Finding:
 def _claim13(results: Results) -> Finding:
     findings = []
     for task in ("coco", "cityscapes", "imagenet"):
-        points = None
-        for panel in sorted(panels(results, task), key=lambda panel: _rank(panel.scale), reverse=True):
-            line = line_of(panel, _OURS)
-            ids = [] if line is None else list(line.points["ids"].explode())
-            points = lambdas.read(panel.cells[panel.cells["cell_id"].isin(ids)])
-            if len(points):
-                break
-        if points is None or not len(points):
+        points = _lambdas(panels(results, task))
+        if points is None:
             findings.append(missing(f"{_OURS} with λ on {task}"))
             continue
         by_seed = [lambdas.correlation(rows) for _, rows in points.groupby("seed")]
@@ -402,6 +403,18 @@ def _claim13(results: Results) -> Finding:
         if {1, 2} <= set(means):
             findings.append(signed(f"{task}: λ(conv2/3) − λ(conv1)", over_seeds_alone((means[2] - means[1]).tolist())))
     return combine(findings)
+
+
+def _lambdas(known: Sequence[Panel]) -> pd.DataFrame | None:
+    """Return each λ of the largest scale that has some, with enough seeds where one has; None without any."""
+    found = []
+    for panel in known:
+        line = line_of(panel, _OURS)
+        ids = [] if line is None else list(line.points["ids"].explode())
+        points = lambdas.read(panel.cells[panel.cells["cell_id"].isin(ids)])
+        if len(points):
+            found.append((points["seed"].nunique() >= SEEDS, _rank(panel.scale), points))
+    return max(found, key=lambda each: each[:2])[2] if found else None
 
 
 def _negated(name: str, found: Measured) -> Finding:
