@@ -9,14 +9,15 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Tiles of one job: its positions' input rows and output columns share L2 with one panel of weights. Whole tiles, so that
- * only the last one of a job is a partial one. */
+/* Tiles of one block: its positions' input rows and output columns share L2 with one panel of weights. Whole tiles, so
+ * that only the last one of a block is a partial one. */
 #define TILES 24
 /* Floats of one job's bilinear samples: they stay in L2 beside a panel of weights. */
 #define SAMPLES 114688
 /* Panels of one job, where work is shared out by outputs. */
 #define PANELS 4
-/* Work is shared out by outputs where a convolution has so many times as many weights as its positions have channels. */
+/* Work is shared out by outputs where a convolution has so many times as many weights as its positions have
+ * channels. */
 #define INPUTS 4
 
 int saibench_taps(const saibench_geometry *g) { return g->row_taps ? g->kernel_h : g->kernel_h * g->kernel_w; }
@@ -180,29 +181,36 @@ static void run_block(const conv_call *c, const scratch *s, int first, int n, in
     }
 }
 
-/* `limit` is the positions of a block. Work is shared out by positions, in pieces of at most a block, or by columns,
- * whose pieces are panels and have all positions. */
+/* Work is shared out by positions, in pieces of at most a block, or by columns, whose pieces are panels and have all
+ * positions. */
 typedef struct {
     const conv_call *c;
-    int unit, limit, threads, by_columns, failed;
+    int by_columns, unit, piece, block, threads, failed; /* `block`: positions of one block */
     share shares[MAX_THREADS];
 } conv_task;
 
-/* One piece: checked while its positions are read anyway, since a pass before would cost as much as listing them. What
- * lies outside is neither read nor written, and the caller hears of it. */
+/* Some columns of positions `first` .. `end` - 1, block by block. They are checked while they are read anyway, since a
+ * pass before would cost as much as listing them. What lies outside is neither read nor written, and the caller hears
+ * of it. */
+static int run_positions(const conv_task *t, const scratch *s, int first, int end, int column, int columns)
+{
+    const conv_call *c = t->c;
+    for (int n; first < end; first += n) {
+        n = end - first < t->block ? end - first : t->block;
+        if (c->positions && !inside(c->positions + first, n, out_rows(c->g) * c->g->out_width))
+            return SAIBENCH_OUTSIDE;
+        run_block(c, s, first, n, column, columns);
+    }
+    return 0;
+}
+
 static int run_piece(const conv_task *t, const scratch *s, int first, int n)
 {
     const conv_call *c = t->c;
-    const int panel = saibench_isa()->panel, map = out_rows(c->g) * c->g->out_width;
-    const int column = t->by_columns ? first * panel : 0, last = t->by_columns ? (first + n) * panel : c->outputs;
-    const int end = t->by_columns ? c->n : first + n;
-    for (int at = t->by_columns ? 0 : first; at < end; at += t->limit) {
-        const int count = end - at < t->limit ? end - at : t->limit;
-        if (c->positions && !inside(c->positions + at, count, map))
-            return SAIBENCH_OUTSIDE;
-        run_block(c, s, at, count, column, (last < c->outputs ? last : c->outputs) - column);
-    }
-    return 0;
+    const int panel = saibench_isa()->panel, column = first * panel, left = c->outputs - column;
+    if (!t->by_columns)
+        return run_positions(t, s, first, first + n, 0, c->outputs);
+    return run_positions(t, s, 0, c->n, column, n * panel < left ? n * panel : left);
 }
 
 static void run_pieces(void *context, int thread)
@@ -212,13 +220,12 @@ static void run_pieces(void *context, int thread)
     const unsigned arithmetic = saibench_flush_subnormals();
     scratch s;
     int first, n, failed;
-    failed = scratch_make(&s, t->limit, saibench_taps(c->g), saibench_tap_length(c->g), c->offsets != NULL)
+    failed = scratch_make(&s, t->block, saibench_taps(c->g), saibench_tap_length(c->g), c->offsets != NULL)
                  ? 0
                  : SAIBENCH_NO_MEMORY;
     if (!failed)
         find_steps(c->g, s.steps);
-    while (!failed && (n = saibench_take(t->shares, t->threads, thread, t->by_columns ? 1 : t->unit,
-                                         t->by_columns ? PANELS : t->limit, &first)) > 0)
+    while (!failed && (n = saibench_take(t->shares, t->threads, thread, t->unit, t->piece, &first)) > 0)
         failed = run_piece(t, &s, first, n);
     free(s.memory);
     saibench_or(&t->failed, failed);
@@ -254,22 +261,23 @@ static int by_columns(const conv_call *c, int threads)
 int saibench_run_conv(const conv_call *c, int threads)
 {
     const int taps = saibench_taps(c->g), length = saibench_tap_length(c->g);
-    const int tile = saibench_isa()->tile; /* chosen here, on one thread, before all of them ask for it */
+    /* The instruction set is chosen here, on one thread, before all of them ask for it. */
+    const int panel = saibench_isa()->panel, tile = saibench_isa()->tile;
     conv_task t;
     t.c = c;
-    t.unit = tile;
-    t.limit = TILES * tile;
+    t.block = TILES * tile;
     t.failed = 0;
     if (c->offsets) {
         /* The samples of a job are taps * length floats a position. Two tiles at least: with one, the weights would be
          * read from L2 for every tile. */
         const int tiles = SAMPLES / (taps * length) / tile;
-        t.limit = (tiles < 2 ? 2 : tiles > TILES ? TILES : tiles) * tile;
+        t.block = (tiles < 2 ? 2 : tiles > TILES ? TILES : tiles) * tile;
     }
     t.threads = threads = worth(c, threads);
     t.by_columns = by_columns(c, threads);
-    saibench_share_out(t.shares, threads,
-                       t.by_columns ? (c->outputs + saibench_isa()->panel - 1) / saibench_isa()->panel : c->n);
+    t.unit = t.by_columns ? 1 : tile;
+    t.piece = t.by_columns ? PANELS : t.block;
+    saibench_share_out(t.shares, threads, t.by_columns ? (c->outputs + panel - 1) / panel : c->n);
     saibench_run(threads, run_pieces, &t);
     return t.failed;
 }
