@@ -70,7 +70,7 @@ def test_every_hook_of_the_contract_is_told_with_when_it_is_called(written):
         ("a-b", "small letters"),
         ("class", "cannot name a Python file"),
         ("../up", "cannot name a folder"),
-        ("x" * 101, "at most 100"),
+        ("x" * 101, "use 100 at most"),
         ("", "cannot name a folder"),
         ("torch", "would hide the Python module"),
         ("benchmark", "would hide the Python module"),
