@@ -15,9 +15,10 @@ from pathlib import Path
 
 from benchmark.errors import StoreError
 from benchmark.files import sync, write_atomic
+from benchmark.store.checksums import update_checksum
 from benchmark.store.errors import explain
 from benchmark.store.locks import locked
-from benchmark.store.record import Record
+from benchmark.store.record import Record, read_table, write_table
 from benchmark.store.replacing import incoming_path, lock_path, promote, recover
 from benchmark.store.store import TIMINGS, Store
 
@@ -25,6 +26,8 @@ __all__ = ["Merged", "merge"]
 
 #: Results of one cell that differ by more than this share are worth a warning; machines differ by less.
 TOLERANCE = 1e-6
+#: What a compact copy leaves out: weights, and predictions in the task's format. Reports read neither.
+LARGE = ("model.safetensors", "predictions", "predictions.*")
 
 
 @dataclass
@@ -49,7 +52,7 @@ class Merged:
     warnings: list[str] = field(default_factory=list)
 
 
-def merge(stores: Iterable[str | os.PathLike[str]], into: str | os.PathLike[str]) -> Merged:
+def merge(stores: Iterable[str | os.PathLike[str]], into: str | os.PathLike[str], *, compact: bool = False) -> Merged:
     """Copy the records and timings of stores into another one.
 
     A record is copied where the cell has none, or where only the copied one is finished. Else the one in `into` stays.
@@ -61,6 +64,9 @@ def merge(stores: Iterable[str | os.PathLike[str]], into: str | os.PathLike[str]
         The stores to read, the preferred one first.
     into
         The store to write; made if need be.
+    compact
+        Copy no weights and predictions, and compress tables anew: what a repository keeps of its records. What was
+        copied before stays as it is.
 
     Raises
     ------
@@ -85,7 +91,7 @@ def merge(stores: Iterable[str | os.PathLike[str]], into: str | os.PathLike[str]
         merged.warnings += warnings
         for record in records:
             with _warned(record.folder, target, merged):
-                _merge_record(record, target, merged)
+                _merge_record(record, target, merged, compact)
         for path in source.timings():
             with _warned(path, target, merged):
                 _merge_timing(path, target, merged)
@@ -106,7 +112,7 @@ def _warned(source: Path, target: Store, merged: Merged) -> Iterator[None]:
         merged.warnings.append(f"{source}: not copied ({error.strerror or error}); merge again")
 
 
-def _merge_record(record: Record, target: Store, merged: Merged) -> None:
+def _merge_record(record: Record, target: Store, merged: Merged, compact: bool) -> None:
     if not record.folder.resolve().is_relative_to(record.folder.parents[3].resolve()):
         raise StoreError(f"{record.folder} is reached through a link; replace it by the folder")
     final = target.root.joinpath(*record.folder.parts[-4:])
@@ -125,10 +131,12 @@ def _merge_record(record: Record, target: Store, merged: Merged) -> None:
                 return
         incoming = incoming_path(final)
         try:
-            _copy(record.folder, incoming)
+            _copy(record.folder, incoming, LARGE if compact else ())
             # A forced run may have replaced the source meanwhile: then half of the copy is of another record.
             if dict(Record.load(record.folder).fields) != dict(record.fields):
                 raise StoreError(f"{record.folder} was replaced while it was copied; merge again")
+            if compact:
+                _compress(incoming)
             promote(incoming, final)
         finally:
             shutil.rmtree(incoming, ignore_errors=True)
@@ -158,14 +166,17 @@ def _differences(record: Record, known: Record) -> str:
     return "; ".join(found)
 
 
-def _copy(source: Path, copy: Path) -> None:
-    """Copy a record's folder to the disk.
+def _copy(source: Path, copy: Path, without: Iterable[str] = ()) -> None:
+    """Copy a record's folder to the disk, without the entries of these patterns.
 
     A link is refused: it could bring a file from outside the store in, and later make that public.
     """
     shutil.rmtree(copy, ignore_errors=True)
     copy.mkdir()
+    left_out = {path for pattern in without for path in source.glob(pattern)}
     for path in sorted(source.rglob("*")):
+        if left_out & {path, *path.parents}:
+            continue
         if path.is_symlink():
             raise StoreError(f"{path} is a link; replace it by the file")
         place = copy / path.relative_to(source)
@@ -175,3 +186,12 @@ def _copy(source: Path, copy: Path) -> None:
             shutil.copyfile(path, place)
         sync(place)
     sync(copy)
+
+
+def _compress(folder: Path) -> None:
+    """Write a record's tables as they are written today; earlier versions compressed them less."""
+    for path in sorted(folder.glob("*.parquet")):
+        write_table(read_table(path), path)
+        sync(path)
+        update_checksum(folder, path.name)
+    sync(folder)

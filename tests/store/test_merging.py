@@ -4,10 +4,13 @@ import errno
 import os
 import shutil
 
+import numpy as np
+import pandas as pd
 import pytest
 
 from benchmark.errors import StoreError
 from benchmark.store import Store, collect_garbage, merge, merging, verify
+from benchmark.store.checksums import write_checksums
 
 
 def files(folder):
@@ -27,6 +30,26 @@ def test_records_of_all_stores_are_copied_file_by_file(a_cell, finish, stores):
     assert (merged.kept, merged.conflicts, merged.warnings) == (0, [], [])
     assert files(into.folder(a_cell())) == files(first.folder)
     assert files(into.folder(a_cell(seed=1))) == files(second.folder)
+    assert verify(into).problems == []
+
+
+def test_a_compact_copy_has_the_same_tables_in_less_space_and_no_weights_or_predictions(a_cell, finish, stores):
+    a, _, into = stores
+    source = finish(a, a_cell()).folder
+    (source / "predictions").mkdir()
+    for name in ("predictions/000139.png", "model.safetensors"):
+        (source / name).write_bytes(b"large")
+    table = pd.DataFrame({"score": np.random.default_rng(0).random(3000), "hits": np.arange(3000) % 10})
+    table.to_parquet(source / "outcomes.parquet", index=False, compression="snappy")
+    write_checksums(source)
+    merged = merge([a.root], into.root, compact=True)
+    copy = into.folder(a_cell())
+    assert merged.copied == [copy] and merged.warnings == []
+    assert set(files(copy)) == set(files(source)) - {"predictions.json", "predictions/000139.png", "model.safetensors"}
+    for name in ("layers.parquet", "images.parquet", "outcomes.parquet"):
+        pd.testing.assert_frame_equal(pd.read_parquet(copy / name), pd.read_parquet(source / name))
+    assert (copy / "outcomes.parquet").stat().st_size < 0.95 * (source / "outcomes.parquet").stat().st_size
+    assert (copy / "record.json").read_bytes() == (source / "record.json").read_bytes()
     assert verify(into).problems == []
 
 

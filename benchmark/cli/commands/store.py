@@ -17,12 +17,15 @@ app.add_typer(store_app, name="store")
 def merge(
     stores: Annotated[list[Path], typer.Argument(help="stores to read, the preferred one first")],
     into: Annotated[Path, typer.Option("--into", help="store to write", envvar="SAIBENCH_STORE")] = DEFAULT_STORE,
+    compact: Annotated[
+        bool, typer.Option("--compact", help="without weights and predictions, tables compressed: for a repository")
+    ] = False,
     json_: JsonOption = False,
 ) -> None:
     """Copy the records and timings of stores into another one; finished records there stay."""
     from benchmark.store import merge as merge_stores
 
-    merged = merge_stores(stores, into)
+    merged = merge_stores(stores, into, compact=compact)
     if json_:
         emit({**vars(merged), "copied": [str(path) for path in merged.copied]})
     else:
