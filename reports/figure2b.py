@@ -213,10 +213,14 @@ def _draw(panel: Panel, pair: Pair, known: Methods) -> Figure:
 
 
 def _name(pair: Pair, look: Look) -> str:
-    """Return the mask that is drawn: the same for both networks, where both have it."""
-    name = pictures.typical(pair.deterministic.samplings[0])
-    here = look.samplings[0]
-    return name if name in here.confidences else pictures.typical(here)
+    """Return the mask that is drawn: of those that both networks have, the one whose confidence varies most in both.
+
+    A mask that is sure everywhere has nothing to show of how positions of one confidence are treated.
+    """
+    here = look.samplings[0].confidences
+    both = [each.samplings[0].confidences for each in (pair.deterministic, pair.stochastic)]
+    shared = [name for name in here if all(name in confidences for confidences in both)]
+    return max(shared or here, key=lambda name: min(float(each[name].std()) for each in both if name in each))
 
 
 def _row_of_pictures(label: str, pair: Pair, look: Look) -> list[tuple[pictures.Pixels, str]]:

@@ -63,7 +63,7 @@ def build(results: Results, out: Path) -> Output:
 
 
 def networks(stores: list[Path], warnings: list[str]) -> list[dict[str, Any]]:
-    """Return the newest timing run of each network, size and machine."""
+    """Return the newest timing run of each network, size, machine and instruction set."""
     return [run for _, run in _read(stores, warnings)]
 
 
@@ -77,7 +77,8 @@ def _read(stores: list[Path], warnings: list[str]) -> list[tuple[Path, dict[str,
                 if run.get("cell") and not run.get("backbone"):
                     continue  # a trained cell: `_cells` has it
                 settings, machine = run["settings"], run["machine"]
-                key = (*(settings[k] for k in ("backbone", "height", "width")), machine["cpu"], machine["threads"])
+                key = tuple(settings[k] for k in ("backbone", "height", "width"))
+                key += tuple(machine[k] for k in ("cpu", "threads", "instruction_set"))
                 _rows(run)
             except (OSError, ValueError, KeyError, TypeError) as error:
                 warnings.append(f"{path}: not a timing of saibench time ({type(error).__name__}: {error}); left out")
@@ -111,7 +112,8 @@ def _rows(run: dict[str, Any]) -> list[dict[str, Any]]:
 
 def _where(run: dict[str, Any]) -> str:
     machine, settings = run["machine"], run["settings"]
-    return f"{settings['height']}×{settings['width']}, {machine['cpu']}, {machine['threads']} threads"
+    cpu = f"{machine['cpu']} ({machine['instruction_set']})"
+    return f"{settings['height']}×{settings['width']}, {cpu}, {machine['threads']} threads"
 
 
 def _table(run: dict[str, Any]) -> Table:

@@ -189,7 +189,7 @@ def test_claim_13_wants_lambda_to_fall_in_two_tasks_and_not_in_the_third(fabrica
     assert status(fabricated, 13) == expected
 
 
-def timing(fabricated, cpu, seconds, speedups):
+def timing(fabricated, cpu, seconds, speedups, isa="avx2"):
     rows = [{"density": None, "gamma": None, "seconds": seconds, "deformable": False, "speedup": None}]
     for gamma, (speedup, theory) in speedups.items():
         rows.append({
@@ -200,10 +200,10 @@ def timing(fabricated, cpu, seconds, speedups):
     folder = fabricated.store.root / "timing"
     folder.mkdir(parents=True, exist_ok=True)
     run = {
-        "machine": {"cpu": cpu, "threads": 2, "finished": "2026"}, "settings": {"height": 64, "width": 64},
-        "backbone": rows,
+        "machine": {"cpu": cpu, "threads": 2, "instruction_set": isa, "finished": "2026"},
+        "settings": {"height": 64, "width": 64}, "backbone": rows,
     }  # fmt: skip
-    (folder / f"{cpu}.json").write_text(json.dumps(run))
+    (folder / f"{cpu}-{isa}.json").write_text(json.dumps(run))
 
 
 @pytest.mark.parametrize(
@@ -212,6 +212,12 @@ def timing(fabricated, cpu, seconds, speedups):
 def test_claim_14_wants_speed_ups_between_one_and_theory(fabricated, speedup, expected):
     timing(fabricated, "fast", 1.0, {0.02: (speedup, 1.8), 0.05: (1.7, 2.4)})
     assert (status(fabricated, 14), status(fabricated, 17)) == (expected, NOT_RUN)
+
+
+def test_an_instruction_set_that_was_forced_is_timed_for_claim_14_and_is_no_other_machine(fabricated):
+    timing(fabricated, "fast", 1.0, {0.05: (1.7, 2.4)}, "avx512")
+    timing(fabricated, "fast", 3.0, {0.05: (0.8, 2.4)}, "avx2")
+    assert (status(fabricated, 14), status(fabricated, 17)) == (CONTRADICTED, NOT_RUN)
 
 
 @pytest.mark.parametrize(("share", "expected"), [(0.9, REPRODUCED), (0.5, CONTRADICTED)])

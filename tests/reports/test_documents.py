@@ -16,7 +16,7 @@ def reference():
     return Results.read([ROOT / "results" / "reference"])
 
 
-@pytest.mark.parametrize("name", ["README.md", "docs/results.md", "docs/training.md"])
+@pytest.mark.parametrize("name", ["README.md", "docs/results.md", "docs/training.md", "docs/engine.md"])
 def test_the_documents_say_what_the_records_say(reference, name):
     text = (ROOT / name).read_text(encoding="utf-8")
     assert documents.filled(text, reference) == text, f"run: python -m reports.documents {name}"
