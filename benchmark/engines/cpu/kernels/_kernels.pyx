@@ -355,6 +355,7 @@ cdef extern from "plan.h" nogil:
         void *caller
         int wrong_mask
 
+    void saibench_link_block(saibench_network *network, int which)
     int saibench_run_network(const saibench_network *network, saibench_run_args *args)
 
 
@@ -447,6 +448,7 @@ cdef class Network:
             (b.region[i].kind, b.region[i].mask, b.region[i].of, b.region[i].stride_y, b.region[i].stride_x,
              walk) = spec["regions"][i]
             _walk(&b.region[i].walk, walk)
+        saibench_link_block(&self.network, which)
 
 
 cdef class Layout:

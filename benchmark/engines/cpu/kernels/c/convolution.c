@@ -138,7 +138,8 @@ static int inside(const int32_t *positions, int n, int map)
 }
 
 /* Computes `columns` outputs from `column` on, the start of a panel, of `n` positions from `first` on. */
-static void run_block(const conv_call *c, const scratch *s, int first, int n, int column, int columns)
+static void run_block(const conv_call *c, const scratch *s, int first, int n, int column, int columns,
+                      const float *next)
 {
     const int taps = saibench_taps(c->g), length = saibench_tap_length(c->g);
     conv_job job;
@@ -161,6 +162,7 @@ static void run_block(const conv_call *c, const scratch *s, int first, int n, in
     job.outputs = columns;
     job.relu = c->relu;
     job.packed = c->packed + (size_t)column * taps * length;
+    job.next = next;
     job.bias = c->bias ? c->bias + column : NULL;
     job.rows = s->rows;
     job.residual = c->residual ? s->residual : NULL;
@@ -186,31 +188,51 @@ static void run_block(const conv_call *c, const scratch *s, int first, int n, in
 typedef struct {
     const conv_call *c;
     int by_columns, unit, piece, block, threads, failed; /* `block`: positions of one block */
+    const float *after;                                  /* weights of the next convolution */
+    size_t after_share;                                  /* floats between those that two threads begin with */
     share shares[MAX_THREADS];
 } conv_task;
 
 /* Some columns of positions `first` .. `end` - 1, block by block. They are checked while they are read anyway, since a
  * pass before would cost as much as listing them. What lies outside is neither read nor written, and the caller hears
  * of it. */
-static int run_positions(const conv_task *t, const scratch *s, int first, int end, int column, int columns)
+static int run_positions(const conv_task *t, const scratch *s, int first, int end, int column, int columns,
+                         const float *next)
 {
     const conv_call *c = t->c;
+    const int depth = saibench_taps(c->g) * saibench_tap_length(c->g);
     for (int n; first < end; first += n) {
         n = end - first < t->block ? end - first : t->block;
         if (c->positions && !inside(c->positions + first, n, out_rows(c->g) * c->g->out_width))
             return SAIBENCH_OUTSIDE;
-        run_block(c, s, first, n, column, columns);
+        run_block(c, s, first, n, column, columns, first + n < end ? c->packed + (size_t)column * depth : next);
     }
     return 0;
 }
 
-static int run_piece(const conv_task *t, const scratch *s, int first, int n)
+/* The weights that a thread needs after a piece of its share that ends at `end`: of its next piece or, behind its last,
+ * of the convolution that comes next. Where they come from L3 or from memory, the first tile of each panel waits for
+ * them: in ResNet-101 at 224x224 for an eighth of the time. It is a guess: a share may be taken by others, and how the
+ * next convolution is shared out depends on masks that are not decided yet. */
+static const float *next_weights(const conv_task *t, int thread, int end)
+{
+    const conv_call *c = t->c;
+    const share *own = t->shares + thread;
+    const size_t depth = saibench_conv_macs(c->g, 1);
+    const int panel = saibench_isa()->panel;
+    if (saibench_next(own) == end && end < own->end)
+        return t->by_columns ? c->packed + (size_t)end * panel * depth : c->packed;
+    return t->after ? t->after + t->after_share * thread : NULL;
+}
+
+static int run_piece(const conv_task *t, const scratch *s, int thread, int first, int n)
 {
     const conv_call *c = t->c;
     const int panel = saibench_isa()->panel, column = first * panel, left = c->outputs - column;
+    const float *next = next_weights(t, thread, first + n);
     if (!t->by_columns)
-        return run_positions(t, s, first, first + n, 0, c->outputs);
-    return run_positions(t, s, 0, c->n, column, n * panel < left ? n * panel : left);
+        return run_positions(t, s, first, first + n, 0, c->outputs, next);
+    return run_positions(t, s, 0, c->n, column, n * panel < left ? n * panel : left, next);
 }
 
 static void run_pieces(void *context, int thread)
@@ -226,7 +248,7 @@ static void run_pieces(void *context, int thread)
     if (!failed)
         find_steps(c->g, s.steps);
     while (!failed && (n = saibench_take(t->shares, t->threads, thread, t->unit, t->piece, &first)) > 0)
-        failed = run_piece(t, &s, first, n);
+        failed = run_piece(t, &s, thread, first, n);
     free(s.memory);
     saibench_or(&t->failed, failed);
     saibench_restore_arithmetic(arithmetic);
@@ -258,6 +280,26 @@ static int by_columns(const conv_call *c, int threads)
     return c->outputs >= threads * saibench_isa()->panel && weights > INPUTS * input;
 }
 
+/* Where each thread will begin in the weights of the next convolution: it has about as many positions. */
+static void look_ahead(conv_task *t, int threads)
+{
+    const conv_after *after = &t->c->after;
+    t->after = after->packed;
+    t->after_share = 0;
+    if (after->packed) {
+        conv_call next;
+        memset(&next, 0, sizeof next);
+        next.g = after->g;
+        next.outputs = after->outputs;
+        next.n = t->c->n;
+        if (by_columns(&next, threads)) {
+            const int panel = saibench_isa()->panel;
+            const int panels = (after->outputs + panel - 1) / panel;
+            t->after_share = (size_t)(panels / threads) * panel * saibench_conv_macs(after->g, 1);
+        }
+    }
+}
+
 int saibench_run_conv(const conv_call *c, int threads)
 {
     const int taps = saibench_taps(c->g), length = saibench_tap_length(c->g);
@@ -275,6 +317,7 @@ int saibench_run_conv(const conv_call *c, int threads)
     }
     t.threads = threads = worth(c, threads);
     t.by_columns = by_columns(c, threads);
+    look_ahead(&t, threads);
     t.unit = t.by_columns ? 1 : tile;
     t.piece = t.by_columns ? PANELS : t.block;
     saibench_share_out(t.shares, threads, t.by_columns ? (c->outputs + panel - 1) / panel : c->n);
@@ -287,7 +330,7 @@ int saibench_conv(const saibench_geometry *g, const float *input, const float *p
                   const float *scale, int relu, const saibench_follow *follow, int threads)
 {
     const conv_call c = {g,   input,      packed,  bias,     outputs, positions, 0, n, NULL,
-                         out, out_stride, scatter, residual, scale,   relu,      0, follow};
+                         out, out_stride, scatter, residual, scale,   relu,      0, follow, {NULL, NULL, 0}};
     return saibench_run_conv(&c, threads);
 }
 
@@ -295,7 +338,7 @@ int saibench_narrow(const saibench_geometry *g, const float *input, const float 
                     int outputs, const int32_t *positions, int n, float *out, int scatter, int threads)
 {
     const conv_call c = {g,   input,   packed,  bias, outputs, positions, 0, n, NULL,
-                         out, outputs, scatter, NULL, NULL,    0,         1, NULL};
+                         out, outputs, scatter, NULL, NULL,    0,         1, NULL, {NULL, NULL, 0}};
     return saibench_run_conv(&c, threads);
 }
 
@@ -304,6 +347,6 @@ int saibench_deform(const saibench_geometry *g, const float *input, const float 
                     const float *scale, int relu, int threads)
 {
     const conv_call c = {g,   input,   packed,  bias, outputs, positions, 0, n, offsets,
-                         out, outputs, scatter, NULL, scale,   relu,      0, NULL};
+                         out, outputs, scatter, NULL, scale,   relu,      0, NULL, {NULL, NULL, 0}};
     return saibench_run_conv(&c, threads);
 }

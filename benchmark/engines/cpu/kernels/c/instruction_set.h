@@ -10,6 +10,7 @@
 typedef struct {
     int taps, length, outputs, relu;
     const float *packed, *bias;
+    const float *next; /* weights that are wanted after these, or NULL */
     const float *const *rows;
     const float *const *residual;
     const float *scale;

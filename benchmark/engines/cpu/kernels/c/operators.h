@@ -4,6 +4,14 @@
 
 #include "kernels.h"
 
+/* The convolution that runs after one, as far as is known before: its weights are fetched while the last ones of the
+ * one before are used. */
+typedef struct {
+    const saibench_geometry *g;
+    const float *packed; /* NULL: not known */
+    int outputs;
+} conv_after;
+
 /* One convolution (kernels.h says what each field is). Without `positions` it runs at first .. first + n - 1. */
 typedef struct {
     const saibench_geometry *g;
@@ -17,6 +25,7 @@ typedef struct {
     const float *residual, *scale;
     int relu, narrow;
     const saibench_follow *follow;
+    conv_after after;
 } conv_call;
 
 /* 0, SAIBENCH_NO_MEMORY or SAIBENCH_OUTSIDE. */

@@ -64,6 +64,11 @@ conv_call plan_call(const plan_conv *conv, saibench_geometry *g, const float *x,
     call.outputs = call.out_stride = conv->outputs;
     call.n = size.height * size.width;
     call.out = out;
+    if (conv->after) {
+        call.after.g = &conv->after->walk;
+        call.after.packed = conv->after->packed;
+        call.after.outputs = conv->after->outputs;
+    }
     return call;
 }
 
@@ -156,6 +161,17 @@ static const float *run_stem(image_run *run, saibench_extent *size)
     }
     *size = run_last(run, x, *size);
     return stem->places ? scatter_channels(run, *size) : run->args->stem_map;
+}
+
+void saibench_link_block(saibench_network *network, int which)
+{
+    plan_block *block = network->block + which;
+    if (which > 0)
+        block[-1].conv[block[-1].convolutions - 1].after = block->conv;
+    block->conv[0].after = block->has_shortcut ? &block->shortcut : block->conv + 1;
+    block->shortcut.after = block->conv + 1;
+    if (block->convolutions == 3)
+        block->conv[1].after = block->conv + 2;
 }
 
 /* Says what follows on the rows of a block's map: the products of the next block's first pass over its input. */

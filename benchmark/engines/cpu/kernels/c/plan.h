@@ -11,11 +11,13 @@ typedef struct {
     int height, width;
 } saibench_extent;
 
-/* A convolution; a run sets the map's size in its geometry. `row` is its row in the tally. */
-typedef struct {
+/* A convolution; a run sets the map's size in its geometry. `row` is its row in the tally; `after` is the convolution
+ * that runs next, or NULL. */
+typedef struct plan_conv {
     saibench_geometry walk;
     int outputs, row;
     const float *packed, *bias;
+    const struct plan_conv *after;
 } plan_conv;
 
 /* Positions of a map, in terms of the block's masks (`benchmark.nn.work.Region`). `of` is the region inside. */
@@ -74,6 +76,9 @@ typedef struct {
     int blocks, observed; /* observed: whether masks read what others have decided */
     plan_block *block;
 } saibench_network;
+
+/* Says what runs after each convolution of a block, and after the last one of the block before; that one is set. */
+void saibench_link_block(saibench_network *network, int which);
 
 /* What is asked of the caller; each answer is written to `out`. */
 enum {

@@ -12,11 +12,13 @@
 #define UNROLL(n) PRAGMA(GCC unroll n)
 #endif
 #define PREFETCH(p) __builtin_prefetch(p)
+#define PREFETCH_FAR(p) __builtin_prefetch(p, 0, 2)
 #define POPCOUNT(x) __builtin_popcountll(x)
 #else
 #define ALWAYS_INLINE static inline
 #define UNROLL(n)
 #define PREFETCH(p) ((void)0)
+#define PREFETCH_FAR(p) ((void)0)
 static inline int popcount_portable(unsigned long long x)
 {
     int n = 0;

@@ -159,6 +159,8 @@ static int take_from(share *s, int unit, int limit, int *first)
     *first = next;
     return size;
 }
+
+int saibench_next(const share *s) { return __atomic_load_n(&s->next, __ATOMIC_RELAXED); }
 #else
 void saibench_run(int threads, saibench_task task, void *context)
 {
@@ -178,6 +180,8 @@ static int take_from(share *s, int unit, int limit, int *first)
     s->next += left < limit ? left : limit;
     return s->next - *first;
 }
+
+int saibench_next(const share *s) { return s->next; }
 #endif
 
 /* In order of position, a contiguous share for each thread, since what one thread wrote in one call it mostly reads in

@@ -25,6 +25,9 @@ void saibench_share_out(share *shares, int threads, int count);
  * and at least a quarter of that while so much is left. */
 int saibench_take(share *shares, int threads, int thread, int unit, int limit, int *first);
 
+/* Where the next piece of a share begins; its end if there is none. Another thread may take it at any time. */
+int saibench_next(const share *s);
+
 /* Runs rows(context, first, n) for pieces of 0 .. count - 1, at most `piece` long: on one thread if there is but one. */
 typedef void (*saibench_rows)(void *context, int first, int n);
 void saibench_for(int threads, int count, int piece, saibench_rows rows, void *context);

@@ -155,6 +155,7 @@ static int64_t collect_avx2(const saibench_blend_args *a, const blend_tables *ta
 #define VNAN(a, b) _mm256_blendv_ps(b, a, _mm256_cmp_ps(a, a, _CMP_UNORD_Q))
 #define VSUM(v) sum_avx2(v)
 #define VPREFETCH(p) PREFETCH(p)
+#define VPREFETCH_FAR(p) PREFETCH_FAR(p)
 #include "isa/template/table.h"
 
 #if defined(__clang__)

@@ -68,6 +68,7 @@ static int64_t collect_avx512(const saibench_blend_args *a, const blend_tables *
 #define VNAN(a, b) _mm512_mask_mov_ps(b, _mm512_cmp_ps_mask(a, a, _CMP_UNORD_Q), a)
 #define VSUM(v) _mm512_reduce_add_ps(v)
 #define VPREFETCH(p) PREFETCH(p)
+#define VPREFETCH_FAR(p) PREFETCH_FAR(p)
 #include "isa/template/table.h"
 
 #if defined(__clang__)

@@ -91,4 +91,5 @@ ALWAYS_INLINE quad quad_mul(quad a, quad b) { return quad_fma(a, b, quad_set(0.0
 #define VNAN(a, b) quad_nan(a, b)
 #define VSUM(v) ((LANE(v, 0) + LANE(v, 1)) + (LANE(v, 2) + LANE(v, 3)))
 #define VPREFETCH(p) ((void)0)
+#define VPREFETCH_FAR(p) ((void)(p))
 #include "isa/template/table.h"

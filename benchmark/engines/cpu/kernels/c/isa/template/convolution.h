@@ -4,9 +4,10 @@
 
 #define PANEL (VW * PANEL_VECTORS)
 
-/* One register tile: `mr` positions x `nv` vectors; both are compile-time constants at every call. */
+/* One register tile: `mr` positions x `nv` vectors; both are compile-time constants at every call. `ahead` is fetched
+ * into L2 along the way, `step` floats further with each channel. */
 ALWAYS_INLINE void ISA(tile)(const int mr, const int nv, const conv_job *job, int first, const float *weights,
-                             int column, int columns)
+                             int column, int columns, const float *ahead, ptrdiff_t step)
 {
     const int taps = job->taps, length = job->length;
     const float *const *rows = job->rows + (size_t)first * taps;
@@ -30,6 +31,8 @@ ALWAYS_INLINE void ISA(tile)(const int mr, const int nv, const conv_job *job, in
                 VPREFETCH(weights + VW * j + 512);
             }
             weights += PANEL;
+            VPREFETCH_FAR(ahead);
+            ahead += step;
             UNROLL(16)
             for (int i = 0; i < mr; i++) {
                 V x = VSET(a[i][k]);
@@ -69,14 +72,20 @@ ALWAYS_INLINE void ISA(tile)(const int mr, const int nv, const conv_job *job, in
 
 #define TILE_CASE(m)                                                                                                 \
     case m:                                                                                                          \
-        ISA(tile)(m, nv, job, first, weights, column, columns);                                                      \
+        ISA(tile)(m, nv, job, first, weights, column, columns, weights, 0);                                          \
         break;
 
-ALWAYS_INLINE void ISA(panel)(const int nv, const conv_job *job, int n, const float *weights, int column, int columns)
+ALWAYS_INLINE void ISA(panel)(const int nv, const conv_job *job, int n, const float *weights, int column, int columns,
+                              const float *next)
 {
+    const int tiles = n / TILE, spread = !next || tiles < 2 ? 0 : tiles < 4 ? 2 : tiles < 8 ? 4 : 8;
+    const ptrdiff_t step = spread ? PANEL / spread : 0, piece = (ptrdiff_t)job->taps * job->length * step;
     int first = 0;
-    for (; first + TILE <= n; first += TILE)
-        ISA(tile)(TILE, nv, job, first, weights, column, columns);
+    for (int i = 0; first + TILE <= n; first += TILE, i++) {
+        const int fetches = i < spread;
+        ISA(tile)(TILE, nv, job, first, weights, column, columns, fetches ? next + i * piece : weights,
+                  fetches ? step : 0);
+    }
     switch (n - first) {
         TILE_CASE(1)
         TILE_CASE(2)
@@ -100,17 +109,18 @@ static void ISA(conv)(const conv_job *job, int n)
         const int columns = job->outputs - column;
         const float *weights = job->packed + (size_t)column * depth;
         const int vectors = columns >= PANEL ? PANEL_VECTORS : (columns + VW - 1) / VW;
+        const float *next = columns > PANEL ? weights + PANEL * depth : job->next;
         switch (vectors) {
         case 1:
-            ISA(panel)(1, job, n, weights, column, columns);
+            ISA(panel)(1, job, n, weights, column, columns, next);
             break;
 #if PANEL_VECTORS > 2
         case 2:
-            ISA(panel)(2, job, n, weights, column, columns);
+            ISA(panel)(2, job, n, weights, column, columns, next);
             break;
 #endif
         default:
-            ISA(panel)(PANEL_VECTORS, job, n, weights, column, columns);
+            ISA(panel)(PANEL_VECTORS, job, n, weights, column, columns, next);
             break;
         }
     }
