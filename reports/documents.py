@@ -13,12 +13,11 @@ import json
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
 from benchmark.files import write_atomic
-from reports import findings, table5, training
+from reports import findings, speed, training
 from reports.base import Results
 from reports.methods import REFERENCE
 
@@ -58,91 +57,12 @@ def curves(results: Results) -> str:
     return "\n".join(lines)
 
 
-def speed(results: Results) -> str:
-    """Return a table of real against theoretical speed-up from the newest timing of the largest image."""
-    found = table5.networks(results.stores, [])
-    if not found:
-        return "not run: `saibench time --size full --peers all`"
-    run = max(found, key=lambda each: (each["settings"]["height"], -_dense(each)["seconds"]))
-    machine, settings = run["machine"], run["settings"]
-    lines = [
-        f"{settings['backbone']}, {settings['height']}×{settings['width']}, {machine['threads']} threads of "
-        f"{machine['cpu']} ({machine['instruction_set']}), {settings['rounds']} rounds:",
-        "",
-        "| density | seconds | speed-up | in theory | share realised |",
-        "| ---: | ---: | ---: | ---: | ---: |",
-    ]
-    for row in run["backbone"]:
-        if row["deformable"] or (row["density"] is not None and row["gamma"] is None):
-            continue
-        name = "dense" if row["density"] is None else f"{row['density']:.3f} (γ {row['gamma']:g})"
-        rest = (row["speedup"], row["speedup_theoretical"], row["share"])
-        lines.append(
-            f"| {name} | {row['seconds']:.2f} | " + " | ".join("" if v is None else f"{v:.2f}" for v in rest) + " |"
-        )
-    peers = [f"{peer['peer']} {peer['seconds']:.2f} s" for peer in run["peers"] if peer.get("seconds")]
-    return "\n".join([*lines, "", f"Other runtimes, dense: {', '.join(peers)}."])
-
-
-def engine(results: Results) -> str:
-    """Return a table of all networks and sizes timed: dense against other runtimes, and sparse against dense."""
-    found = sorted(table5.networks(results.stores, []), key=_size)
-    if not found:
-        return "not run: `saibench time --peers all --density 0.75`"
-    densities = sorted({row["density"] for run in found for row in _sparse(run)}, reverse=True)
-    lines = [
-        "| network | | dense, ms | against the fastest other runtime | "
-        + " | ".join(f"{density:g}" for density in densities)
-        + " | sparse ahead below |",
-        "| --- | --- | ---: | --- |" + " ---: |" * (len(densities) + 1),
-    ]
-    for run in found:
-        machine, settings = run["machine"], run["settings"]
-        rows = {row["density"]: row for row in _sparse(run)}
-        cells = [_speedup(rows[density]) if density in rows else "–" for density in densities]
-        even = next((row["density"] for row in run["break_even"] if not row["deformable"]), None)
-        lines.append(
-            f"| {settings['backbone']}, {settings['height']}×{settings['width']} | {machine['instruction_set']}, "
-            f"{machine['threads']} threads | {1000 * _dense(run)['seconds']:.1f} | {_fastest_peer(run)} | "
-            f"{' | '.join(cells)} | {'–' if even is None else f'{even:.2f}'} |"
-        )
-    machines = sorted({run["machine"]["cpu"] for run in found})
-    return "\n".join([*lines, "", f"Machine: {'; '.join(machines)}. Medians; ratios within a round."])
-
-
-def _size(run: dict[str, Any]) -> tuple[Any, ...]:
-    settings = run["settings"]
-    return run["machine"]["instruction_set"], settings["height"] * settings["width"], _dense(run)["seconds"]
-
-
-def _dense(run: dict[str, Any]) -> dict[str, Any]:
-    return next(row for row in run["backbone"] if row["density"] is None and not row["deformable"])
-
-
-def _sparse(run: dict[str, Any]) -> list[dict[str, Any]]:
-    return [row for row in run["backbone"] if row["density"] is not None and not row["deformable"]]
-
-
-def _speedup(row: dict[str, Any]) -> str:
-    return f"{row['speedup']:.2f} of {row['speedup_theoretical']:.2f}"
-
-
-def _fastest_peer(run: dict[str, Any]) -> str:
-    """Say how fast the dense run is beside the fastest other runtime; above 1 it is faster."""
-    timed = [peer for peer in run["peers"] if peer.get("seconds")]
-    if not timed:
-        return "not timed"
-    fastest = min(timed, key=lambda peer: peer["seconds"])
-    return f"{fastest['engine_dense_speedup']:.2f} ({fastest['peer']})"
-
-
 BLOCKS: dict[str, Callable[[Results], str]] = {
     "runs": runs,
     "curves": curves,
-    "speed": speed,
-    "engine": engine,
     **{name: getattr(findings, name) for name in ("claims", "winners", "real", "ranks", "limits")},
     **training.BLOCKS,
+    **speed.BLOCKS,
 }
 
 

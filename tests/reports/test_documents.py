@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from reports import documents
+from reports import documents, speed
 from reports.base import Results
 
 ROOT = Path(__file__).parents[2]
@@ -37,3 +37,16 @@ def test_only_what_stands_between_the_marks_is_replaced(monkeypatch):
 def test_an_unknown_block_is_an_error():
     with pytest.raises(KeyError, match="nobody"):
         documents.filled("<!-- begin: nobody -->\n<!-- end -->", Results([], [], []))
+
+
+@pytest.mark.parametrize("name", speed.BLOCKS)
+def test_a_store_without_timings_says_what_to_run(name):
+    assert speed.BLOCKS[name](Results([], [], [])).startswith("not run: `saibench time ")
+
+
+def test_the_steps_of_the_largest_network_add_up_to_its_whole_time(reference):
+    table = [line.strip("| ").split("|") for line in speed.steps(reference).splitlines()[2:]]
+    *parts, whole = [[float(cell.strip() or 0) for cell in row[1:]] for row in table]
+    for column, total in zip(zip(*parts, strict=True), whole, strict=True):
+        assert sum(column) == pytest.approx(total, abs=0.001 * len(column))
+        assert column[-1] < 0.1 * total  # between the kernels
