@@ -155,9 +155,10 @@ def table(pairs: Sequence[Pair]) -> Table:
         row["_range"] = "" if row["gmacs_low"] is None else f"{row['gmacs_low']:.4g} to {row['gmacs_high']:.4g}"
         row["_seeds"] = len(row["seeds"])
         row["_why"] = "; ".join(dict.fromkeys([row["reason"], *row["refused"]]))
+    others = list(dict.fromkeys(str(row["b"]) for row in rows))
     columns = [
         Column("a", "Method"),
-        Column("b", "against"),
+        *([Column("b", "against")] if len(others) > 1 else []),
         Column("verdict", "Verdict"),
         Column("_gap", f"{panel.metric.label} gap (points, 95 %)", right=True),
         Column("_rate", "Computation at equal accuracy (%, 95 %)", right=True),
@@ -171,7 +172,8 @@ def table(pairs: Sequence[Pair]) -> Table:
         "seeds; the interval resamples images and seeds, the same for both. Computation at equal accuracy: Bjøntegaard "
         "delta rate. p: exact sign-flip test over seeds.",
     ]
-    return Table(f"Comparison: {panel.task}, {panel.dataset}, scale {panel.scale}", columns, rows, notes)
+    heading = f"Comparison with {others[0]}" if len(others) == 1 else "Comparison"
+    return Table(f"{heading}: {panel.task}, {panel.dataset}, scale {panel.scale}", columns, rows, notes)
 
 
 def _with_interval(value: float | None, low: float | None, high: float | None, show: Any) -> str:

@@ -149,15 +149,17 @@ def _peers(run: dict[str, Any]) -> Table:
 def _cells(results: Results) -> Table:
     """Return the trained cells that were timed: their own masks on validation images."""
     rows, machines = [], set()
-    for name, run in timings.cells(results).items():
+    timed = timings.cells(results)
+    for name, run in timed.items():
         cell, machine = run["cell"], run["machine"]
-        words = [f"{key}={value}" for key, value in (cell.get("parameters") or {}).items() if value is not None]
+        method = str(cell.get("method", ""))
+        alike = [other["cell"] for other in timed.values() if other["cell"].get("method") == method]
         mean = pd.DataFrame(cell["images"]).mean(numeric_only=True)
         rows.append(
             {
                 "cell_id": name,
                 "task": cell.get("task", ""),
-                "method": " ".join([str(cell.get("method", "")), *words]),
+                "method": " ".join([method, *_setting(cell, alike)]),
                 "seed": cell.get("seed", ""),
                 "score": cell.get("score"),
                 "density": mean["density"],
@@ -187,6 +189,16 @@ def _cells(results: Results) -> Table:
         f"Machines (threads, instruction set): {'; '.join(sorted(machines))}.",
     ]
     return Table("Table 5: trained cells, measured here", columns, rows, notes)
+
+
+def _setting(cell: dict[str, Any], alike: list[dict[str, Any]]) -> list[str]:
+    """Return a cell's parameters that not all timed cells of its method have alike."""
+    given = [each.get("parameters") or {} for each in alike]
+    return [
+        f"{key}={value}"
+        for key, value in (cell.get("parameters") or {}).items()
+        if value is not None and any(other.get(key) != value for other in given)
+    ]
 
 
 def _paper_table() -> Table:

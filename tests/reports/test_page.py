@@ -257,6 +257,8 @@ def test_the_tab_key_reaches_marks_one_after_the_other(shown):
 
 def test_filters_hide_marks_rows_and_pictures_and_stay_in_the_address(shown):
     every = shown.locator(".pt:visible").count()
+    for closed in shown.locator("details:not([open]) summary").all():
+        closed.click()
     rows = shown.locator("table.cells tbody tr:visible").count()
     assert shown.locator(".gallery figure:visible").count() == 2
     shown.select_option("select[name=task]", "imagenet")
