@@ -12,6 +12,7 @@ import contextlib
 import dataclasses
 import functools
 import itertools
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -96,7 +97,7 @@ class Comparison:
     cost_low, cost_high
         The common range, GMACs; None without one.
     seeds
-        The seeds that both have.
+        The seeds of which both have all points.
     resampled
         What the interval covers: "images and seeds", "images", "seeds" or "".
     p
@@ -240,7 +241,7 @@ def compare(a: Sequence[Run], b: Sequence[Run], resamples: int = RESAMPLES, rate
         gap = _measure(pair, mean_gaps)
     except NoOverlap as error:
         return Comparison.refuse(pair.seeds, str(error))
-    refused: list[str] = []
+    refused = list(filter(None, [_left_out(a, b, pair.seeds)]))
     rate, rate_bounds = _rate(pair, refused) if rates else (None, (None, None))
     p, word, reason = verdict(gap)
     return Comparison(
@@ -372,28 +373,47 @@ class _Pair:
 
 
 def _pair(a: Sequence[Run], b: Sequence[Run]) -> tuple[list[int], list[Run], list[Run]]:
-    """Return the common seeds, and of both curves the runs of the points that have them all.
+    """Return the common seeds whose curves are whole, and the runs of both curves at the same points for each of them.
 
-    Points that lack a common seed are left out; if that leaves no point, seeds that some point lacks are.
+    A point that half of the common seeds have belongs to its curve, and a seed that lacks it is left out: without a
+    point in its middle a curve is another one, and one missing cell could turn a verdict round. Points that fewer have,
+    such as a search's, are left out.
     """
     common = {run.seed for run in a} & {run.seed for run in b}
-    kept = [_complete(runs, common) for runs in (a, b)]
-    if common and not all(kept):
-        common = set.intersection(*(_seeds_of_all_points(runs) for runs in (a, b)))
-        kept = [_complete(runs, common) for runs in (a, b)]
-    if not common or not all(kept):
+    points = [_points_of_most(runs, common) for runs in (a, b)]
+    seeds = {
+        seed
+        for seed in common
+        if all(own <= {run.point for run in runs if run.seed == seed} for runs, own in zip((a, b), points, strict=True))
+    }
+    if not common:
         raise NoOverlap("no seed was run for both; give both the same --seeds")
-    return sorted(common), kept[0], kept[1]
+    if not seeds:
+        raise NoOverlap("no seed was run at all points of both; run what is missing")
+    kept = [
+        [run for run in runs if run.seed in seeds and run.point in own]
+        for runs, own in zip((a, b), points, strict=True)
+    ]
+    return sorted(seeds), kept[0], kept[1]
 
 
-def _complete(runs: Sequence[Run], seeds: set[int]) -> list[Run]:
-    there = {(run.point, run.seed) for run in runs}
-    return [run for run in runs if run.seed in seeds and all((run.point, seed) in there for seed in seeds)]
+def _points_of_most(runs: Sequence[Run], seeds: set[int]) -> set[str]:
+    """Return the points that at least half of the seeds have or, where no point has so many, those that most have."""
+    having = {point: len({run.seed for run in runs if run.point == point} & seeds) for point in _points(runs)}
+    least = min(math.ceil(len(seeds) / 2), max(having.values()))
+    return {point for point, count in having.items() if count >= least}
 
 
-def _seeds_of_all_points(runs: Sequence[Run]) -> set[int]:
-    points = {run.point for run in runs}
-    return set.intersection(*({run.seed for run in runs if run.point == point} for point in points))
+def _points(runs: Sequence[Run]) -> list[str]:
+    return list(dict.fromkeys(run.point for run in runs))
+
+
+def _left_out(a: Sequence[Run], b: Sequence[Run], seeds: Sequence[int]) -> str:
+    """Say which common seeds a comparison leaves out; nothing if none."""
+    out = sorted(({run.seed for run in a} & {run.seed for run in b}) - set(seeds))
+    if not out:
+        return ""
+    return f"seed{'s' if len(out) > 1 else ''} {', '.join(map(str, out))} left out, some points of which are missing"
 
 
 @dataclass(frozen=True)

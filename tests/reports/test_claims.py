@@ -189,7 +189,7 @@ def test_claim_13_wants_lambda_to_fall_in_two_tasks_and_not_in_the_third(fabrica
     assert status(fabricated, 13) == expected
 
 
-def timing(fabricated, cpu, seconds, speedups, isa="avx2"):
+def timing(fabricated, cpu, seconds, speedups, isa="avx2", size=64):
     rows = [{"density": None, "gamma": None, "seconds": seconds, "deformable": False, "speedup": None}]
     for gamma, (speedup, theory) in speedups.items():
         rows.append({
@@ -201,7 +201,7 @@ def timing(fabricated, cpu, seconds, speedups, isa="avx2"):
     folder.mkdir(parents=True, exist_ok=True)
     run = {
         "machine": {"cpu": cpu, "threads": 2, "instruction_set": isa, "finished": "2026"},
-        "settings": {"height": 64, "width": 64}, "backbone": rows,
+        "settings": {"height": size, "width": size}, "backbone": rows,
     }  # fmt: skip
     (folder / f"{cpu}-{isa}.json").write_text(json.dumps(run))
 
@@ -212,6 +212,12 @@ def timing(fabricated, cpu, seconds, speedups, isa="avx2"):
 def test_claim_14_wants_speed_ups_between_one_and_theory(fabricated, speedup, expected):
     timing(fabricated, "fast", 1.0, {0.02: (speedup, 1.8), 0.05: (1.7, 2.4)})
     assert (status(fabricated, 14), status(fabricated, 17)) == (expected, NOT_RUN)
+
+
+def test_claim_14_is_about_the_largest_image_timed(fabricated):
+    timing(fabricated, "fast", 1.0, {0.05: (1.7, 2.4)}, "avx512", size=128)
+    timing(fabricated, "fast", 1.0, {0.05: (0.8, 2.4)}, "avx2", size=64)
+    assert status(fabricated, 14) == REPRODUCED
 
 
 def test_an_instruction_set_that_was_forced_is_timed_for_claim_14_and_is_no_other_machine(fabricated):

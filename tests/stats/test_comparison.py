@@ -210,3 +210,38 @@ def test_draws_are_the_same_every_time_and_sum_to_what_there_is():
 def test_an_interval_needs_a_value_in_nearly_every_draw():
     assert interval(np.array([np.nan] * 10 + [1.0] * 90)) == (None, None)
     assert interval(np.full(100, 2.0)) == (2.0, 2.0)
+
+
+# ----------------------------------------------------------------------------------------- curves that are not whole
+
+
+def test_a_seed_that_lacks_a_point_is_left_out_and_named_and_the_curves_stay_whole():
+    ours, others = curve(seeds=6), curve(0.02, seeds=6)
+    unfinished = [run for run in ours if (run.point, run.seed) not in {("point 1", 5), ("point 2", 5)}]
+    found = compare(unfinished, others)
+    assert found.seeds == [0, 1, 2, 3, 4] and found.gap == pytest.approx(-0.02)
+    assert "seed 5 left out, some points of which are missing" in found.refused
+    assert found.reason.startswith("too few seeds to tell: 5 of 6")
+
+
+def test_a_missing_point_never_turns_a_verdict_round():
+    """Without its middle, a curve that bends lies below itself."""
+    better = [Run(f"point {n}", seed, score, cost, None, None) for seed in range(7)
+              for n, (cost, score) in enumerate([(1.0, 0.30), (2.0, 0.64), (8.0, 0.68)])]  # fmt: skip
+    worse = [Run(f"point {n}", seed, score, cost, None, None) for seed in range(7)
+             for n, (cost, score) in enumerate([(1.0, 0.29), (2.0, 0.63), (8.0, 0.67)])]  # fmt: skip
+    assert compare(better, worse).verdict == "better"
+    for missing in range(7):
+        assert compare([run for run in better if (run.point, run.seed) != ("point 1", missing)], worse).gap > 0
+
+
+def test_a_point_that_few_seeds_have_is_left_out():
+    ours = [*curve(seeds=6), Run("a search's", 0, 0.9, 3.0, None, None)]
+    found = compare(ours, curve(0.02, seeds=6))
+    assert found.seeds == [0, 1, 2, 3, 4, 5] and found.gap == pytest.approx(-0.02) and found.refused == []
+
+
+def test_two_curves_without_a_whole_seed_are_not_compared():
+    ours = [run for run in curve(seeds=2) if (run.point, run.seed) not in {("point 0", 0), ("point 1", 1)}]
+    with pytest.raises(NoOverlap, match="run what is missing"):
+        compare(ours, curve(seeds=2))
