@@ -13,6 +13,7 @@ import dataclasses
 import functools
 import itertools
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -241,7 +242,7 @@ def compare(a: Sequence[Run], b: Sequence[Run], resamples: int = RESAMPLES, rate
         gap = _measure(pair, mean_gaps)
     except NoOverlap as error:
         return Comparison.refuse(pair.seeds, str(error))
-    refused = list(filter(None, [_left_out(a, b, pair.seeds)]))
+    refused = _left_out(a, b, pair.seeds)
     rate, rate_bounds = _rate(pair, refused) if rates else (None, (None, None))
     p, word, reason = verdict(gap)
     return Comparison(
@@ -379,41 +380,40 @@ def _pair(a: Sequence[Run], b: Sequence[Run]) -> tuple[list[int], list[Run], lis
     point in its middle a curve is another one, and one missing cell could turn a verdict round. Points that fewer have,
     such as a search's, are left out.
     """
-    common = {run.seed for run in a} & {run.seed for run in b}
-    points = [_points_of_most(runs, common) for runs in (a, b)]
-    seeds = {
-        seed
-        for seed in common
-        if all(own <= {run.point for run in runs if run.seed == seed} for runs, own in zip((a, b), points, strict=True))
-    }
+    common = _common(a, b)
     if not common:
         raise NoOverlap("no seed was run for both; give both the same --seeds")
+    kept = [_at_points_of_most(runs, common) for runs in (a, b)]
+    seeds = set.intersection(*(_seeds_of_all_points(runs) for runs in kept))
     if not seeds:
         raise NoOverlap("no seed was run at all points of both; run what is missing")
-    kept = [
-        [run for run in runs if run.seed in seeds and run.point in own]
-        for runs, own in zip((a, b), points, strict=True)
-    ]
-    return sorted(seeds), kept[0], kept[1]
+    one, other = ([run for run in runs if run.seed in seeds] for runs in kept)
+    return sorted(seeds), one, other
 
 
-def _points_of_most(runs: Sequence[Run], seeds: set[int]) -> set[str]:
-    """Return the points that at least half of the seeds have or, where no point has so many, those that most have."""
-    having = {point: len({run.seed for run in runs if run.point == point} & seeds) for point in _points(runs)}
+def _common(a: Sequence[Run], b: Sequence[Run]) -> set[int]:
+    return {run.seed for run in a} & {run.seed for run in b}
+
+
+def _at_points_of_most(runs: Sequence[Run], seeds: set[int]) -> list[Run]:
+    """Return these seeds' runs at points that half of them have or, where no point has so many, at those of most."""
+    there = [run for run in runs if run.seed in seeds]
+    having = Counter(point for point, _ in {(run.point, run.seed) for run in there})
     least = min(math.ceil(len(seeds) / 2), max(having.values()))
-    return {point for point, count in having.items() if count >= least}
+    return [run for run in there if having[run.point] >= least]
 
 
-def _points(runs: Sequence[Run]) -> list[str]:
-    return list(dict.fromkeys(run.point for run in runs))
+def _seeds_of_all_points(runs: Sequence[Run]) -> set[int]:
+    points = {run.point for run in runs}
+    return set.intersection(*({run.seed for run in runs if run.point == point} for point in points))
 
 
-def _left_out(a: Sequence[Run], b: Sequence[Run], seeds: Sequence[int]) -> str:
-    """Say which common seeds a comparison leaves out; nothing if none."""
-    out = sorted(({run.seed for run in a} & {run.seed for run in b}) - set(seeds))
+def _left_out(a: Sequence[Run], b: Sequence[Run], seeds: Sequence[int]) -> list[str]:
+    """Say which common seeds a comparison leaves out, in one line or none."""
+    out = sorted(_common(a, b) - set(seeds))
     if not out:
-        return ""
-    return f"seed{'s' if len(out) > 1 else ''} {', '.join(map(str, out))} left out, some points of which are missing"
+        return []
+    return [f"seed{'s' if len(out) > 1 else ''} {', '.join(map(str, out))} left out, some points of which are missing"]
 
 
 @dataclass(frozen=True)
