@@ -7,7 +7,6 @@ its own words and numbers.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -18,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from benchmark.stats import Measured, Run, mean_gaps, over_seeds_alone
-from reports import ablation, figure3, lambdas, table1, table2, table3
+from reports import ablation, figure3, lambdas, table1, table2, table3, timings
 from reports.base import Output, Results
 from reports.comparison import runs_of
 from reports.curves import Panel, panels
@@ -426,40 +425,38 @@ def _negated(name: str, found: Measured) -> Finding:
 
 
 def _timings(results: Results) -> list[dict[str, Any]]:
-    """Return the timings of the largest image under the paper's densities, the newest of each machine.
+    """Return the timings of the largest network and image under the paper's densities, one of each machine.
 
     An instruction set that was forced, or another number of threads, has an entry of its own. Shares of theory differ
-    by size, and so smaller images stay out where a larger one was timed.
+    by network and size, and so the smaller ones stay out where a larger one was timed.
     """
-    newest: dict[tuple[str, int, str], dict[str, Any]] = {}
-    for store in results.stores:
-        for path in sorted((store / "timing").glob("*.json")):
-            try:
-                run = json.loads(path.read_text(encoding="utf-8"))
-                rows = [row for row in run["backbone"] if row.get("gamma") is not None and row.get("speedup")]
-                machine = run["machine"]
-                key = (str(machine["cpu"]), int(machine["threads"]), str(machine["instruction_set"]))
-                size = run["settings"]["height"] * run["settings"]["width"]
-            except (OSError, ValueError, KeyError, TypeError, AttributeError):
-                continue  # `reports.table5` warns of it
-            dense = next((row["seconds"] for row in run["backbone"] if row["density"] is None), None)
-            entry = {"rows": rows, "machine": key[0], "order": (size, machine["finished"]), "dense": dense}
-            entry["name"] = f"{machine['instruction_set']}, {machine['threads']} threads"
-            if rows and (key not in newest or entry["order"] >= newest[key]["order"]):
-                newest[key] = entry
-    largest = max((entry["order"][0] for entry in newest.values()), default=0)
-    return [entry for entry in newest.values() if entry["order"][0] == largest]
+    found = []
+    for _, run in timings.read(results).networks:
+        machine, settings, dense = run["machine"], run["settings"], timings.dense_row(run)
+        rows = [row for row in run["backbone"] if row.get("gamma") is not None and row.get("speedup")]
+        if rows:
+            found.append({
+                "rows": rows, "machine": machine["cpu"], "dense": None if dense is None else dense["seconds"],
+                "name": f"{machine['instruction_set']}, {machine['threads']} threads",
+                "image": settings["height"] * settings["width"], "backbone": settings["backbone"],
+                "gmacs": max(row["gmacs"] for row in run["backbone"]),
+            })  # fmt: skip
+    largest = max(found, key=lambda entry: (entry["image"], entry["gmacs"]), default=None)
+    return [
+        entry for entry in found
+        if largest is not None and all(entry[name] == largest[name] for name in ("image", "backbone"))
+    ]  # fmt: skip
 
 
 def _claim14(results: Results) -> Finding:
-    timings = _timings(results)
-    if not timings:
+    found = _timings(results)
+    if not found:
         return missing("timings at the paper's densities")
     findings = []
-    for timing in timings:
+    for timing in found:
         for row in timing["rows"]:
             low, high, theory = row["speedup_low"], row["speedup_high"], row["speedup_theoretical"]
-            text = f"{timing['name']}: " if len(timings) > 1 else ""
+            text = f"{timing['name']}: " if len(found) > 1 else ""
             text += f"γ {row['gamma']:g}: {row['speedup']:.2f} [{low:.2f}, {high:.2f}] of {theory:.2f}"
             if row["deformable"]:
                 text += ", deformable"
@@ -482,10 +479,10 @@ def _claim15(results: Results) -> Finding:
 
 
 def _claim17(results: Results) -> Finding:
-    timings = [timing for timing in _timings(results) if timing["dense"]]
-    if len({timing["machine"] for timing in timings}) < 2:
+    found = [timing for timing in _timings(results) if timing["dense"]]
+    if len({timing["machine"] for timing in found}) < 2:
         return Finding(NOT_RUN, "no timings of two machines")
-    fast, slow = (f(timings, key=lambda timing: timing["dense"]) for f in (min, max))
+    fast, slow = (f(found, key=lambda timing: timing["dense"]) for f in (min, max))
     findings = []
     for row in slow["rows"]:
         same = next(

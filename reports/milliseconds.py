@@ -7,7 +7,6 @@ timing of the same machine has them for a network of as many GMACs as the dense 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,13 +16,12 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from benchmark.store import Store
+from reports import timings
 from reports.base import Output, Results, decimals, is_missing, nothing, number, provenance_line, shorten, with_spread
 from reports.curves import COST, Panel, Series, panels, stems
 from reports.drawing import entry, figure_style, legend_below, legend_height, line_style, new_figure, place, save
 from reports.methods import REFERENCE, Methods
 from reports.tables import Column, Table
-from reports.timings import milliseconds
 
 TITLE = "Accuracy against milliseconds"
 
@@ -40,7 +38,7 @@ def build(results: Results, out: Path) -> Output:
     found = panels(results)
     if not found:
         return nothing(_NAME, TITLE, results, "saibench sweep coco, then " + _COMMAND)
-    timed = milliseconds(results)
+    timed = timings.milliseconds(results)
     files: list[Path] = []
     tables: list[Table] = []
     for panel, stem in zip(found, stems(_NAME, found), strict=True):
@@ -94,16 +92,11 @@ def _peers(panel: Panel, results: Results, timed: dict[str, float]) -> list[dict
         return []
     gmacs = float(panel.reference.points[COST].iloc[0])
     found: tuple[str, list[dict[str, Any]]] = ("", [])
-    for path in (path for store in results.stores for path in Store(store).timings()):
-        try:
-            run = json.loads(path.read_text(encoding="utf-8"))
-            dense = next((row for row in run["backbone"] if row["density"] is None and not row["deformable"]), None)
-            if dense is None or abs(dense["gmacs"] / gmacs - 1) > _SAME_NETWORK:
-                continue
+    for _, run in timings.read(results).networks:
+        dense = timings.dense_row(run)
+        if dense is not None and abs(dense["gmacs"] / gmacs - 1) <= _SAME_NETWORK:
             peers = [{"peer": row["peer"], "ms": 1000 * row["seconds"]} for row in run["peers"] if row.get("seconds")]
             found = max(found, (str(run["machine"]["finished"]), peers), key=lambda pair: pair[0])
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            continue  # `reports.table5` warns of a file that is no timing
     return found[1]
 
 

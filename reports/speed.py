@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from reports import table5, timings
+from reports import timings
 from reports.base import Results
 
 __all__ = ["BLOCKS", "cells", "networks", "paper", "speed", "steps"]
@@ -52,7 +52,7 @@ def speed(results: Results) -> str:
 
 def networks(results: Results) -> str:
     """Return a table of all networks and sizes timed: dense against other runtimes, and sparse against dense."""
-    found = sorted(table5.networks(results.stores, []), key=_size)
+    found = sorted(_networks(results), key=_size)
     if not found:
         return NOT_RUN
     densities = sorted({row["density"] for run in found for row in _sparse(run)}, reverse=True)
@@ -125,7 +125,7 @@ def steps(results: Results) -> str:
 
 def cells(results: Results) -> str:
     """Return a table of the trained cells of `stochastic` that were timed: their own masks on validation images."""
-    found = [run for run in timings.cells(results).values() if run["cell"]["method"] == "stochastic"]
+    found = [run for run in timings.read(results).cells.values() if run["cell"]["method"] == "stochastic"]
     if not found:
         return "not run: `saibench time --cells`"
     lines = [
@@ -151,8 +151,11 @@ def _sum(parts: list[tuple[str, float]], names: tuple[str, ...]) -> float:
 
 def _largest(results: Results) -> dict[str, Any] | None:
     """Return the timing of the largest image; of several, the one whose dense run is fastest."""
-    found = table5.networks(results.stores, [])
-    return max(found, key=lambda run: (run["settings"]["height"], -_dense(run)["seconds"]), default=None)
+    return max(_networks(results), key=lambda run: (run["settings"]["height"], -_dense(run)["seconds"]), default=None)
+
+
+def _networks(results: Results) -> list[dict[str, Any]]:
+    return [run for _, run in timings.read(results).networks if timings.dense_row(run) is not None]
 
 
 def _size(run: dict[str, Any]) -> tuple[Any, ...]:
@@ -161,7 +164,9 @@ def _size(run: dict[str, Any]) -> tuple[Any, ...]:
 
 
 def _dense(run: dict[str, Any]) -> dict[str, Any]:
-    return next(row for row in run["backbone"] if row["density"] is None and not row["deformable"])
+    row = timings.dense_row(run)
+    assert row is not None  # `_networks` leaves out what has none
+    return row
 
 
 def _sparse(run: dict[str, Any]) -> list[dict[str, Any]]:

@@ -6,14 +6,12 @@ and in the figure as hollow marks; the theoretical speed-up of both is the ratio
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
 
-from benchmark.store import Store
 from reports import published, timings
 from reports.base import Output, Results, number
 from reports.drawing import REFERENCE_LINE, entry, figure_style, legend_below, line_style, new_figure, place, save
@@ -37,8 +35,9 @@ _SHOWN = [
 
 def build(results: Results, out: Path) -> Output:
     """Write a table for each timing run, the peers beside it, the paper's table, and the figure."""
-    warnings = list(results.warnings)
-    runs, trained = _read(results.stores, warnings), _cells(results)
+    timed = timings.read(results)
+    warnings = [*results.warnings, *timed.warnings]
+    runs, trained = timed.networks, _cells(timed.cells)
     if not runs and not trained.rows:
         where = ", ".join(map(str, results.stores)) or "no store"
         text = f"{TITLE}: no data in {where}; make some with: saibench time"
@@ -60,32 +59,6 @@ def build(results: Results, out: Path) -> Output:
     tables.append(printed)
     text = "\n".join(table.markdown() for table in tables)
     return Output(_NAME, TITLE, files, text, warnings, tables)
-
-
-def networks(stores: list[Path], warnings: list[str]) -> list[dict[str, Any]]:
-    """Return the newest timing run of each network, size, machine and instruction set."""
-    return [run for _, run in _read(stores, warnings)]
-
-
-def _read(stores: list[Path], warnings: list[str]) -> list[tuple[Path, dict[str, Any]]]:
-    """Read the timing runs; a broken file is a warning, and of several runs of one kind the newest is shown."""
-    newest: dict[tuple[Any, ...], tuple[Path, dict[str, Any]]] = {}
-    for store in stores:
-        for path in Store(store).timings():
-            try:
-                run = json.loads(path.read_text(encoding="utf-8"))
-                if run.get("cell") and not run.get("backbone"):
-                    continue  # a trained cell: `_cells` has it
-                settings, machine = run["settings"], run["machine"]
-                key = tuple(settings[k] for k in ("backbone", "height", "width"))
-                key += tuple(machine[k] for k in ("cpu", "threads", "instruction_set"))
-                _rows(run)
-            except (OSError, ValueError, KeyError, TypeError) as error:
-                warnings.append(f"{path}: not a timing of saibench time ({type(error).__name__}: {error}); left out")
-                continue
-            if key not in newest or machine["finished"] >= newest[key][1]["machine"]["finished"]:
-                newest[key] = path, run
-    return list(newest.values())
 
 
 def _rows(run: dict[str, Any]) -> list[dict[str, Any]]:
@@ -146,10 +119,9 @@ def _peers(run: dict[str, Any]) -> Table:
     return Table(f"Table 5: other runtimes, {_where(run)}, measured in the same rounds", columns, run["peers"])
 
 
-def _cells(results: Results) -> Table:
+def _cells(timed: dict[str, dict[str, Any]]) -> Table:
     """Return the trained cells that were timed: their own masks on validation images."""
     rows, machines = [], set()
-    timed = timings.cells(results)
     for name, run in timed.items():
         cell, machine = run["cell"], run["machine"]
         method = str(cell.get("method", ""))

@@ -1,38 +1,99 @@
-"""Measured time of trained cells: what ``saibench time --checkpoint`` and ``--cells`` leave in ``<store>/timing``."""
+"""Measured times: what ``saibench time`` leaves in ``<store>/timing``, read once for all reports.
+
+A file is the timing of a network under random masks, or of a trained cell with its own (``--checkpoint``, ``--cells``).
+Of several timings of one thing, the newest counts.
+"""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Hashable
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from benchmark.store import Store
 from reports.base import Results
 
-__all__ = ["cells", "milliseconds"]
+__all__ = ["Timings", "dense_row", "milliseconds", "read"]
 
 
-def cells(results: Results) -> dict[str, dict[str, Any]]:
-    """Return the newest timing of each cell by its id: its report, whose ``cell`` has a row for each image."""
-    newest: dict[str, dict[str, Any]] = {}
-    for store in results.stores:
-        for path in sorted((store / "timing").glob("*.json")):
-            try:
-                run = json.loads(path.read_text(encoding="utf-8"))
-                cell, finished = run.get("cell") or {}, str(run["machine"]["finished"])
-                name, images = cell.get("cell_id"), cell.get("images") or []
-                value = float(np.mean([row["seconds"] for row in images])) if images else float("nan")
-                known = str(newest[name]["machine"]["finished"]) if name in newest else ""
-            except (OSError, ValueError, KeyError, TypeError, AttributeError):
-                continue  # `reports.table5` warns of a file that is no timing
-            if isinstance(name, str) and np.isfinite(value) and finished >= known:
-                newest[name] = run
-    return newest
+@dataclass(frozen=True)
+class Timings:
+    """The timings of some stores.
+
+    Attributes
+    ----------
+    networks
+        One for each network, size, machine, number of threads and instruction set, with the file that it is from.
+    cells
+        One for each trained cell, by its id; its ``cell`` has a row for each image.
+    warnings
+        One line for each file that is no timing.
+    """
+
+    networks: list[tuple[Path, dict[str, Any]]]
+    cells: dict[str, dict[str, Any]]
+    warnings: list[str]
+
+
+def read(results: Results) -> Timings:
+    """Return the timings that lie beside the records."""
+    return results.once("timings", lambda: _read(results.stores))
 
 
 def milliseconds(results: Results) -> dict[str, float]:
-    """Return the backbone's mean milliseconds per image of each timed cell, by its id; the newest timing counts."""
-    return {
-        name: 1000 * float(np.mean([row["seconds"] for row in run["cell"]["images"]]))
-        for name, run in cells(results).items()
-    }
+    """Return the backbone's mean milliseconds per image of each timed cell, by its id."""
+    return {name: 1000 * _mean_seconds(run["cell"]) for name, run in read(results).cells.items()}
+
+
+def dense_row(run: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the row of a network's dense run without deformable convolution; None if it was not timed."""
+    return next((row for row in run["backbone"] if row["density"] is None and not row["deformable"]), None)
+
+
+def _read(stores: list[Path]) -> Timings:
+    newest: dict[Hashable, tuple[Path, dict[str, Any]]] = {}
+    warnings = []
+    for path in (path for store in stores for path in Store(store).timings()):
+        try:
+            run = json.loads(path.read_text(encoding="utf-8"))
+            what, finished = _what(run), str(run["machine"]["finished"])
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            warnings.append(f"{path}: not a timing of saibench time ({type(error).__name__}: {error}); left out")
+            continue
+        if what is not None and (what not in newest or finished >= str(newest[what][1]["machine"]["finished"])):
+            newest[what] = path, run
+    cells = {what: run for what, (_, run) in newest.items() if isinstance(what, str)}
+    return Timings([found for what, found in newest.items() if not isinstance(what, str)], cells, warnings)
+
+
+def _what(run: dict[str, Any]) -> Hashable:
+    """Return what was timed: a cell's id, or what tells a network's timings apart; None if no row is there yet.
+
+    Raises
+    ------
+    KeyError, TypeError, ValueError, AttributeError
+        If something that reports read is missing.
+    """
+    cell = run.get("cell")
+    if cell:
+        return str(cell["cell_id"]) if cell.get("images") and np.isfinite(_mean_seconds(cell)) else None
+    machine, settings = run["machine"], run["settings"]
+    for row in run["backbone"]:
+        _need(row, "backbone", "deformable", "density", "gmacs", "seconds", "seconds_iqr")
+    _need(run, "peers", "break_even")
+    where = tuple(machine[name] for name in ("cpu", "threads", "instruction_set"))
+    return (settings["backbone"], int(settings["height"]), int(settings["width"]), *where) if run["backbone"] else None
+
+
+def _need(fields: dict[str, Any], *names: str) -> None:
+    """Raise a KeyError that names the first field that is missing."""
+    for name in names:
+        fields[name]
+
+
+def _mean_seconds(cell: dict[str, Any]) -> float:
+    return float(np.mean([row["seconds"] for row in cell["images"]]))

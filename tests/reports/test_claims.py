@@ -190,10 +190,11 @@ def test_claim_13_wants_lambda_to_fall_in_two_tasks_and_not_in_the_third(fabrica
 
 
 def timing(fabricated, cpu, seconds, speedups, isa="avx2", size=64):
-    rows = [{"density": None, "gamma": None, "seconds": seconds, "deformable": False, "speedup": None}]
+    every = {"backbone": "resnet50", "deformable": False, "seconds_iqr": 0.01, "gmacs": 1.0}
+    rows = [every | {"density": None, "gamma": None, "seconds": seconds, "speedup": None}]
     for gamma, (speedup, theory) in speedups.items():
-        rows.append({
-            "density": 0.3, "gamma": gamma, "seconds": seconds / speedup, "deformable": False, "speedup": speedup,
+        rows.append(every | {
+            "density": 0.3, "gamma": gamma, "seconds": seconds / speedup, "speedup": speedup,
             "speedup_low": speedup - 0.05, "speedup_high": speedup + 0.05, "speedup_theoretical": theory,
             "share": speedup / theory,
         })  # fmt: skip
@@ -201,7 +202,8 @@ def timing(fabricated, cpu, seconds, speedups, isa="avx2", size=64):
     folder.mkdir(parents=True, exist_ok=True)
     run = {
         "machine": {"cpu": cpu, "threads": 2, "instruction_set": isa, "finished": "2026"},
-        "settings": {"height": size, "width": size}, "backbone": rows,
+        "settings": {"backbone": "resnet50", "height": size, "width": size}, "backbone": rows, "peers": [],
+        "break_even": [],
     }  # fmt: skip
     (folder / f"{cpu}-{isa}.json").write_text(json.dumps(run))
 

@@ -21,9 +21,12 @@ def timing(fabricated, record, seconds, finished="2026-01-01"):
 def network(fabricated, gmacs, **peers):
     folder = fabricated.store.root / "timing"
     run = {
-        "machine": {"finished": "2026"}, "settings": {},
-        "backbone": [{"density": None, "deformable": False, "gmacs": gmacs, "seconds": 1.0}],
-        "peers": [{"peer": name, "seconds": seconds} for name, seconds in peers.items()],
+        "machine": {"finished": "2026", "cpu": "a", "threads": 1, "instruction_set": "avx2"},
+        "settings": {"backbone": "mini", "height": 128, "width": 160},
+        "backbone": [{
+            "backbone": "mini", "density": None, "deformable": False, "gmacs": gmacs, "seconds": 1, "seconds_iqr": 0.1,
+        }],
+        "peers": [{"peer": name, "seconds": seconds} for name, seconds in peers.items()], "break_even": [],
     }  # fmt: skip
     (folder / f"network-{gmacs}.json").write_text(json.dumps(run))
 

@@ -213,7 +213,7 @@ class TestCommand:
         assert self.call(monkeypatch, *words) == 0
         out, err = capsys.readouterr()
         assert planned.cell.id in out and "share of" in out and "1 cells, about" in err
-        shown = timings.cells(Results([tmp_path], [], []))
+        shown = timings.read(Results([tmp_path], [], [])).cells
         assert list(shown) == [planned.cell.id] and len(shown[planned.cell.id]["cell"]["images"]) == 2
         assert self.call(monkeypatch, *words) == 0
         assert "kept from an earlier run" in capsys.readouterr().out
