@@ -19,7 +19,7 @@ import pandas as pd
 
 from benchmark.stats import Measured, NoOverlap, Run, estimate, measure, task_metrics
 from reports import published
-from reports.base import Output, Results, decimals, is_missing, number, plain, provenance_line, shorten
+from reports.base import Output, Results, provenance_line
 from reports.comparison import run_of
 from reports.curves import COST, Panel, Series, panels, stems
 from reports.drawing import (
@@ -34,6 +34,7 @@ from reports.drawing import (
     save,
 )
 from reports.tables import Column, Table
+from reports.values import decimals, is_missing, number, plain, shorten
 
 __all__ = ["Ablation", "Found", "build", "find", "line_of_row"]
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from benchmark.stats import Measured, NoOverlap, Run, Statistic, estimate, measure, read_curves
-from reports.base import is_missing, number, provenance_line, shorten
+from reports.base import provenance_line
 from reports.comparison import runs_of
 from reports.curves import Panel, Series
 from reports.drawing import (
@@ -33,6 +33,7 @@ from reports.drawing import (
 from reports.evidence import line_of
 from reports.methods import REFERENCE, Methods
 from reports.tables import Column, Table
+from reports.values import is_missing, number, shorten
 
 __all__ = ["Printed", "beside", "draw", "table"]
 

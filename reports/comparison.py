@@ -19,9 +19,10 @@ import pandas as pd
 from benchmark.errors import SaibenchError
 from benchmark.stats import Comparison, NoOverlap, Outcomes, Run, compare, read_outcomes
 from benchmark.store import read_table
-from reports.base import Results, number, plain
+from reports.base import Results
 from reports.curves import COST, Panel, Series, panels
 from reports.tables import Column, Table
+from reports.values import number, plain
 
 __all__ = ["Pair", "compare_lines", "comparisons", "find_line", "run_of", "runs_of", "table"]
 

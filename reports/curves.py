@@ -15,8 +15,9 @@ from typing import Any
 import pandas as pd
 
 from benchmark.stats import Metric, find_metric, over_seeds, pareto_front, task_metrics
-from reports.base import Results, is_missing, plain, slug
+from reports.base import Results
 from reports.methods import REFERENCE, Methods
+from reports.values import is_missing, plain, slug
 
 __all__ = ["COST", "SYMBOLS", "Panel", "Series", "describe", "panels", "stems"]
 

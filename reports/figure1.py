@@ -13,11 +13,12 @@ from matplotlib.figure import Figure
 from benchmark.sampling import Sampling
 from benchmark.selection import Cells
 from reports import pictures
-from reports.base import Output, Picture, Results, number, or_dash, plain, provenance_line
+from reports.base import Output, Picture, Results, provenance_line
 from reports.curves import COST, Panel, panels, stems
 from reports.drawing import WIDTH, figure_style, new_figure, place, save, write_below
 from reports.looks import DETERMINISTIC, STOCHASTIC, Look, equal_computation, finished, look_of
 from reports.tables import Column, Table
+from reports.values import number, or_dash, plain
 
 TITLE = "Figure 1: deterministic and stochastic sampling"
 

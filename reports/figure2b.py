@@ -18,12 +18,13 @@ from matplotlib.figure import Figure
 from benchmark.sampling import Sampling
 from benchmark.selection import Cells
 from reports import pictures
-from reports.base import Output, Picture, Results, number, or_dash, plain, provenance_line
+from reports.base import Output, Picture, Results, provenance_line
 from reports.curves import Panel, panels, stems
 from reports.drawing import entry, figure_style, legend_below, line_style, new_figure, place, save, write_below
 from reports.looks import DETERMINISTIC, STOCHASTIC, Look, Pair, equal_computation
 from reports.methods import Methods
 from reports.tables import Column, Table
+from reports.values import number, or_dash, plain
 
 TITLE = "Figure 2(b): sampling positions of equal confidence"
 

@@ -7,9 +7,10 @@ from pathlib import Path
 
 from benchmark.selection import Cells
 from reports import ablation
-from reports.base import Output, Results, shorten
+from reports.base import Output, Results
 from reports.curves import COST, Panel, panels, stems
 from reports.drawing import entry, figure_style, legend_below, line_style, new_figure, place, save
+from reports.values import shorten
 
 TITLE = "Figure 3: placements of masks in a block"
 

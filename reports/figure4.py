@@ -19,7 +19,7 @@ from matplotlib.lines import Line2D
 from benchmark.selection import Cells
 from benchmark.stats import find_metric
 from reports import beside, published
-from reports.base import Output, Results, decimals, is_missing, nothing, number, provenance_line, shorten, with_spread
+from reports.base import Output, Results, nothing, provenance_line
 from reports.curves import COST, Panel, Series, describe, panels, stems
 from reports.drawing import (
     REFERENCE_LINE,
@@ -36,6 +36,7 @@ from reports.drawing import (
 )
 from reports.methods import REFERENCE, Methods
 from reports.tables import Column, Table
+from reports.values import decimals, is_missing, number, shorten, with_spread
 
 TITLE = "Figure 4: computation against accuracy"
 

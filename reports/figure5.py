@@ -13,10 +13,11 @@ from matplotlib.figure import Figure
 from benchmark.selection import Cells
 from benchmark.stats import Measured, over_seeds_alone
 from reports import lambdas
-from reports.base import Output, Results, nothing, number, provenance_line, slug
+from reports.base import Output, Results, nothing, provenance_line
 from reports.curves import Panel, panels
 from reports.drawing import entry, figure_style, legend_below, new_figure, place, save
 from reports.tables import Column, Table
+from reports.values import number, slug
 
 TITLE = "Figure 5: λ against sparsity"
 METHOD = "stochastic"

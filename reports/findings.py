@@ -34,11 +34,12 @@ from benchmark.stats import (
     verdict,
 )
 from reports import published
-from reports.base import Results, is_missing
+from reports.base import Results
 from reports.claims import check
 from reports.comparison import run_of, runs_of
 from reports.curves import COST, Panel, Series, panels
 from reports.evidence import SEEDS, STATUSES
+from reports.values import is_missing
 
 __all__ = ["claims", "limits", "ranks", "real", "reported", "winners"]
 

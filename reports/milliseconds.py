@@ -17,11 +17,12 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from reports import timings
-from reports.base import Output, Results, decimals, is_missing, nothing, number, provenance_line, shorten, with_spread
+from reports.base import Output, Results, nothing, provenance_line
 from reports.curves import COST, Panel, Series, panels, stems
 from reports.drawing import entry, figure_style, legend_below, legend_height, line_style, new_figure, place, save
 from reports.methods import REFERENCE, Methods
 from reports.tables import Column, Table
+from reports.values import decimals, is_missing, number, shorten, with_spread
 
 TITLE = "Accuracy against milliseconds"
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.files import write_atomic
-from reports.base import Output, Picture, Results, is_missing, plain
+from reports.base import Output, Picture, Results
 from reports.charts import HEIGHT, WIDTH, accuracy_chart
 from reports.claims import check
 from reports.comparison import compare_lines
@@ -23,6 +23,7 @@ from reports.looks import keep_command, typical_cell
 from reports.pictures import heat, uri
 from reports.tables import Table, environment
 from reports.timings import milliseconds
+from reports.values import is_missing, plain
 
 __all__ = ["NAME", "write_page"]
 

@@ -8,9 +8,10 @@ from typing import Any
 
 from benchmark.selection import Cells, Shift
 from reports import ablation
-from reports.base import Output, Results, is_missing, number
+from reports.base import Output, Results
 from reports.stability import stability
 from reports.tables import Column
+from reports.values import is_missing, number
 
 TITLE = "Table 3: strides of the grid prior"
 

@@ -15,10 +15,11 @@ import pandas as pd
 from benchmark.selection import Cells
 from benchmark.stats import over_seeds
 from reports import beside, published
-from reports.base import Output, Results, decimals, nothing, number, provenance_line, with_spread
+from reports.base import Output, Results, nothing, provenance_line
 from reports.curves import COST, Panel, describe, panels, stems
 from reports.methods import REFERENCE
 from reports.tables import Column, Table
+from reports.values import decimals, number, with_spread
 
 TITLE = "Table 4: classification, drop of accuracy and computation"
 

@@ -13,9 +13,10 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from reports import published, timings
-from reports.base import Output, Results, number
+from reports.base import Output, Results
 from reports.drawing import REFERENCE_LINE, entry, figure_style, legend_below, line_style, new_figure, place, save
 from reports.tables import Column, Table
+from reports.values import number
 
 TITLE = "Table 5: real and theoretical speed-up on CPUs"
 

@@ -14,7 +14,7 @@ import jinja2
 import pandas as pd
 
 from benchmark.files import write_atomic
-from reports.base import plain
+from reports.values import plain
 
 __all__ = ["Column", "Table", "environment"]
 

@@ -12,8 +12,9 @@ import reports
 from benchmark.errors import SaibenchError, StoreError, UsageError
 from benchmark.store import Store
 from reports import base
-from reports.base import Results, decimals, number, plain, provenance_line, slug, with_spread
+from reports.base import Results, provenance_line
 from reports.tables import Column, Table
+from reports.values import decimals, number, plain, slug, with_spread
 
 TABLE = Table(
     "50 % of γ_x",

@@ -109,8 +109,9 @@ def _trained(cell: str, data: Path | None, store: Path, keep: bool) -> tuple[Any
 def _draw(seen: Any, planned: Any, trained: bool, out: Path) -> list[Path]:
     """Draw what was seen and return the files."""
     from reports import pictures
-    from reports.base import slug, writable
+    from reports.base import writable
     from reports.drawing import figure_style, save
+    from reports.values import slug
 
     cell = planned.cell
     title = f"{type(planned.method).title()} on image {seen.identifier}"
