@@ -494,7 +494,7 @@ def _claim17(results: Results) -> Finding:
 
 
 def _nearer(slow: dict[str, Any], fast: dict[str, Any]) -> Finding:
-    """Judge that the slower machine realises the larger share of theory, over the spread of the rounds."""
+    """Judge that the slower machine realises the larger share of theory, by the intervals of the medians."""
     shares = [
         [row[name] / row["speedup_theoretical"] for name in ("speedup", "speedup_low", "speedup_high")]
         for row in (slow, fast)

@@ -41,10 +41,23 @@ class EngineRefusal(SaibenchError):
 
 @dataclass
 class Row:
-    """What one layer executed: its kind, multiply-accumulates and seconds."""
+    """What one layer did for an image.
+
+    Attributes
+    ----------
+    kind
+        In the counter's words.
+    macs
+        Multiply-accumulates that were needed: those that the counter counts.
+    executed
+        Those that ran. An engine may take a way with more of them and less time.
+    seconds
+        What it took.
+    """
 
     kind: str
     macs: int = 0
+    executed: int = 0
     seconds: float = 0.0
 
 
@@ -58,7 +71,7 @@ class Result:
         Stage maps by name, ``(H, W, C)`` float32: views of the engine's buffers, valid until the next call of the
         same thread.
     tally
-        By layer, in the counter's names: kind, multiply-accumulates, seconds.
+        By layer, in the counter's names: kind, multiply-accumulates needed and executed, seconds.
     masks
         By place (``layer1.0.mask1``): M, ``(H, W)`` float32.
     """
@@ -69,8 +82,13 @@ class Result:
 
     @property
     def macs(self) -> int:
-        """Multiply-accumulates executed."""
+        """Multiply-accumulates needed."""
         return sum(row.macs for row in self.tally.values())
+
+    @property
+    def executed(self) -> int:
+        """Multiply-accumulates executed."""
+        return sum(row.executed for row in self.tally.values())
 
 
 class Engine(Protocol):

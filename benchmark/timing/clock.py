@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from scipy.stats import binom
 
 from benchmark.engines import Result
 
@@ -76,6 +77,16 @@ def _by_kind(result: Result) -> dict[str, float]:
         kind = f"{parts[0]}.{parts[2]}" if layer.startswith("layer") and len(parts) > 2 else parts[0]
         seconds[kind] = seconds.get(kind, 0.0) + row.seconds
     return seconds
+
+
+def median_interval(values: Any) -> tuple[float, float]:
+    """Return the 95 % interval of a median: two order statistics; the range of five values and fewer.
+
+    How many values lie below the median is binomial, whatever their distribution.
+    """
+    ordered = np.sort(np.asarray(values, dtype=float))
+    out = max(int(binom.ppf(0.025, len(ordered), 0.5)) - 1, 0)
+    return float(ordered[out]), float(ordered[-1 - out])
 
 
 def statistics(seconds: Any) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import torch
 from benchmark.engines import Engine, Floats, Result
 from benchmark.flops import paper
 from benchmark.nn import Masks, ResNet, build_backbone, interpolation, residual_blocks
-from benchmark.timing.clock import Steps, Variant, statistics, time_rounds, timed
+from benchmark.timing.clock import Steps, Variant, median_interval, statistics, time_rounds, timed
 from benchmark.timing.peers import prepare
 
 PAPER_DENSITIES = {0.02: 0.493, 0.05: 0.357, 0.1: 0.264, 0.2: 0.182}
@@ -77,6 +77,7 @@ class NetworkTiming:
             "density": None,
             "gamma": None,
             "gmacs": dense.result.macs / 1e9,
+            "gmacs_executed": dense.result.executed / 1e9,
             **statistics(dense.seconds),
             **dict.fromkeys(_RATIOS),
             "memory_bytes": self.networks.dense.memory_bytes,
@@ -87,6 +88,7 @@ class NetworkTiming:
         dense, sparse = self._dense(), Variant(f"density {density:g}", self._at(density))
         tallies = time_rounds([dense, sparse], self.rounds, steps, self._what)
         ratio = np.array(dense.seconds) / np.array(sparse.seconds)
+        low, high = median_interval(ratio)
         size = self.image.shape[1], self.image.shape[2]
         theory = float(paper.count(self.networks.model, *size)["macs"].sum())
         promised = theory / float(paper.count(self.networks.adapted, *size, density)["macs"].sum())
@@ -97,10 +99,11 @@ class NetworkTiming:
             "density": density,
             "gamma": next((g for g, d in PAPER_DENSITIES.items() if d == density), None),
             "gmacs": sparse.result.macs / 1e9,
+            "gmacs_executed": sparse.result.executed / 1e9,
             **statistics(sparse.seconds),
             "speedup": float(np.median(ratio)),
-            "speedup_low": float(ratio.min()),
-            "speedup_high": float(ratio.max()),
+            "speedup_low": low,
+            "speedup_high": high,
             "speedup_theoretical": promised,
             "speedup_measured_macs": dense.result.macs / sparse.result.macs,
             "share": float(np.median(ratio)) / promised,

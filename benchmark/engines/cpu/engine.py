@@ -207,11 +207,11 @@ class Tally(Mapping[str, Row]):
     @cached_property
     def _rows(self) -> dict[str, Row]:
         rows = {}
-        for (layer, kind), macs, seconds in zip(
-            self._kinds.items(), self._macs.tolist(), self._seconds.tolist(), strict=True
-        ):
+        executed, beyond = self._macs
+        figures = zip((executed - beyond).tolist(), executed.tolist(), self._seconds.tolist(), strict=True)
+        for (layer, kind), (macs, ran, seconds) in zip(self._kinds.items(), figures, strict=True):
             # A mask without multiply-accumulates is one whose work nobody counts.
-            rows[layer] = Row("uncounted" if kind == "mask" and not macs else kind, macs, seconds)
+            rows[layer] = Row("uncounted" if kind == "mask" and not macs else kind, macs, ran, seconds)
         return rows
 
 
@@ -253,7 +253,7 @@ class _Call:
                 checked(name, given[name], shape) if name in given else None
                 for name, shape in zip(engine.mask_layers, layout.shapes, strict=True)
             ]
-        self._macs = np.zeros(len(engine._rows.kinds), dtype=np.int64)
+        self._macs = np.zeros((2, len(engine._rows.kinds)), dtype=np.int64)
         self._seconds = np.zeros(len(engine._rows.kinds))
 
     def run(self) -> Result:
@@ -300,9 +300,9 @@ class _Call:
             decided = Masks(self._engine.mask_layers, self._layout, self._all)[mask.placed.name]
             mask.placed.module.decided = torch.from_numpy(decided)[None, None]
         elif what == "values":
-            self._macs[mask.row] += mask.placed.values(given, cast(Floats, out))
+            self._macs[0, mask.row] += mask.placed.values(given, cast(Floats, out))
         else:
-            self._macs[mask.row] += mask.placed.forward(given, cast(Floats, out), self._engine.threads)
+            self._macs[0, mask.row] += mask.placed.forward(given, cast(Floats, out), self._engine.threads)
 
     def _nearest(self, block: int, number: int, given: NDArray[Any], out: NDArray[Any]) -> None:
         module = cast(Nearest, self._engine._blocks[block].fills[number])

@@ -104,8 +104,8 @@ def same_maps(model, size, threads=1, seed=0):
     return masks, result, engine, image[0].numpy()
 
 
-def executed(result):
-    """Multiply-accumulates by layer, as the engine tallies them, where there are any."""
+def needed(result):
+    """Multiply-accumulates by layer that the masks need, as the engine tallies them, where there are any."""
     return {layer: row.macs for layer, row in result.tally.items() if row.macs}
 
 
@@ -117,7 +117,7 @@ def agree(model, size, threads=1, seed=0):
         model(torch.from_numpy(image)[None])
     table = counter.layers()
     counted = {layer: int(macs) for layer, macs in zip(table["layer"], table["macs"], strict=True) if macs}
-    assert executed(result) == counted
+    assert needed(result) == counted
     return masks, result, engine, image
 
 
@@ -192,6 +192,48 @@ def test_given_masks_of_any_density_at_any_size(size, density, name, threads, se
     for stage, expected in reference.items():
         expected = expected[0].permute(1, 2, 0).numpy()
         assert np.abs(result.stages[stage] - expected).max() <= 1e-4 * max(np.abs(expected).max(), 1e-6)
+
+
+def given_masks(model, size, density, threads=1):
+    """Check the maps under random masks of a density, everywhere the same; return the engine's result."""
+    rng = np.random.default_rng(0)
+    image = rng.standard_normal((3, *size)).astype(np.float32)
+    engine = CPUEngine(model, threads=threads)
+    masks = {k: (rng.random(mask.shape) < density).astype(np.float32) for k, mask in engine(image).masks.items()}
+    hooks = [
+        module.register_forward_hook(lambda module, _, __: torch.from_numpy(masks[module.layer])[None, None])
+        for module in model.modules()
+        if isinstance(module, Mask)
+    ]
+    with torch.no_grad():
+        reference = model.stages(torch.from_numpy(image)[None])
+    for hook in hooks:
+        hook.remove()
+    result = engine(image, masks=masks)
+    for stage, expected in reference.items():
+        expected = expected[0].permute(1, 2, 0).numpy()
+        assert np.abs(result.stages[stage] - expected).max() <= 1e-4 * np.abs(expected).max()
+    return result
+
+
+@pytest.mark.parametrize("density", [0.3, 0.9])
+@pytest.mark.parametrize("fill", ["rbf", "zeros"])
+def test_maps_that_take_several_bands(density, fill):
+    given_masks(network("mini", MASKS["stochastic"], FILLS[fill]), (880, 960), density, threads=2)
+
+
+def test_the_last_convolution_runs_everywhere_where_few_positions_are_missing_and_the_tally_says_both():
+    # With a window of 3, conv3 has fewer multiply-accumulates on the samples at any density.
+    model = network("mini", MASKS["stochastic"], interpolation.rbf(3))
+    full, sparse = (given_masks(model, (96, 128), density) for density in (0.95, 0.2))
+    assert {name for name, row in sparse.tally.items() if row.executed != row.macs} == set()
+    for block in model.layer1:
+        mask = full.masks[f"{block.name}.mask2"]
+        conv3, fill = full.tally[f"{block.name}.conv3"], full.tally[f"{block.name}.interpolation2"]
+        assert conv3.executed == mask.size * block.conv3.weight.numel()
+        assert conv3.macs == mask.sum() * block.conv3.weight.numel() < conv3.executed
+        assert fill.macs == block.conv3.weight.shape[0] // block.conv3.weight.shape[1] * fill.executed > 0
+    assert full.executed > full.macs
 
 
 def test_own_masks_are_the_networks_own():
@@ -300,15 +342,18 @@ def reach(mask, convolution, size):
     return sum(0 <= y < size[0] and 0 <= x < size[1] for y, x in read)
 
 
-def branch_macs(block, mask, size):
-    """Multiply-accumulates of a block's branch with one mask at its output, ``size`` the input's, by brute force."""
+def branch_macs(block, mask, size, copies=False):
+    """Multiply-accumulates of a block's branch with one mask at its output, ``size`` the input's, by brute force.
+
+    ``copies``: what is missing is copied from the last convolution's input, which then is needed there too.
+    """
     sampled, cost = int((mask > 0).sum()), {}
     last = block.convolutions[-1]
     for index in block.convolutions[1:]:
         cost[f"conv{index}"] = sampled * getattr(block, f"conv{index}").weight.numel()
     first = size if last == 3 else mask.shape
     deformable = getattr(block, "offset", None) is not None
-    read = first[0] * first[1] if deformable else reach(mask, block.conv2, first)
+    read = first[0] * first[1] if deformable or copies else reach(mask, block.conv2, first)
     cost["conv1"] = read * block.conv1.weight.numel()
     if deformable:
         cost["offset"] = sampled * block.offset.weight.numel()
@@ -338,10 +383,14 @@ def test_a_mask_at_the_output_of_a_block(size, name, mask, fill, logit, threads)
     backbone = name if name.startswith("mini") else "mini"
     logit = min(logit, 1.0) if mask == "relu" else logit  # a gate of 9 in every block makes maps without end
     model = network(backbone, MASKS[mask], FILLS[fill], "output", logit=logit, **options)
+    if fill == "reuse" and backbone == "mini":  # conv3 would copy conv2's map, which is computed at the samples alone
+        with pytest.raises(EngineRefusal, match="copies the input of a masked map only"):
+            CPUEngine(model)
+        return
     masks, result, _, _ = agree(model, size, threads)
-    counted = executed(result)
+    counted = needed(result)
     for block, at in input_sizes(size, model):
-        expected = branch_macs(block, masks[f"{block.name}.mask{block.convolutions[-1]}"], at)
+        expected = branch_macs(block, masks[f"{block.name}.mask{block.convolutions[-1]}"], at, fill == "reuse")
         assert {layer: counted[f"{block.name}.{layer}"] for layer in expected} == expected
 
 
@@ -449,7 +498,7 @@ def test_masks_of_other_classes_decide_through_their_own_forward(size, kind, pla
     model = network(name, OWN[kind], FILLS["rbf"], placement)
     masks, _, engine, image = agree(model, size, threads)
     first, again = engine(image), engine(image)
-    assert executed(first) == executed(again)
+    assert needed(first) == needed(again)
     differing = sum(int((first.masks[place] != mask).sum()) for place, mask in masks.items() if kind != "scaled")
     assert differing <= 0.001 * sum(mask.size for mask in masks.values()) + 1
     for block, at in input_sizes(size, model):

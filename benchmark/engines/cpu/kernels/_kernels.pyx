@@ -349,6 +349,7 @@ cdef extern from "plan.h" nogil:
         const float **given
         const uint64_t *keys
         int64_t *macs
+        int64_t *beyond
         double *seconds
         saibench_arena *memory
         int (*ask)(void *caller, const saibench_request *request) noexcept nogil
@@ -518,7 +519,7 @@ cdef int _ask(void *caller, const saibench_request *q) noexcept with gil:
 
 
 def run(Network network, Layout layout, const float[:, :, ::1] image, int threads, float[::1] masks, list given,
-        const uint64_t[::1] keys, int64_t[::1] macs, double[::1] seconds, Arena arena, ask):
+        const uint64_t[::1] keys, int64_t[:, ::1] macs, double[::1] seconds, Arena arena, ask):
     """Run a plan on an image; return its error and the mask that it is about."""
     cdef saibench_run_args a
     cdef const float[:, ::1] mask
@@ -537,7 +538,7 @@ def run(Network network, Layout layout, const float[:, :, ::1] image, int thread
     a.maps, a.masks = layout.maps, layout.masks
     a.given = NULL if given is None else layout.given
     a.keys = NULL if keys.shape[0] == 0 else &keys[0]
-    a.macs, a.seconds = &macs[0], &seconds[0]
+    a.macs, a.beyond, a.seconds = &macs[0, 0], &macs[1, 0], &seconds[0]
     a.memory = &arena.arena
     a.ask, a.caller = _ask, <void *>asked
     with nogil:

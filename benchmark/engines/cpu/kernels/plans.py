@@ -105,7 +105,8 @@ class Plan:
         keys
             Two words for each mask: the key of its noise.
         tally
-            Multiply-accumulates and seconds by row; both are added to.
+            By row: multiply-accumulates, those executed and what of them was not needed, ``(2, rows)``, and seconds;
+            all are added to.
         arena
             Scratch memory.
 

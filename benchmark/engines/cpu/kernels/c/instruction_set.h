@@ -25,6 +25,8 @@ typedef struct {
 typedef struct {
     const char *name;
     int width, panel, tile; /* lanes, outputs of a panel, positions of a tile */
+    double map_value; /* a convolution's multiply-accumulates in the time that the pass which ends a block takes for one
+                       * value of its map (docs/engine.md) */
     void (*conv)(const conv_job *, int);
     void (*narrow)(const conv_job *, int);
     void (*narrow_shape)(int, int *, int *);

@@ -95,7 +95,8 @@ typedef struct {
     void *out;
 } saibench_request;
 
-/* One image. Maps and masks are the caller's: `maps` where each block ends, `masks` and `given` (each, or all of it,
+/* One image. `macs` are those executed; `beyond`, which may be below zero, is what of them was not needed: the plan may
+ * take a way with more multiply-accumulates and less time. Maps and masks are the caller's: `maps` where each block ends, `masks` and `given` (each, or all of it,
  * NULL) by a mask's index, `keys` two words a mask. `products` has room for the products of any block's masks; it may be
  * the stem's map. */
 typedef struct {
@@ -106,7 +107,7 @@ typedef struct {
     float *const *masks;
     const float *const *given;
     const uint64_t *keys;
-    int64_t *macs;
+    int64_t *macs, *beyond;
     double *seconds;
     saibench_arena *memory;
     int (*ask)(void *caller, const saibench_request *request);

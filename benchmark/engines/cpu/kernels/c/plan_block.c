@@ -1,6 +1,7 @@
 /* A residual block on one image: shortcut and branch, and their sum's ReLU, into the block's map.
  *
  * What runs where is the description's; what is decided here is only the order of the work and where its results lie. */
+#include "instruction_set.h"
 #include "running.h"
 #include "threads.h"
 
@@ -112,10 +113,12 @@ static const int32_t *nearest_rows(block_run *k, const plan_fill *fill, const sa
     return nearest;
 }
 
-static void run_fill(block_run *k, const plan_fill *fill, const sample_index *index, const fill_call *f)
+/* Runs a fill; returns the (missing position, sampled neighbour) pairs that it summed. */
+static int64_t run_fill(block_run *k, const plan_fill *fill, const sample_index *index, const fill_call *f)
 {
     image_run *run = k->run;
     const double begin = plan_now();
+    int64_t pairs = 0;
     if (fill->kind == FILL_REUSE) {
         reuse_call c = {index, f};
         saibench_for(run->threads, f->row1 - f->row0, 4, reuse_rows, &c);
@@ -137,10 +140,11 @@ static void run_fill(block_run *k, const plan_fill *fill, const sample_index *in
                                  f->relu,
                                  fill->squared};
         const saibench_follow *follow = f->ends && !f->wanted ? plan_follow(run) : NULL;
-        const int64_t pairs = saibench_blend(&a, f->wanted, f->row0, f->row1, follow, run->threads);
+        pairs = saibench_blend(&a, f->wanted, f->row0, f->row1, follow, run->threads);
         run->args->macs[fill->row] += pairs * f->channels;
     }
     run->args->seconds[fill->row] += plan_now() - begin;
+    return pairs;
 }
 
 /* What convolution `number` reads, brought to its output's shape, for a reuse fill; else NULL. */
@@ -339,33 +343,43 @@ static int bands(int height, double row_bytes)
 
 static int edge(int height, int count, int i) { return (int)((int64_t)height * i / count); }
 
+/* conv3 on all positions of some rows of the map, added to the shortcut. `features` has conv2's rows: those of these
+ * positions in order, or, with `at`, `held` rows of which it names one for each position. */
+static void end_rows(block_run *k, const float *features, const int32_t *at, int held, int first, int last,
+                     const saibench_follow *follow)
+{
+    const plan_conv *conv = k->block->conv + 2;
+    const size_t begin = (size_t)first * k->sizes[2].width;
+    const int n = (last - first) * k->sizes[2].width;
+    const saibench_extent line = {1, at ? held : n};
+    float *out = k->out + begin * conv->outputs;
+    saibench_follow here;
+    saibench_geometry g;
+    conv_call call = plan_call(conv, &g, features, line, out);
+    call.positions = at;
+    call.n = n;
+    call.residual = out;
+    call.relu = 1;
+    if (follow) {
+        here = *follow;
+        here.out += begin * follow->outputs;
+        call.follow = &here;
+    }
+    plan_conv_run(k->run, &call, conv->row);
+}
+
 /* conv2 and conv3 everywhere, band by band. */
 static void end_in_bands(block_run *k, const second *s)
 {
-    image_run *run = k->run;
-    const plan_conv *conv = k->block->conv + 2;
     const saibench_extent size = k->sizes[2];
-    const int inner = conv->walk.channels, count = bands(size.height, 4.0 * size.width * inner);
+    const int inner = k->block->conv[2].walk.channels, count = bands(size.height, 4.0 * size.width * inner);
     const int held = (size.height + count - 1) / count;
-    float *features = plan_take(run, sizeof(float) * held * size.width * inner);
-    const saibench_follow *follow = plan_follow(run);
+    float *features = plan_take(k->run, sizeof(float) * held * size.width * inner);
+    const saibench_follow *follow = plan_follow(k->run);
     for (int i = 0; i < count; i++) {
         const int first = edge(size.height, count, i), last = edge(size.height, count, i + 1);
-        const size_t begin = (size_t)first * size.width;
-        const saibench_extent band = {last - first, size.width};
-        float *out = k->out + begin * conv->outputs;
-        saibench_follow here;
-        saibench_geometry g;
-        conv_call call = plan_call(conv, &g, features, band, out);
-        run_second(k, s, (int)begin, band.height * band.width, features, NULL);
-        call.residual = out;
-        call.relu = 1;
-        if (follow) {
-            here = *follow;
-            here.out += begin * follow->outputs;
-            call.follow = &here;
-        }
-        plan_conv_run(run, &call, conv->row);
+        run_second(k, s, first * size.width, (last - first) * size.width, features, NULL);
+        end_rows(k, features, NULL, 0, first, last, follow);
     }
 }
 
@@ -416,6 +430,17 @@ static int cheaper_on_samples(block_run *k, const sample_list *samples)
            fewer_on_samples(conv, samples->n, pairs_of(k, samples, window), positions);
 }
 
+/* Whether conv3 takes less time on the samples. The block's map then takes a pass of its own, which reads and writes all
+ * of it: each of its values costs the time of some multiply-accumulates of a convolution. Filled before conv3, a row has
+ * conv3's inputs alone, a quarter of that. Below half density that has not paid anywhere. */
+static int faster_on_samples(block_run *k, const sample_list *samples)
+{
+    const plan_conv *conv = k->block->conv + 2;
+    const double positions = (double)area(samples->size), in = conv->walk.channels, out = conv->outputs;
+    return 2 * samples->n < positions ||
+           (positions - samples->n) * in * out >= saibench_isa()->map_value * positions * (out - in);
+}
+
 /* conv3's rows of the samples [begin, end) of a band, into a ring of rows. */
 static void run_third(block_run *k, const float *features, int begin, int end, float *ring, int held, int distance,
                       const float *scale, int with_bias)
@@ -434,6 +459,32 @@ static void run_third(block_run *k, const float *features, int begin, int end, f
         plan_conv_run(k->run, &call, conv->row);
         i = until;
     }
+}
+
+/* How many rows a ring holds, so that a band's fill finds all that its windows reach. */
+static int size_ring(const sample_list *samples, int count, int radius)
+{
+    const int height = samples->size.height;
+    int held = 0;
+    for (int i = 0; i < count; i++) {
+        const int first = edge(height, count, i), last = edge(height, count, i + 1);
+        const int above = first - 2 * radius < 0 ? 0 : first - 2 * radius;
+        const int rows = samples->starts[last] - samples->starts[above];
+        held = rows > held ? rows : held;
+    }
+    return held;
+}
+
+/* The most samples of a band. */
+static int largest_band(const sample_list *samples, int count)
+{
+    const int height = samples->size.height;
+    int most = 0;
+    for (int i = 0; i < count; i++) {
+        const int n = samples->starts[edge(height, count, i + 1)] - samples->starts[edge(height, count, i)];
+        most = n > most ? n : most;
+    }
+    return most;
 }
 
 /* conv3 on conv2's rows, then the fill of its output, with shortcut and ReLU in the same pass.
@@ -457,17 +508,11 @@ static void end_on_samples(block_run *k, const second *s, const sample_list *sam
     const int32_t *starts = samples->starts;
     const double begin = plan_now();
     const float *scale = scale_of(k, samples);
-    int held = 0, most = 0, done = 0;
+    const int held = whole ? samples->n : size_ring(samples, count, radius), most = largest_band(samples, count);
+    int done = 0;
     sample_index index;
     float *ring, *features;
     fill_call f;
-    for (int i = 0; i < count; i++) {
-        const int first = edge(height, count, i), last = edge(height, count, i + 1);
-        const int above = first - 2 * radius < 0 ? 0 : first - 2 * radius;
-        held = starts[last] - starts[above] > held ? starts[last] - starts[above] : held;
-        most = starts[last] - starts[first] > most ? starts[last] - starts[first] : most;
-    }
-    held = whole ? samples->n : held;
     index = index_of(k, samples, fill->window, 1, held);
     ring = plan_take(run, sizeof(float) * ((size_t)held + 1) * distance);
     features = plan_take(run, sizeof(float) * ((size_t)most + 1) * inner);
@@ -495,6 +540,82 @@ static void end_on_samples(block_run *k, const second *s, const sample_list *sam
     }
 }
 
+/* conv2's rows of the samples [begin, end), into a ring of rows. */
+static void run_second_into(block_run *k, const second *s, int begin, int end, float *ring, int held, const float *scale)
+{
+    const int channels = k->block->conv[1].outputs;
+    for (int i = begin; i < end;) {
+        const int wraps = i + held - i % held, until = wraps < end ? wraps : end;
+        run_second(k, s, i, until - i, ring + (size_t)(i % held) * channels, scale);
+        i = until;
+    }
+}
+
+/* What ran beyond what was needed, where conv3 ran everywhere though fewer multiply-accumulates would have done. */
+static void note_beyond(block_run *k, const sample_list *samples, int64_t pairs)
+{
+    const plan_conv *conv = k->block->conv + 2;
+    const int64_t positions = (int64_t)area(samples->size), in = conv->walk.channels, out = conv->outputs;
+    if (!fewer_on_samples(conv, samples->n, pairs, positions))
+        return;
+    k->run->args->beyond[conv->row] += (positions - samples->n) * in * out;
+    k->run->args->beyond[k->block->fill[1].row] -= pairs * (out - in);
+}
+
+/* The row of each position of some rows of the map: a sample's own, by the index, or behind `held` rows the one of its
+ * place. */
+static void name_rows(const sample_index *index, int held, int rows, int32_t *at)
+{
+    const int width = index->samples->size.width, line = width + 2 * (index->window / 2);
+    const int32_t *row = index->index + (size_t)(index->window / 2) * (line + 1);
+    for (int p = 0; p < rows * width; p += width, row += line)
+        for (int x = 0; x < width; x++)
+            at[p + x] = row[x] >= 0 && !index->gate ? row[x] : held + p + x;
+}
+
+/* conv2 at its samples, the fill of its output, and conv3 everywhere, which adds the shortcut while it has its sums in
+ * registers. Bands and ring are those of `end_on_samples`, but of conv2's rows; behind the ring lie the rows that a
+ * band's fill makes, and conv3 takes each position's row from where it is. */
+static void end_filled_in_bands(block_run *k, const second *s)
+{
+    image_run *run = k->run;
+    const sample_list *samples = s->samples;
+    const plan_fill *fill = k->block->fill + 1;
+    const int height = samples->size.height, width = samples->size.width, radius = fill->window / 2;
+    const int channels = k->block->conv[1].outputs, count = bands(height, 4.0 * width * channels);
+    const int most = ((height + count - 1) / count + radius) * width, line = width + 2 * radius;
+    const int32_t *starts = samples->starts;
+    const saibench_follow *follow = plan_follow(run);
+    const double begin = plan_now();
+    const float *scale = scale_of(k, samples);
+    const uint8_t *missing = samples->binary ? plan_missing(k, fill->needed, samples) : NULL;
+    const int held = size_ring(samples, count, radius);
+    float *rows = plan_take(run, sizeof(float) * ((size_t)held + most) * channels);
+    int32_t *at = plan_take(run, sizeof(int32_t) * most);
+    const sample_index index = index_of(k, samples, fill->window, 1, held);
+    int done = 0;
+    int64_t pairs = 0;
+    run->args->seconds[fill->row] += plan_now() - begin;
+    for (int i = 0; i < count; i++) {
+        const int first = edge(height, count, i), last = edge(height, count, i + 1);
+        const int ready = last == height ? height : last - radius;
+        fill_call f = {rows, channels, channels, rows + (size_t)held * channels, NULL, NULL, 0, 0, NULL, NULL, 0, 0};
+        sample_index here = index; /* of the rows from `done` on, as if the map began there */
+        run_second_into(k, s, starts[first], starts[last], rows, held, scale);
+        if (ready <= done)
+            continue;
+        f.row1 = ready - done;
+        f.wanted = missing ? missing + (size_t)done * width : NULL;
+        here.index += (size_t)done * line;
+        here.gate = index.gate ? index.gate + (size_t)done * line : NULL;
+        pairs += run_fill(k, fill, &here, &f);
+        name_rows(&here, held, ready - done, at);
+        end_rows(k, rows, at, held + most, done, ready, follow);
+        done = ready;
+    }
+    note_beyond(k, samples, pairs);
+}
+
 /* conv2 at its samples and its fill where it is needed; the rest of the map is not written. */
 static const float *fill_second(block_run *k, const second *s)
 {
@@ -515,6 +636,24 @@ static const float *fill_second(block_run *k, const second *s)
     return filled;
 }
 
+/* conv2's fill and conv3, in whichever order. The fills that look for a row anywhere, or read another map, go over the
+ * whole map. */
+static void end_commuting(block_run *k, const second *s)
+{
+    const plan_block *block = k->block;
+    const int kind = block->fill[1].kind, banded = kind == FILL_WINDOW || kind == FILL_ZEROS;
+    const double begin = plan_now();
+    const int on_samples = block->commutes && (!banded || faster_on_samples(k, s->samples)) &&
+                           cheaper_on_samples(k, s->samples);
+    k->run->args->seconds[block->fill[1].row] += plan_now() - begin;
+    if (on_samples)
+        end_on_samples(k, s, s->samples, 2);
+    else if (banded && !block->places)
+        end_filled_in_bands(k, s);
+    else
+        end_dense(k, fill_second(k, s));
+}
+
 static void run_bottleneck(block_run *k)
 {
     const plan_block *block = k->block;
@@ -529,15 +668,8 @@ static void run_bottleneck(block_run *k)
         end_on_samples(k, &s, s.samples, 3);
     else if (block->fill[2].kind)
         end_filled(k, fill_second(k, &s), plan_samples(k, block->computes[2], k->sizes[2]));
-    else {
-        const double begin = plan_now();
-        const int on_samples = block->commutes && cheaper_on_samples(k, s.samples);
-        k->run->args->seconds[block->fill[1].row] += plan_now() - begin;
-        if (on_samples)
-            end_on_samples(k, &s, s.samples, 2);
-        else
-            end_dense(k, fill_second(k, &s));
-    }
+    else
+        end_commuting(k, &s);
 }
 
 void plan_run_block(block_run *k)

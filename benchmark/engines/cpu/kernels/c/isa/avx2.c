@@ -139,7 +139,9 @@ static int64_t collect_avx2(const saibench_blend_args *a, const blend_tables *ta
 #define VW 8
 #define TILE 6
 #define PANEL_VECTORS 2
+#define MAP_VALUE_MACS 32
 #define NARROW_TILE 6
+#define NARROW_SPLIT 1
 #define NARROW_VECTORS 3
 #define BLEND_VECTORS 8
 #define VZERO() _mm256_setzero_ps()

@@ -52,7 +52,9 @@ static int64_t collect_avx512(const saibench_blend_args *a, const blend_tables *
 #define VW 16
 #define TILE 7
 #define PANEL_VECTORS 4
+#define MAP_VALUE_MACS 50
 #define NARROW_TILE 6
+#define NARROW_SPLIT 2
 #define NARROW_VECTORS 2
 #define BLEND_VECTORS 16
 #define VZERO() _mm512_setzero_ps()

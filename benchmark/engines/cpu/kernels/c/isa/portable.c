@@ -75,7 +75,9 @@ ALWAYS_INLINE quad quad_mul(quad a, quad b) { return quad_fma(a, b, quad_set(0.0
 #define VW 4
 #define TILE 4
 #define PANEL_VECTORS 2
+#define MAP_VALUE_MACS 8
 #define NARROW_TILE 6
+#define NARROW_SPLIT 1
 #define NARROW_VECTORS 5
 #define BLEND_VECTORS 4
 #define VZERO() quad_set(0.0f)

@@ -1,18 +1,19 @@
 /* Few outputs (a mask pair has 9 + 9, offsets 18): whole vectors of outputs as above, and up to two outputs over as
- * dot products along the channels, so that 18 outputs cost 18 lanes and not 32. */
+ * dot products along the channels, so that 18 outputs cost 18 lanes and not 32. A row has NARROW_SPLIT sums for each vector,
+ * of every second channel where it is 2: six sums alone would wait for each other's additions. */
 ALWAYS_INLINE void ISA(narrow_tile)(const int mr, const int nv, const int dots, const conv_job *job, int first)
 {
     const int taps = job->taps, length = job->length, outputs = job->outputs;
     const size_t depth = (size_t)taps * length;
     const float *const *rows = job->rows + (size_t)first * taps;
     const float *weights = job->packed, *dot_weights = job->packed + depth * (size_t)(nv * VW);
-    V acc[NARROW_TILE][NARROW_VECTORS], dot[NARROW_TILE][2];
+    V acc[NARROW_SPLIT][NARROW_TILE][NARROW_VECTORS], dot[NARROW_TILE][2];
     float tail[NARROW_TILE][2] = {{0.0f, 0.0f}};
     UNROLL(8)
     for (int i = 0; i < mr; i++) {
         UNROLL(8)
-        for (int j = 0; j < nv; j++)
-            acc[i][j] = VZERO();
+        for (int j = 0; j < nv * NARROW_SPLIT; j++)
+            acc[j / nv][i][j % nv] = VZERO();
         UNROLL(2)
         for (int d = 0; d < dots; d++)
             dot[i][d] = VZERO();
@@ -38,7 +39,7 @@ ALWAYS_INLINE void ISA(narrow_tile)(const int mr, const int nv, const int dots, 
                     for (int d = 0; d < dots; d++)
                         dot[i][d] = VFMA(x, w[d], dot[i][d]);
                 }
-            UNROLL(4)
+            UNROLL(16)
             for (ptrdiff_t l = k; l < k + VW; l++) {
                 V v[NARROW_VECTORS];
                 UNROLL(8)
@@ -50,7 +51,7 @@ ALWAYS_INLINE void ISA(narrow_tile)(const int mr, const int nv, const int dots, 
                     V x = VSET(a[i][l]);
                     UNROLL(8)
                     for (int j = 0; j < nv; j++)
-                        acc[i][j] = VFMA(x, v[j], acc[i][j]);
+                        acc[(l - k) % NARROW_SPLIT][i][j] = VFMA(x, v[j], acc[(l - k) % NARROW_SPLIT][i][j]);
                 }
             }
         }
@@ -60,7 +61,7 @@ ALWAYS_INLINE void ISA(narrow_tile)(const int mr, const int nv, const int dots, 
                 V x = VSET(a[i][k]);
                 UNROLL(8)
                 for (int j = 0; j < nv; j++)
-                    acc[i][j] = VFMA(x, VLOAD(weights + VW * j), acc[i][j]);
+                    acc[0][i][j] = VFMA(x, VLOAD(weights + VW * j), acc[0][i][j]);
                 UNROLL(2)
                 for (int d = 0; d < dots; d++)
                     tail[i][d] += a[i][k] * dot_weights[d * depth + (size_t)t * length + k];
@@ -74,7 +75,9 @@ ALWAYS_INLINE void ISA(narrow_tile)(const int mr, const int nv, const int dots, 
         UNROLL(8)
         for (int j = 0; j < nv; j++) {
             const int left = outputs - VW * j;
-            V v = acc[i][j];
+            V v = acc[0][i][j];
+            if (NARROW_SPLIT > 1)
+                v = VADD(v, acc[NARROW_SPLIT - 1][i][j]);
             if (job->bias)
                 v = VADD(v, left >= VW ? VLOAD(job->bias + VW * j) : VLOAD_PART(job->bias + VW * j, left));
             if (left >= VW)
