@@ -2,9 +2,10 @@
 
 Pure functions on mask arrays: which positions of a map a convolution reads, which positions an
 interpolation has to fill and from how many neighbours, and whether the last convolution of a bottleneck
-runs before or after the interpolation. The counter multiplies these numbers with channels, the engine
-executes exactly these positions, so both agree by construction (DESIGN §5). Nothing here computes a
-feature, knows a module or holds a state.
+runs before or after the interpolation. The counter multiplies these numbers with channels, the engine runs
+these positions, so both agree by construction (docs/design.md §4). Where the engine takes the other order of
+interpolation and last convolution because it is faster, it says so beside. Nothing here computes a feature,
+knows a module or holds a state.
 
 A mask ``M`` is a real array ``(..., H, W)`` of NumPy or PyTorch (any device); leading axes are images or
 layers and are independent. With it, the output of an interpolated layer is
