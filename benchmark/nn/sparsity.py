@@ -183,7 +183,7 @@ def neighbour_pairs(mask: Array, needed: Array | None, window: int) -> Array:
     -------
     Array
         int64, the leading axes of ``mask``: multiply-accumulates of the interpolation, per channel. The sum
-        of the weights below the fraction and the division are not among them (DESIGN §5).
+        of the weights below the fraction and the division are not among them (docs/flops.md).
     """
     filled = missing(mask) if needed is None else missing(mask) & needed
     return total(neighbour_counts(mask, window) * filled)
