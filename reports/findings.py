@@ -229,7 +229,7 @@ def _dense(panel: Panel, metric: str) -> tuple[str, str, str]:
 
 
 def _not_run(line: pd.Series) -> tuple[str, str, str]:
-    command = f"saibench sweep {line['task']} --data {line['dataset']} --methods dense --seeds 0,1,2"
+    command = f"saibench sweep {line['task']} --data {line['dataset']} --from-scratch --methods dense --seeds 0,1,2"
     return "", f"not run: `{command}`", "0"
 
 

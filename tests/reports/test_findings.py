@@ -58,7 +58,7 @@ def test_every_real_set_stands_beside_its_reported_value_run_or_not(fabricated):
     text = findings.real(results(fabricated))
     row = next(line for line in text.splitlines() if "imagenette-160" in line)
     assert ", scale small | top1 | 90.0 [88." in row and "| 3 | 93.55 |" in row
-    assert "not run: `saibench sweep coco --data bccd-coco --methods dense --seeds 0,1,2`" in text
+    assert "not run: `saibench sweep coco --data bccd-coco --from-scratch --methods dense --seeds 0,1,2`" in text
     assert len(text.splitlines()) == 2 + len(findings.reported())
 
 
