@@ -27,6 +27,7 @@ __all__ = [
     "INCONCLUSIVE",
     "NOT_RUN",
     "REPRODUCED",
+    "ROUNDS",
     "SEEDS",
     "STATUSES",
     "TRADED",
@@ -50,8 +51,8 @@ REPRODUCED, CONTRADICTED, INCONCLUSIVE, NOT_RUN = STATUSES = (
     "reproduced", "contradicted", "inconclusive", "not run",
 )  # fmt: skip
 #: What may keep a finding from being settled: seeds; an interval narrow enough; points of both at one computation;
-#: rows that are equal in one of accuracy and computation.
-LACKS = FEW, WIDE, APART, TRADED = ("seeds", "width", "overlap", "equality")
+#: rows that are equal in one of accuracy and computation; rounds of a timing.
+LACKS = FEW, WIDE, APART, TRADED, ROUNDS = ("seeds", "width", "overlap", "equality", "rounds")
 #: Seeds below which a number is not held against a limit.
 SEEDS = 3
 

@@ -216,6 +216,12 @@ def test_claim_14_wants_speed_ups_between_one_and_theory(fabricated, speedup, ex
     assert (status(fabricated, 14), status(fabricated, 17)) == (expected, NOT_RUN)
 
 
+def test_an_open_claim_about_times_asks_for_rounds(fabricated):
+    timing(fabricated, "fast", 1.0, {0.02: (1.02, 1.8)})
+    (row,) = (each.row() for each in check(Results.read([fabricated.store.root])) if each.claim.number == 14)
+    assert row["settle"] == "more rounds, for a narrower interval: saibench time --size full --rounds 15"
+
+
 def test_claim_14_is_about_the_largest_image_timed(fabricated):
     timing(fabricated, "fast", 1.0, {0.05: (1.7, 2.4)}, "avx512", size=128)
     timing(fabricated, "fast", 1.0, {0.05: (0.8, 2.4)}, "avx2", size=64)
