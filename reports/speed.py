@@ -178,11 +178,11 @@ def _speedup(row: dict[str, Any]) -> str:
 
 
 def _fastest_peer(run: dict[str, Any]) -> str:
-    """Say how fast the dense run is beside the fastest other runtime; above 1 it is faster."""
+    """Say how fast the dense run is beside the fastest other runtime, by ratios within a round: above 1, faster."""
     timed = [peer for peer in run["peers"] if peer.get("seconds")]
     if not timed:
         return "not timed"
-    fastest = min(timed, key=lambda peer: peer["seconds"])
+    fastest = min(timed, key=lambda peer: peer["engine_dense_speedup"])
     return f"{fastest['engine_dense_speedup']:.2f} ({fastest['peer']})"
 
 
