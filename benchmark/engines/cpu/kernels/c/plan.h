@@ -95,10 +95,10 @@ typedef struct {
     void *out;
 } saibench_request;
 
-/* One image. `macs` are those executed; `beyond`, which may be below zero, is what of them was not needed: the plan may
- * take a way with more multiply-accumulates and less time. Maps and masks are the caller's: `maps` where each block ends, `masks` and `given` (each, or all of it,
+/* One image. Maps and masks are the caller's: `maps` where each block ends, `masks` and `given` (each, or all of it,
  * NULL) by a mask's index, `keys` two words a mask. `products` has room for the products of any block's masks; it may be
- * the stem's map. */
+ * the stem's map. `macs` are those executed; `beyond`, which may be below zero, is what of them was not needed: the plan
+ * may take a way with more multiply-accumulates and less time. */
 typedef struct {
     const float *image;
     int height, width, threads;

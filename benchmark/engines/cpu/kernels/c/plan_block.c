@@ -430,9 +430,9 @@ static int cheaper_on_samples(block_run *k, const sample_list *samples)
            fewer_on_samples(conv, samples->n, pairs_of(k, samples, window), positions);
 }
 
-/* Whether conv3 takes less time on the samples. The block's map then takes a pass of its own, which reads and writes all
- * of it: each of its values costs the time of some multiply-accumulates of a convolution. Filled before conv3, a row has
- * conv3's inputs alone, a quarter of that. Below half density that has not paid anywhere. */
+/* Whether conv3 takes less time on the samples. The block's map then takes a pass of its own, which reads and writes
+ * all of it: each of its values costs the time of some multiply-accumulates of a convolution. Filled before conv3, a row
+ * has conv3's inputs alone, a quarter of that. Below half density that has not paid anywhere. */
 static int faster_on_samples(block_run *k, const sample_list *samples)
 {
     const plan_conv *conv = k->block->conv + 2;
@@ -441,13 +441,20 @@ static int faster_on_samples(block_run *k, const sample_list *samples)
            (positions - samples->n) * in * out >= saibench_isa()->map_value * positions * (out - in);
 }
 
+/* Where rows from `i` on stop lying side by side in a ring: at its end, or at `end`. */
+static int ring_until(int i, int end, int held)
+{
+    const int wraps = i + held - i % held;
+    return wraps < end ? wraps : end;
+}
+
 /* conv3's rows of the samples [begin, end) of a band, into a ring of rows. */
 static void run_third(block_run *k, const float *features, int begin, int end, float *ring, int held, int distance,
                       const float *scale, int with_bias)
 {
     const plan_conv *conv = k->block->conv + 2;
-    for (int i = begin; i < end;) {
-        const int wraps = i + held - i % held, until = wraps < end ? wraps : end;
+    for (int i = begin, until; i < end; i = until) {
+        until = ring_until(i, end, held);
         const saibench_extent line = {1, until - i};
         saibench_geometry g;
         conv_call call = plan_call(conv, &g, features + (size_t)(i - begin) * conv->walk.channels, line,
@@ -457,31 +464,17 @@ static void run_third(block_run *k, const float *features, int begin, int end, f
         if (!with_bias)
             call.bias = NULL;
         plan_conv_run(k->run, &call, conv->row);
-        i = until;
     }
 }
 
-/* How many rows a ring holds, so that a band's fill finds all that its windows reach. */
-static int size_ring(const sample_list *samples, int count, int radius)
-{
-    const int height = samples->size.height;
-    int held = 0;
-    for (int i = 0; i < count; i++) {
-        const int first = edge(height, count, i), last = edge(height, count, i + 1);
-        const int above = first - 2 * radius < 0 ? 0 : first - 2 * radius;
-        const int rows = samples->starts[last] - samples->starts[above];
-        held = rows > held ? rows : held;
-    }
-    return held;
-}
-
-/* The most samples of a band. */
-static int largest_band(const sample_list *samples, int count)
+/* The most samples of a band and of `above` rows of the map before it. */
+static int most_samples(const sample_list *samples, int count, int above)
 {
     const int height = samples->size.height;
     int most = 0;
     for (int i = 0; i < count; i++) {
-        const int n = samples->starts[edge(height, count, i + 1)] - samples->starts[edge(height, count, i)];
+        const int first = edge(height, count, i) - above, last = edge(height, count, i + 1);
+        const int n = samples->starts[last] - samples->starts[first < 0 ? 0 : first];
         most = n > most ? n : most;
     }
     return most;
@@ -508,7 +501,8 @@ static void end_on_samples(block_run *k, const second *s, const sample_list *sam
     const int32_t *starts = samples->starts;
     const double begin = plan_now();
     const float *scale = scale_of(k, samples);
-    const int held = whole ? samples->n : size_ring(samples, count, radius), most = largest_band(samples, count);
+    const int held = whole ? samples->n : most_samples(samples, count, 2 * radius);
+    const int most = most_samples(samples, count, 0);
     int done = 0;
     sample_index index;
     float *ring, *features;
@@ -541,13 +535,13 @@ static void end_on_samples(block_run *k, const second *s, const sample_list *sam
 }
 
 /* conv2's rows of the samples [begin, end), into a ring of rows. */
-static void run_second_into(block_run *k, const second *s, int begin, int end, float *ring, int held, const float *scale)
+static void run_second_into(block_run *k, const second *s, int begin, int end, float *ring, int held,
+                            const float *scale)
 {
     const int channels = k->block->conv[1].outputs;
-    for (int i = begin; i < end;) {
-        const int wraps = i + held - i % held, until = wraps < end ? wraps : end;
+    for (int i = begin, until; i < end; i = until) {
+        until = ring_until(i, end, held);
         run_second(k, s, i, until - i, ring + (size_t)(i % held) * channels, scale);
-        i = until;
     }
 }
 
@@ -556,7 +550,7 @@ static void note_beyond(block_run *k, const sample_list *samples, int64_t pairs)
 {
     const plan_conv *conv = k->block->conv + 2;
     const int64_t positions = (int64_t)area(samples->size), in = conv->walk.channels, out = conv->outputs;
-    if (!fewer_on_samples(conv, samples->n, pairs, positions))
+    if (!k->block->commutes || !fewer_on_samples(conv, samples->n, pairs, positions))
         return;
     k->run->args->beyond[conv->row] += (positions - samples->n) * in * out;
     k->run->args->beyond[k->block->fill[1].row] -= pairs * (out - in);
@@ -589,7 +583,7 @@ static void end_filled_in_bands(block_run *k, const second *s)
     const double begin = plan_now();
     const float *scale = scale_of(k, samples);
     const uint8_t *missing = samples->binary ? plan_missing(k, fill->needed, samples) : NULL;
-    const int held = size_ring(samples, count, radius);
+    const int held = most_samples(samples, count, 2 * radius);
     float *rows = plan_take(run, sizeof(float) * ((size_t)held + most) * channels);
     int32_t *at = plan_take(run, sizeof(int32_t) * most);
     const sample_index index = index_of(k, samples, fill->window, 1, held);

@@ -1,6 +1,6 @@
 /* Few outputs (a mask pair has 9 + 9, offsets 18): whole vectors of outputs as above, and up to two outputs over as
- * dot products along the channels, so that 18 outputs cost 18 lanes and not 32. A row has NARROW_SPLIT sums for each vector,
- * of every second channel where it is 2: six sums alone would wait for each other's additions. */
+ * dot products along the channels, so that 18 outputs cost 18 lanes and not 32. A row has NARROW_SPLIT sums for each
+ * vector, of every second channel where it is 2: six sums alone would wait for each other's additions. */
 ALWAYS_INLINE void ISA(narrow_tile)(const int mr, const int nv, const int dots, const conv_job *job, int first)
 {
     const int taps = job->taps, length = job->length, outputs = job->outputs;
