@@ -40,6 +40,7 @@ from reports.evidence import (
     combine,
     cost_ratio,
     gap_at_share,
+    kept_open,
     limited,
     line_of,
     low_end_gap,
@@ -465,7 +466,7 @@ def _claim14(results: Results) -> Finding:
             held = low > 1 and high < theory
             broken = high <= 1 or low >= theory
             status = REPRODUCED if held else CONTRADICTED if broken else INCONCLUSIVE
-            findings.append(Finding(status, text, 0, frozenset({ROUNDS}) if status == INCONCLUSIVE else frozenset()))
+            findings.append(Finding(status, text, 0, kept_open(status, ROUNDS)))
     return combine(findings)
 
 
@@ -505,7 +506,7 @@ def _nearer(slow: dict[str, Any], fast: dict[str, Any]) -> Finding:
     status = REPRODUCED if low > other_high else CONTRADICTED if high < other_low else INCONCLUSIVE
     text = f"γ {slow['gamma']:g}: share {ours:.2f} [{low:.2f}, {high:.2f}] on the slower, "
     text += f"{theirs:.2f} [{other_low:.2f}, {other_high:.2f}] on the faster"
-    return Finding(status, text, 0, frozenset({ROUNDS}) if status == INCONCLUSIVE else frozenset())
+    return Finding(status, text, 0, kept_open(status, ROUNDS))
 
 
 CLAIMS: Sequence[Claim] = (

@@ -38,6 +38,7 @@ __all__ = [
     "combine",
     "cost_ratio",
     "gap_at_share",
+    "kept_open",
     "limited",
     "line_of",
     "low_end_gap",
@@ -123,10 +124,10 @@ def better_runs(panel: Panel, a: tuple[str, Sequence[Run]], b: tuple[str, Sequen
     gap = "no gap" if result.gap is None else _points(result.gap, result.low, result.high, panel.metric.scale)
     lacks = APART if result.gap is None else FEW if result.p is None else WIDE
     text = f"{name_a} against {name_b}: {gap} ({result.reason})"
-    return Finding(status, text, len(result.seeds), _open(status, lacks))
+    return Finding(status, text, len(result.seeds), kept_open(status, lacks))
 
 
-def _open(status: str, lacks: str) -> frozenset[str]:
+def kept_open(status: str, lacks: str) -> frozenset[str]:
     """Return what keeps a finding open, where it is."""
     return frozenset({lacks}) if status == INCONCLUSIVE else frozenset()
 
@@ -137,7 +138,7 @@ def limited(name: str, found: Measured, limit: float, scale: float = 100.0, unit
     if len(found.seeds) < SEEDS or found.low is None or found.high is None:
         return Finding(INCONCLUSIVE, f"{text}; {_few(found)}", len(found.seeds), frozenset({FEW}))
     status = REPRODUCED if found.high <= limit else CONTRADICTED if found.low > limit else INCONCLUSIVE
-    return Finding(status, text, len(found.seeds), _open(status, WIDE))
+    return Finding(status, text, len(found.seeds), kept_open(status, WIDE))
 
 
 def similar(name: str, found: Measured, margin: float, scale: float = 100.0, unit: str = " points") -> Finding:
@@ -148,7 +149,7 @@ def similar(name: str, found: Measured, margin: float, scale: float = 100.0, uni
     inside = -margin <= found.low and found.high <= margin
     outside = found.low > margin or found.high < -margin
     status = REPRODUCED if inside else CONTRADICTED if outside else INCONCLUSIVE
-    return Finding(status, text, len(found.seeds), _open(status, WIDE))
+    return Finding(status, text, len(found.seeds), kept_open(status, WIDE))
 
 
 def signed(name: str, found: Measured, scale: float = 1.0, unit: str = "") -> Finding:
@@ -157,7 +158,7 @@ def signed(name: str, found: Measured, scale: float = 1.0, unit: str = "") -> Fi
     if len(found.seeds) < SEEDS or found.low is None or found.high is None:
         return Finding(INCONCLUSIVE, f"{text}; {_few(found)}", len(found.seeds), frozenset({FEW}))
     status = REPRODUCED if found.low > 0 else CONTRADICTED if found.high < 0 else INCONCLUSIVE
-    return Finding(status, text, len(found.seeds), _open(status, WIDE))
+    return Finding(status, text, len(found.seeds), kept_open(status, WIDE))
 
 
 def above(name: str, found: Measured, scale: float = 100.0, unit: str = " points") -> Finding:
@@ -165,7 +166,7 @@ def above(name: str, found: Measured, scale: float = 100.0, unit: str = " points
     p, word, reason = verdict(found)
     status = {"better": REPRODUCED, "worse": CONTRADICTED}.get(word, INCONCLUSIVE)
     text = f"{name} {_points(found.value, found.low, found.high, scale, unit)} ({reason})"
-    return Finding(status, text, len(found.seeds), _open(status, FEW if p is None else WIDE))
+    return Finding(status, text, len(found.seeds), kept_open(status, FEW if p is None else WIDE))
 
 
 def measured(a: Sequence[Run], b: Sequence[Run], statistic: Statistic, judge: Callable[[Measured], Finding]) -> Finding:
