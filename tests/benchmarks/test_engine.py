@@ -70,3 +70,14 @@ def test_interpolation(benchmark, density):
     rows[:] = 1.0
     table = np.ones((7, 7), np.float32)
     benchmark(lambda: kernels.blend(samples, rows, out, numerator=table, denominator=table))
+
+
+@pytest.mark.benchmark(group="mask products, 18 outputs of 168 rows", min_rounds=5, warmup=True)
+@pytest.mark.parametrize("channels", [256, 1024])
+def test_mask_products(benchmark, channels):
+    rng = np.random.default_rng(0)
+    weight = rng.standard_normal((18, channels, 1, 1)).astype(np.float32)
+    layer = kernels.NarrowConvolution(weight, None, kernels.Geometry(channels))
+    x, out = rng.standard_normal((168, channels)).astype(np.float32), kernels.empty(168, 18)
+    benchmark(lambda: layer(x, (168, 1), out))
+    benchmark.extra_info["gmacs"] = x.shape[0] * weight.size / 1e9
