@@ -14,7 +14,17 @@ from matplotlib.figure import Figure
 
 from reports import published, timings
 from reports.base import Output, Results
-from reports.drawing import REFERENCE_LINE, entry, figure_style, legend_below, line_style, new_figure, place, save
+from reports.drawing import (
+    REFERENCE_LINE,
+    entry,
+    figure_style,
+    legend_below,
+    legend_height,
+    line_style,
+    new_figure,
+    place,
+    save,
+)
 from reports.tables import Column, Table
 from reports.values import number
 
@@ -196,15 +206,13 @@ def _paper_table() -> Table:
 
 def _figure(runs: list[dict[str, Any]]) -> Figure:
     """Draw real against theoretical speed-up, with the diagonal that would be all of it."""
-    figure = new_figure(4.0, 4.6)
-    axes = place(figure, 0.6, 0.25, 3.7, 2.6)
     handles = []
     most = 1.0
     lines: list[tuple[str, pd.DataFrame, dict[str, Any]]] = []
     for run in runs:
         frame = pd.DataFrame(_rows(run)).dropna(subset=["real"])
         for deformable, rows in frame.groupby("deformable"):
-            name = f"{run['settings']['backbone']}{', deformable' if deformable else ''}, {run['machine']['cpu']}"
+            name = f"{run['settings']['backbone']}{', deformable' if deformable else ''}, {_where(run)}"
             lines.append((name, rows, line_style(len(lines))))
     printed = published.load("table5").dropna(subset=["real_speedup"])
     printed = printed.rename(columns={"real_speedup": "real", "theoretical_speedup": "theoretical"})
@@ -212,6 +220,8 @@ def _figure(runs: list[dict[str, Any]]) -> Figure:
         style = line_style(len(lines)) | {"markerfacecolor": "white", "linestyle": ":"}
         style["markeredgecolor"] = style["color"]
         lines.append((f"paper, {machine}", rows, style))
+    figure = new_figure(3.6 + legend_height(len(lines), 1), 5.6)
+    axes = place(figure, 0.6, 0.25, 4.7, 2.6)
     for name, rows, style in lines:
         rows = rows.sort_values("theoretical")
         axes.plot(rows["theoretical"], rows["real"], **style)
