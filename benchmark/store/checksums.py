@@ -10,7 +10,7 @@ from pathlib import Path
 
 from benchmark.files import write_atomic
 
-__all__ = ["CHECKSUMS", "read_checksums", "sha256", "update_checksum", "write_checksums"]
+__all__ = ["CHECKSUMS", "forget_missing", "read_checksums", "sha256", "update_checksum", "write_checksums"]
 
 CHECKSUMS = "checksums.sha256"
 
@@ -23,13 +23,19 @@ def write_checksums(folder: Path) -> None:
 
 
 def update_checksum(folder: Path, name: str) -> None:
-    """Write the checksum of one file anew; those of the others stay, also where their files were left out."""
-    try:
-        known = read_checksums(folder)
-    except FileNotFoundError:  # an older record: it has none
-        return
-    known[name] = sha256(folder / name)
-    lines = [f"{digest}  {each}\n" for each, digest in sorted(known.items())]
+    """Write the checksum of one file anew; those of the others stay. An older record without checksums gets none."""
+    if (folder / CHECKSUMS).exists():
+        _rewrite(folder, read_checksums(folder) | {name: sha256(folder / name)})
+
+
+def forget_missing(folder: Path) -> None:
+    """Drop the checksums of files that a copy of a record left out."""
+    if (folder / CHECKSUMS).exists():
+        _rewrite(folder, {name: digest for name, digest in read_checksums(folder).items() if (folder / name).exists()})
+
+
+def _rewrite(folder: Path, checksums: dict[str, str]) -> None:
+    lines = [f"{digest}  {name}\n" for name, digest in sorted(checksums.items())]
     write_atomic(folder / CHECKSUMS, "".join(lines))
 
 

@@ -12,10 +12,11 @@ import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from benchmark.errors import StoreError
 from benchmark.files import sync, write_atomic
-from benchmark.store.checksums import update_checksum
+from benchmark.store.checksums import forget_missing, update_checksum
 from benchmark.store.errors import explain
 from benchmark.store.locks import locked
 from benchmark.store.record import Record, read_table, write_table
@@ -26,8 +27,10 @@ __all__ = ["Merged", "merge"]
 
 #: Results of one cell that differ by more than this share are worth a warning; machines differ by less.
 TOLERANCE = 1e-6
-#: What a compact copy leaves out: weights, and predictions in the task's format. Reports read neither.
-LARGE = ("model.safetensors", "predictions", "predictions.*")
+#: What a compact copy leaves out: weights, predictions in the task's format, maps of densities. Reports read none.
+LARGE = ("model.safetensors", "predictions", "predictions.*", "density_maps.safetensors")
+#: What it keeps of the first seed of a setting alone: the masks of single images. Reports draw one seed's.
+PICTURES = ("sampling.npz",)
 
 
 @dataclass
@@ -65,8 +68,8 @@ def merge(stores: Iterable[str | os.PathLike[str]], into: str | os.PathLike[str]
     into
         The store to write; made if need be.
     compact
-        Copy no weights and predictions, and compress tables anew: what a repository keeps of its records. What was
-        copied before stays as it is.
+        Copy what a repository keeps of its records: no weights, predictions and maps of densities, the masks of single
+        images of each setting's first seed alone, and tables compressed anew. What was copied before stays as it is.
 
     Raises
     ------
@@ -86,16 +89,30 @@ def merge(stores: Iterable[str | os.PathLike[str]], into: str | os.PathLike[str]
             raise StoreError(f"{source.root}: is the store to merge into; name another one")
     target.check_writable()
     merged = Merged()
-    for source in sources:
-        records, warnings = source.scan()
+    scans = [source.scan() for source in sources]
+    left_out = _left_out([record for records, _ in scans for record in records]) if compact else None
+    for source, (records, warnings) in zip(sources, scans, strict=True):
         merged.warnings += warnings
         for record in records:
             with _warned(record.folder, target, merged):
-                _merge_record(record, target, merged, compact)
+                _merge_record(record, target, merged, None if left_out is None else left_out[record.cell_id])
         for path in source.timings():
             with _warned(path, target, merged):
                 _merge_timing(path, target, merged)
     return merged
+
+
+def _left_out(records: Iterable[Record]) -> dict[str, tuple[str, ...]]:
+    """Return, for each cell, which files a compact copy of its record leaves out."""
+    settings: dict[tuple[Any, ...], list[Record]] = {}
+    for record in records:
+        place = (record[name] for name in ("task", "scale", "dataset", "method"))
+        settings.setdefault((*place, *sorted(record.parameters.items())), []).append(record)
+    left_out: dict[str, tuple[str, ...]] = {}
+    for group in settings.values():
+        first = min(record["seed"] for record in group)
+        left_out |= {record.cell_id: LARGE if record["seed"] == first else LARGE + PICTURES for record in group}
+    return left_out
 
 
 @contextlib.contextmanager
@@ -112,7 +129,8 @@ def _warned(source: Path, target: Store, merged: Merged) -> Iterator[None]:
         merged.warnings.append(f"{source}: not copied ({error.strerror or error}); merge again")
 
 
-def _merge_record(record: Record, target: Store, merged: Merged, compact: bool) -> None:
+def _merge_record(record: Record, target: Store, merged: Merged, left_out: tuple[str, ...] | None) -> None:
+    """Copy a record unless its cell has one; a compact copy where it is said what that leaves out."""
     if not record.folder.resolve().is_relative_to(record.folder.parents[3].resolve()):
         raise StoreError(f"{record.folder} is reached through a link; replace it by the folder")
     final = target.root.joinpath(*record.folder.parts[-4:])
@@ -131,12 +149,13 @@ def _merge_record(record: Record, target: Store, merged: Merged, compact: bool) 
                 return
         incoming = incoming_path(final)
         try:
-            _copy(record.folder, incoming, LARGE if compact else ())
+            _copy(record.folder, incoming, left_out or ())
             # A forced run may have replaced the source meanwhile: then half of the copy is of another record.
             if dict(Record.load(record.folder).fields) != dict(record.fields):
                 raise StoreError(f"{record.folder} was replaced while it was copied; merge again")
-            if compact:
+            if left_out is not None:
                 _compress(incoming)
+                forget_missing(incoming)
             promote(incoming, final)
         finally:
             shutil.rmtree(incoming, ignore_errors=True)

@@ -10,7 +10,7 @@ import pytest
 
 from benchmark.errors import StoreError
 from benchmark.store import Store, collect_garbage, merge, merging, verify
-from benchmark.store.checksums import write_checksums
+from benchmark.store.checksums import read_checksums, write_checksums
 
 
 def files(folder):
@@ -33,11 +33,12 @@ def test_records_of_all_stores_are_copied_file_by_file(a_cell, finish, stores):
     assert verify(into).problems == []
 
 
-def test_a_compact_copy_has_the_same_tables_in_less_space_and_no_weights_or_predictions(a_cell, finish, stores):
+def test_a_compact_copy_has_the_same_tables_in_less_space_and_nothing_that_reports_do_not_read(a_cell, finish, stores):
     a, _, into = stores
     source = finish(a, a_cell()).folder
     (source / "predictions").mkdir()
-    for name in ("predictions/000139.png", "model.safetensors"):
+    large = {"predictions/000139.png", "model.safetensors", "density_maps.safetensors"}
+    for name in large:
         (source / name).write_bytes(b"large")
     table = pd.DataFrame({"score": np.random.default_rng(0).random(3000), "hits": np.arange(3000) % 10})
     table.to_parquet(source / "outcomes.parquet", index=False, compression="snappy")
@@ -45,11 +46,25 @@ def test_a_compact_copy_has_the_same_tables_in_less_space_and_no_weights_or_pred
     merged = merge([a.root], into.root, compact=True)
     copy = into.folder(a_cell())
     assert merged.copied == [copy] and merged.warnings == []
-    assert set(files(copy)) == set(files(source)) - {"predictions.json", "predictions/000139.png", "model.safetensors"}
+    assert set(files(copy)) == set(files(source)) - large - {"predictions.json"}
+    assert set(read_checksums(copy)) == set(files(copy)) - {"record.json", "checksums.sha256"}
     for name in ("layers.parquet", "images.parquet", "outcomes.parquet"):
         pd.testing.assert_frame_equal(pd.read_parquet(copy / name), pd.read_parquet(source / name))
     assert (copy / "outcomes.parquet").stat().st_size < 0.95 * (source / "outcomes.parquet").stat().st_size
     assert (copy / "record.json").read_bytes() == (source / "record.json").read_bytes()
+    assert verify(into).problems == []
+
+
+def test_a_compact_copy_keeps_the_masks_of_single_images_of_each_settings_first_seed(a_cell, finish, stores):
+    a, b, into = stores
+    cells = {(gamma, seed): a_cell(parameters={"gamma": gamma}, seed=seed) for gamma in (1.0, 3.0) for seed in (1, 2)}
+    for (_, seed), cell in cells.items():  # the first seeds lie in the store that is read last
+        folder = finish(b if seed == 1 else a, cell).folder
+        (folder / "sampling.npz").write_bytes(b"masks")
+        write_checksums(folder)
+    merge([a.root, b.root], into.root, compact=True)
+    kept = {key for key, cell in cells.items() if (into.folder(cell) / "sampling.npz").exists()}
+    assert kept == {(1.0, 1), (3.0, 1)}
     assert verify(into).problems == []
 
 

@@ -18,7 +18,7 @@ def merge(
     stores: Annotated[list[Path], typer.Argument(help="stores to read, the preferred one first")],
     into: Annotated[Path, typer.Option("--into", help="store to write", envvar="SAIBENCH_STORE")] = DEFAULT_STORE,
     compact: Annotated[
-        bool, typer.Option("--compact", help="without weights and predictions, tables compressed: for a repository")
+        bool, typer.Option("--compact", help="for a repository: what reports read, tables compressed")
     ] = False,
     json_: JsonOption = False,
 ) -> None:
