@@ -247,7 +247,7 @@ def _table(what: Ablation, panel: Panel | None) -> Table:
         "them. GMACs: measured, the backbone's, mean per image; the paper's GFLOPs are GMACs by its convention.",
         *what.notes,
     ]
-    heading = f"{what.title}; {panel.dataset}, scale {panel.scale}" if panel else f"{what.title}; nothing run yet"
+    heading = f"{what.title}; {panel.data()}" if panel else f"{what.title}; nothing run yet"
     if panel is not None:
         cells = pd.concat([row.cells for row in found if len(row.cells)] or [panel.cells])
         notes.append(f"Provenance: {provenance_line(cells)}.")
@@ -368,7 +368,7 @@ def _draw(what: Ablation, table: Table, panel: Panel, out: Path, stem: str) -> l
         figure = new_figure(height + 1.15 + legend_height(2 * len(table.rows), 2))
         axes = place(figure, 0.6, 0.5, 6.4, height)
         axes.set_title(shorten(what.title, 80))
-        line = f"{shorten(panel.dataset, 36)}, scale {panel.scale}; hollow: as printed for the paper's data and network"
+        line = f"{panel.data(36)}; hollow: as printed for the paper's data and network"
         axes.annotate(line, (0, 1), (0, 5), xycoords="axes fraction", textcoords="offset points", fontsize=7.5)
         axes.axhline(0, **REFERENCE_LINE)
         axes.set_xlabel(f"Computation over that of {what.reference}")

@@ -240,7 +240,7 @@ def table(title: str, panel: Panel, rows: Sequence[dict[str, Any]], digits: int 
         "over images and seeds, where the records keep them. Differences: ours minus the paper's.",
         f"Provenance: {provenance_line(panel.cells)}.",
     ]
-    return Table(f"{title}; {panel.dataset}, scale {panel.scale}, beside the paper", columns, rows, notes)
+    return Table(f"{title}; {panel.data()}, beside the paper", columns, rows, notes)
 
 
 def _shares(row: dict[str, Any]) -> str:
@@ -278,7 +278,7 @@ def draw(panel: Panel, rows: Sequence[dict[str, Any]], known: Methods, out: Path
         figure = new_figure(3.75 + legend_height(len(shown), 2))
         axes = place(figure, 0.6, 0.5, 6.4, 2.6)
         axes.set_title(title)
-        line = f"{shorten(panel.dataset, 36)}, scale {panel.scale}; hollow: as printed for the paper's data and network"
+        line = f"{panel.data(36)}; hollow: as printed for the paper's data and network"
         axes.annotate(line, (0, 1), (0, 5), xycoords="axes fraction", textcoords="offset points", fontsize=7.5)
         axes.axhline(0, **REFERENCE_LINE)
         axes.set_xlabel("Computation, share of the dense network's")

@@ -110,7 +110,7 @@ class Checked:
             "where": self.where,
             "seeds": self.finding.seeds,
             "others": list(self.others),
-            "settle": _settle(self.claim, self.finding, self.where),
+            "settle": _settle(self.claim, self.finding),
         }
 
 
@@ -142,7 +142,8 @@ def table_of(checked: Sequence[Checked]) -> Table:
         Column("settle", "What would settle it"),
     ]
     notes = [
-        f"{count}.",
+        f"{count}. What is settled is settled at the scale of its records; scale {_SCALES[-1]} says whether it holds "
+        "for the paper's networks.",
         "Better and worse take an interval without zero and six seeds; a limit or a similarity takes a whole interval "
         f"on its side and three seeds; similar is within {100 * MARGIN:g} point unless the claim has a number.",
         *(f"Claim {each.claim.number}, {line}" for each in checked for line in each.others),
@@ -177,7 +178,7 @@ def _rank(scale: str) -> int:
 
 
 def _where(panel: Panel) -> str:
-    return f"{panel.task}, {panel.dataset}, scale {panel.scale}"
+    return f"{panel.task}, {panel.data()}"
 
 
 _REMEDIES = {
@@ -189,11 +190,10 @@ _REMEDIES = {
 }
 
 
-def _settle(claim: Claim, finding: Finding, where: str) -> str:
-    """Return what would settle a claim: what its finding lacks, and the command."""
+def _settle(claim: Claim, finding: Finding) -> str:
+    """Return what would settle an open claim: what its finding lacks, and the command; "" for one that is settled."""
     if finding.status in (REPRODUCED, CONTRADICTED):
-        paper = where.endswith(f"scale {_SCALES[-1]}")
-        return "settled" if paper else "settled here; scale paper says whether it holds for the paper's networks"
+        return ""
     if finding.status == NOT_RUN:
         return claim.settle
     lacking = [text for name, text in _REMEDIES.items() if name in finding.lacks]

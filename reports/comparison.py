@@ -174,7 +174,7 @@ def table(pairs: Sequence[Pair]) -> Table:
         "delta rate. p: exact sign-flip test over seeds.",
     ]
     heading = f"Comparison with {others[0]}" if len(others) == 1 else "Comparison"
-    return Table(f"{heading}: {panel.task}, {panel.dataset}, scale {panel.scale}", columns, rows, notes)
+    return Table(f"{heading}: {panel.task}, {panel.data()}", columns, rows, notes)
 
 
 def _with_interval(value: float | None, low: float | None, high: float | None, show: Any) -> str:

@@ -17,7 +17,7 @@ import pandas as pd
 from benchmark.stats import Metric, find_metric, over_seeds, pareto_front, task_metrics
 from reports.base import Results
 from reports.methods import REFERENCE, Methods
-from reports.values import is_missing, plain, slug
+from reports.values import is_missing, plain, shorten, slug
 
 __all__ = ["COST", "SYMBOLS", "Panel", "Series", "describe", "panels", "stems"]
 
@@ -65,6 +65,8 @@ class Panel:
     ----------
     task, scale, dataset, fingerprint
         What the cells share.
+    changes
+        Changes to the recipe that all cells share, as they are typed: ``from_scratch=true``; "" for none.
     metric
         The task's main metric.
     metrics
@@ -83,12 +85,24 @@ class Panel:
     scale: str
     dataset: str
     fingerprint: str
+    changes: str
     metric: Metric
     metrics: Sequence[Metric]
     cells: pd.DataFrame
     series: Sequence[Series]
     reference: Series | None
     warnings: Sequence[str]
+
+    def data(self, length: int | None = None) -> str:
+        """Say in a heading what the cells share: ``bccd-coco, scale mini, from_scratch=true``.
+
+        Parameters
+        ----------
+        length
+            Where there is little room, the most characters of each of the names.
+        """
+        names = [self.dataset, f"scale {self.scale}", *([self.changes] if self.changes else [])]
+        return ", ".join(names if length is None else [shorten(name, length) for name in names])
 
     @property
     def score(self) -> str:
@@ -184,8 +198,9 @@ def _panel(cells: pd.DataFrame, known: Methods) -> Panel:
     for _, cell in cells[cells["status"].eq("finished") & ~usable].iterrows():
         warnings.append(f"{cell['folder']}: has no {metric.name} or no {COST}; the figure leaves it out")
 
+    changes = _shared_changes(cells)
     methods = [(str(method), group) for method, group in cells.groupby("method")]
-    split = [pair for method, group in methods for pair in _split(known, method, group, usable, score)]
+    split = [pair for method, group in methods for pair in _split(known, method, group, usable, score, changes)]
     split.sort(key=lambda pair: (known.rank(pair[0].method), pair[0].label))
     lines = [line for line, _ in split if len(line.points)]
     points = pd.concat([line.points for line in lines]) if lines else pd.DataFrame(columns=[COST, score])
@@ -205,6 +220,7 @@ def _panel(cells: pd.DataFrame, known: Methods) -> Panel:
         first["scale"],
         str(first["dataset"]),
         str(first["dataset_fingerprint"]),
+        _changes(changes) if changes else "",
         metric,
         metrics,
         merged,
@@ -272,8 +288,14 @@ def _is_number_or_missing(value: object) -> bool:
     return is_missing(value) or _is_number(value)
 
 
+def _shared_changes(cells: pd.DataFrame) -> str:
+    """Return the changes to the recipe that all cells have, as their records hold them."""
+    found = {plain(value) for value in cells["overrides"]} if "overrides" in cells else set()
+    return found.pop() if len(found) == 1 else ""
+
+
 def _split(
-    known: Methods, method: str, cells: pd.DataFrame, usable: pd.Series, score: str
+    known: Methods, method: str, cells: pd.DataFrame, usable: pd.Series, score: str, changes: str
 ) -> list[tuple[Series, pd.DataFrame]]:
     """Split a method's cells into lines.
 
@@ -286,7 +308,7 @@ def _split(
     stated = [f"p_{name}" for name in known.curve(method) if f"p_{name}" in numeric]
     parameter = max(stated or numeric, key=lambda name: cells[name].nunique(), default=None) or _only(cells)
     apart = [name for name in varying if name != parameter]
-    usual = {"overrides": ""}  # a changed recipe is told even where all cells have it
+    usual = {"overrides": changes}  # another recipe than the panel's is told even where all cells of the method have it
     if "overrides" in cells and "overrides" not in apart:
         apart.append("overrides")
     for name in apart:

@@ -124,7 +124,7 @@ def _draw(panel: Panel, parts: Sequence[_Part], images: Sequence[str]) -> Figure
     first = next(each for part in parts if (each := _sampling(part, images[0])) is not None)
     tall = side * first.image.shape[0] / first.image.shape[1]
     figure = new_figure(0.3 + 2 * len(images) * (tall + head) + 0.1)
-    write_below(figure, left, 0.06, f"{TITLE}; {panel.dataset}, scale {panel.scale}", fontsize=9, fontweight="bold")
+    write_below(figure, left, 0.06, f"{TITLE}; {panel.data()}", fontsize=9, fontweight="bold")
     for row, image in enumerate(images):
         name, top = _mask(parts, image), 0.3 + 2 * row * (tall + head)
         axes = place(figure, left, top + head, side, tall)
@@ -193,4 +193,4 @@ def _table(panel: Panel | None, parts: Sequence[_Part], images: Sequence[str]) -
     cells = [part.look.cell["cell_id"] for part in parts if part.look]
     if cells:
         notes.append(f"Provenance: {provenance_line(panel.cells[panel.cells['cell_id'].isin(cells)])}.")
-    return Table(f"{TITLE}; {panel.dataset}, scale {panel.scale}", _COLUMNS, rows, notes)
+    return Table(f"{TITLE}; {panel.data()}", _COLUMNS, rows, notes)

@@ -158,12 +158,12 @@ def _table(panel: Panel | None, pair: Pair | None) -> Table:
     if panel is None or pair is None:
         rows: list[dict[str, Any]] = [{"label": name, "status": f"not run: {_COMMAND}"} for name in
                                       ("deterministic", "stochastic")]  # fmt: skip
-        heading = "nothing run yet" if panel is None else f"{panel.dataset}, scale {panel.scale}"
+        heading = "nothing run yet" if panel is None else panel.data()
         return Table(f"{TITLE}; {heading}", _COLUMNS, rows, notes)
     rows = [_row(name, look) for name, look in _looks(pair)]
     cells = panel.cells[panel.cells["cell_id"].isin([look.cell["cell_id"] for _, look in _looks(pair)])]
     notes.append(f"Provenance: {provenance_line(cells)}.")
-    return Table(f"{TITLE}; {panel.dataset}, scale {panel.scale}", _COLUMNS, rows, notes)
+    return Table(f"{TITLE}; {panel.data()}", _COLUMNS, rows, notes)
 
 
 def _row(name: str, look: Look) -> dict[str, Any]:
@@ -189,7 +189,7 @@ def _bins(panel: Panel, pair: Pair) -> Table:
         }
         for place_ in range(BINS)
     ]
-    return Table(f"Share sampled by confidence; {panel.dataset}, scale {panel.scale}", _BIN_COLUMNS, rows)
+    return Table(f"Share sampled by confidence; {panel.data()}", _BIN_COLUMNS, rows)
 
 
 # ----------------------------------------------------------------------------------------------------------- figure
@@ -199,7 +199,7 @@ def _draw(panel: Panel, pair: Pair, known: Methods) -> Figure:
     """Draw for both a confidence and two draws of one mask, and beside them the share sampled over confidence."""
     left, side, gap, head = 0.1, 1.35, 0.12, 0.3
     figure = new_figure(0.3 + 2 * (side + head) + 0.2)
-    write_below(figure, left, 0.06, f"{TITLE}; {panel.dataset}, scale {panel.scale}", fontsize=9, fontweight="bold")
+    write_below(figure, left, 0.06, f"{TITLE}; {panel.data()}", fontsize=9, fontweight="bold")
     for row, (label, look) in enumerate(_looks(pair)):
         for column, (pixels, text) in enumerate(_row_of_pictures(label, pair, look)):
             axes = place(figure, left + column * (side + gap), 0.3 + head + row * (side + head), side, side)

@@ -10,7 +10,6 @@ from reports import ablation
 from reports.base import Output, Results
 from reports.curves import COST, Panel, panels, stems
 from reports.drawing import entry, figure_style, legend_below, line_style, new_figure, place, save
-from reports.values import shorten
 
 TITLE = "Figure 3: placements of masks in a block"
 
@@ -46,7 +45,7 @@ def _draw(panel: Panel, out: Path, stem: str) -> list[Path]:
         figure = new_figure(3.6)
         axes = place(figure, 0.6, 0.5, 4.2, 2.4)
         axes.set_title("Figure 3: placements of masks in a block")
-        note = f"{shorten(panel.dataset, 36)}, scale {panel.scale}; bars: ± standard deviation over seeds"
+        note = f"{panel.data(36)}; bars: ± standard deviation over seeds"
         axes.annotate(note, (0, 1), (0, 5), xycoords="axes fraction", textcoords="offset points", fontsize=7.5)
         axes.set_xlabel("Backbone GMACs per image, measured")
         axes.set_ylabel(panel.metric.title)

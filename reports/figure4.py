@@ -131,7 +131,7 @@ def _draw_ours(axes: Axes, panel: Panel, known: Methods) -> list[Line2D]:
     lines = [*([panel.reference] if panel.reference else []), *panel.main]
     seeds = max(int(line.points["seeds"].max()) for line in lines)
     repeated = f", mean of up to {seeds} seeds, bars: ± standard deviation" if seeds > 1 else ""
-    data = f"{shorten(panel.dataset, 36)}, scale {panel.scale}"
+    data = panel.data(36)
     _head(axes, _HEADINGS.get(panel.task, panel.task), f"{data}{repeated}")
     axes.set_xlabel(_COST_LABEL)
     axes.set_ylabel(panel.metric.title)
@@ -251,4 +251,4 @@ def _table(panel: Panel) -> Table:
         f"Provenance: {provenance_line(panel.cells)}.",
     ]
     heading = _HEADINGS.get(panel.task, panel.task)
-    return Table(f"{heading}; {panel.dataset}, scale {panel.scale}", columns, rows, notes)
+    return Table(f"{heading}; {panel.data()}", columns, rows, notes)

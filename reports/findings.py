@@ -74,7 +74,7 @@ def _claim(row: dict[str, Any]) -> list[str]:
         f"  - Ours: {row['ours']}.",
     ]
     lines += [f"  - Also {line}." for line in row["others"]]
-    return [*lines, f"  - To settle it: {_code(row['settle'])}."]
+    return [*lines, f"  - To settle it: {_code(row['settle'])}."] if row["settle"] else lines
 
 
 def _code(settle: str) -> str:
@@ -346,7 +346,7 @@ def _limit_row(panel: Panel) -> str:
 
 
 def _name(panel: Panel) -> str:
-    return f"{panel.task}: {_cell(panel.dataset)}, scale {panel.scale}"
+    return f"{panel.task}: {_cell(panel.data())}"
 
 
 def _cell(text: str) -> str:

@@ -140,7 +140,7 @@ def _table(panel: Panel, rows: Sequence[dict[str, Any]], peers: Sequence[dict[st
     if any(row["timed"] for row in rows) and not peers:
         notes.append("Other runtimes: not run at this network's size: saibench time --peers all --backbone … --size …")
     notes.append(f"Provenance: {provenance_line(panel.cells)}.")
-    return Table(f"{TITLE}: {panel.task}, {panel.dataset}, scale {panel.scale}", columns, shown, notes)
+    return Table(f"{TITLE}: {panel.task}, {panel.data()}", columns, shown, notes)
 
 
 # ---------------------------------------------------------------------------------------------------------- figure
@@ -168,7 +168,7 @@ def _draw(
             axes.margins(y=0.08)
         left.set_ylabel(panel.metric.title)
         left.set_title(TITLE)
-        note = f"{panel.task}: {shorten(panel.dataset, 36)}, scale {panel.scale}"
+        note = f"{panel.task}: {panel.data(36)}"
         left.annotate(note, (0, 1), (0, 5), xycoords="axes fraction", textcoords="offset points", fontsize=7.5)
         entries += _draw_peers(right, drawn, peers)
         legend_below(figure, 0.3, 3.75, entries, 2)

@@ -67,7 +67,7 @@ def _section(panel: Panel, results: Results, timed: dict[str, float]) -> dict[st
         for _, cell in panel.cells[panel.cells["status"] == "finished"].iterrows()
         if not is_missing(cell[COST])
     }
-    heading = f"{_HEADINGS.get(panel.task, panel.task)}: {panel.dataset}, scale {panel.scale}"
+    heading = f"{_HEADINGS.get(panel.task, panel.task)}: {panel.data()}"
     charts = [
         accuracy_chart(panel, results.methods, counted, f"{heading}: accuracy over computation",
                        "Backbone GMACs per image, measured", "GMACs"),

@@ -59,7 +59,7 @@ def _table(panel: Panel, warnings: list[str]) -> Table:
     points = over_seeds(cells, ["method", "label", "setting"], [*_METRICS.values(), *_COSTS])
     dense = points[points["method"] == REFERENCE]
     if dense.empty:
-        where = f"imagenet, scale {panel.scale}, {panel.dataset}"
+        where = f"imagenet, {panel.data()}"
         warnings.append(f"{where}: no finished cell of {REFERENCE}, so no drops and speed-ups; run it")
     rows = [_row(point, dense.iloc[0] if len(dense) else None) for _, point in points.iterrows()]
     digits = decimals(points[COST])
@@ -81,7 +81,7 @@ def _table(panel: Panel, warnings: list[str]) -> Table:
         *panel.failures(),
         f"Provenance: {provenance_line(panel.cells)}.",
     ]
-    return Table(f"Table 4: {panel.dataset}, scale {panel.scale}, measured here", columns, rows, notes)
+    return Table(f"Table 4: {panel.data()}, measured here", columns, rows, notes)
 
 
 def _row(point: pd.Series, dense: pd.Series | None) -> dict[str, Any]:

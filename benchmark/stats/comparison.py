@@ -456,11 +456,11 @@ def verdict(found: Measured) -> tuple[float | None, str, str]:
     side = ""
     if found.low is not None and found.high is not None:
         side = "better" if found.low > 0 else "worse" if found.high < 0 else ""
-    says = f"the interval over {resampled} " + (f"alone says {side}" if side else "holds zero")
+    says = f"interval over {resampled} " + (f"alone says {side}" if side else "with zero")
     if not resampled or found.low is None:
         says = "there is no interval"
     if p is None:
         return p, "not distinguishable", f"too few seeds to tell: {seeds} of {SEEDS_TO_TELL}; {says}"
     if side and p <= LEVEL:
-        return p, side, f"the interval over {resampled} leaves out zero, sign-flip p = {p:.3g}"
+        return p, side, f"interval over {resampled} without zero, sign-flip p = {p:.3g}"
     return p, "not distinguishable", f"{says}, sign-flip p = {p:.3g}"

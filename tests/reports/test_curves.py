@@ -96,13 +96,20 @@ def test_a_trial_with_another_recipe_does_not_stand_for_the_real_one(fabricated)
     assert [line.label for line in panel.series] == ["Dense (train.steps=1)"]
 
 
-def test_a_changed_recipe_is_told_even_where_all_cells_have_it(fabricated):
+def test_a_changed_recipe_that_all_cells_have_is_told_once_beside_the_data(fabricated):
     fabricated.add("dense", 0.5, 2.0, overrides='{"train.steps": 1}')
     fabricated.add("stochastic", 0.4, 1.0, parameters={"gamma": 0.1}, overrides='{"train.steps": 1}')
     panel = panel_of(fabricated)
-    assert [panel.reference.label, *(line.label for line in panel.series)] == [
-        "Dense (train.steps=1)", "Stochastic sampling (train.steps=1)",
-    ]  # fmt: skip
+    assert [panel.reference.label, *(line.label for line in panel.series)] == ["Dense", "Stochastic sampling"]
+    assert panel.data() == "embedded, scale mini, train.steps=1"
+
+
+def test_a_changed_recipe_is_told_even_where_all_cells_of_a_method_have_it(fabricated):
+    fabricated.add("dense", 0.5, 2.0)
+    fabricated.add("stochastic", 0.4, 1.0, parameters={"gamma": 0.1}, overrides='{"train.steps": 1}')
+    panel = panel_of(fabricated)
+    assert [line.label for line in panel.series] == ["Stochastic sampling (train.steps=1)"]
+    assert panel.data() == "embedded, scale mini"
 
 
 def test_file_names_do_not_repeat_themselves(fabricated):

@@ -28,6 +28,8 @@ def claims(
         print_error(warning, "warning", "yellow")
     for row in rows:
         print_line(f"{row['claim']:2}  {row['status']}: {row['text']}")
-        print_line(f"    paper: {row['paper']}\n    ours: {row['ours']} ({row['where']})\n    settle: {row['settle']}")
+        print_line(f"    paper: {row['paper']}\n    ours: {row['ours']} ({row['where']})")
+        if row["settle"]:
+            print_line(f"    settle: {row['settle']}")
     counts = Counter(row["status"] for row in rows)
     print_line(", ".join(f"{count} {status}" for status, count in counts.items()))
