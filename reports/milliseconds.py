@@ -133,9 +133,10 @@ def _table(panel: Panel, rows: Sequence[dict[str, Any]], peers: Sequence[dict[st
         Column("status", "Status"),
     ]
     notes = [
-        "Milliseconds: the backbone's on the project's engine, median over rounds, mean over validation images, "
-        "± standard deviation over seeds. Share realised: the real speed-up over the ratio of measured GMACs; 1 is all "
-        "of it. A row with timed cells is of these alone.",
+        "Milliseconds: the backbone's on the project's engine, mean over validation images, ± standard deviation over "
+        "seeds; each image's time without masks, in the median over all cells of the same network, over the cell's "
+        "speed-up within rounds: the machine's speed drifts between cells. Share realised: the real speed-up over the "
+        "ratio of measured GMACs; 1 is all of it. A row with timed cells is of these alone.",
     ]
     if any(row["timed"] for row in rows) and not peers:
         notes.append("Other runtimes: not run at this network's size: saibench time --peers all --backbone … --size …")

@@ -10,7 +10,7 @@ import json
 from collections.abc import Hashable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -18,6 +18,8 @@ from benchmark.store import Store
 from reports.base import Results
 
 __all__ = ["Timings", "dense_row", "milliseconds", "read"]
+
+_MACHINE = ("cpu", "threads", "instruction_set")
 
 
 @dataclass(frozen=True)
@@ -45,8 +47,31 @@ def read(results: Results) -> Timings:
 
 
 def milliseconds(results: Results) -> dict[str, float]:
-    """Return the backbone's mean milliseconds per image of each timed cell, by its id."""
-    return {name: 1000 * _mean_seconds(run["cell"]) for name, run in read(results).cells.items()}
+    """Return the backbone's mean milliseconds per image of each timed cell, by its id.
+
+    A shared machine's speed drifts between one cell and the next by more than methods differ. Each round of a timing
+    runs the network without its masks, too. So an image's time is what the network takes without masks, in the median
+    over all cells whose network is the same one and that were timed on the machine, over the speed-up of this cell.
+    """
+    dense: dict[Hashable, list[float]] = {}
+    cells = read(results).cells
+    for run in cells.values():
+        for row in _images(run):
+            dense.setdefault(_dense_run(run, row), []).append(row["seconds_dense"])
+    return {
+        name: 1000 * float(np.mean([np.median(dense[_dense_run(run, row)]) / row["speedup"] for row in _images(run)]))
+        for name, run in cells.items()
+    }
+
+
+def _images(run: dict[str, Any]) -> list[dict[str, Any]]:
+    return cast("list[dict[str, Any]]", run["cell"]["images"])
+
+
+def _dense_run(run: dict[str, Any], row: dict[str, Any]) -> Hashable:
+    """Return what two runs without masks share that take equally long: machine, image, multiply-accumulates."""
+    macs = round(row["gmacs"] * row["speedup_measured_macs"] * 1e9)
+    return (*(run["machine"][name] for name in _MACHINE), str(row["image"]), macs)
 
 
 def dense_row(run: dict[str, Any]) -> dict[str, Any] | None:
@@ -78,14 +103,18 @@ def _what(run: dict[str, Any]) -> Hashable:
     KeyError, TypeError, ValueError, AttributeError
         If something that reports read is missing.
     """
+    machine, settings = run["machine"], run["settings"]
+    where = tuple(machine[name] for name in _MACHINE)
     cell = run.get("cell")
     if cell:
-        return str(cell["cell_id"]) if cell.get("images") and np.isfinite(_mean_seconds(cell)) else None
-    machine, settings = run["machine"], run["settings"]
+        for row in cell.get("images", []):
+            if not row["speedup"] > 0:
+                raise ValueError(f"image {row['image']} with a speed-up of {row['speedup']}")
+            _need(row, "gmacs", "seconds_dense", "speedup_measured_macs")
+        return str(cell["cell_id"]) if cell.get("images") else None
     for row in run["backbone"]:
         _need(row, "backbone", "deformable", "density", "gmacs", "seconds", "seconds_iqr")
     _need(run, "peers", "break_even")
-    where = tuple(machine[name] for name in ("cpu", "threads", "instruction_set"))
     return (settings["backbone"], int(settings["height"]), int(settings["width"]), *where) if run["backbone"] else None
 
 
@@ -93,7 +122,3 @@ def _need(fields: dict[str, Any], *names: str) -> None:
     """Raise a KeyError that names the first field that is missing."""
     for name in names:
         fields[name]
-
-
-def _mean_seconds(cell: dict[str, Any]) -> float:
-    return float(np.mean([row["seconds"] for row in cell["images"]]))

@@ -8,12 +8,17 @@ import pytest
 import reports
 
 
-def timing(fabricated, record, seconds, finished="2026-01-01"):
+def timing(fabricated, record, seconds, finished="2026-01-01", gmacs=2.0, drift=1.0):
+    """Keep the timing of a cell: an image takes its seconds, and 0.02 without masks, on a machine so much slower."""
     folder = fabricated.store.root / "timing"
     folder.mkdir(parents=True, exist_ok=True)
     run = {
-        "machine": {"finished": finished, "cpu": "a", "threads": 1}, "settings": {}, "backbone": [], "peers": [],
-        "cell": {"cell_id": record.cell_id, "images": [{"seconds": value} for value in seconds]},
+        "machine": {"finished": finished, "cpu": "a", "threads": 1, "instruction_set": "avx2"}, "settings": {},
+        "backbone": [], "peers": [],
+        "cell": {"cell_id": record.cell_id, "images": [{
+            "image": number, "seconds": value * drift, "seconds_dense": 0.02 * drift, "gmacs": gmacs / 2,
+            "speedup": 0.02 / value, "speedup_measured_macs": 2.0,
+        } for number, value in enumerate(seconds)]},
     }  # fmt: skip
     (folder / f"cell-{record.cell_id}-{finished}.json").write_text(json.dumps(run))
 
@@ -60,6 +65,17 @@ def test_timed_cells_stand_over_gmacs_and_over_time_and_the_share_realised_follo
     assert {path.suffix for path in output.files} == {".md", ".csv", ".tex", ".png", ".svg", ".pdf"}
     svg = (tmp_path / "milliseconds-coco-mini-embedded.svg").read_text()
     assert "Backbone ms per image, measured" in svg and "Backbone GMACs per image, measured" in svg
+
+
+def test_a_machine_that_slows_down_between_two_cells_does_not_order_them(fabricated, tmp_path):
+    timing(fabricated, fabricated.add("dense", 0.5, 2.0), [0.020])
+    for gamma, seconds, drift in ((0.1, 0.016, 1.0), (0.2, 0.012, 1.7)):
+        timing(fabricated, fabricated.add("stochastic", 0.4, 1.0, parameters={"gamma": gamma}), [seconds], drift=drift)
+    other = fabricated.add("uniform", 0.3, 0.5, parameters={"shorter_side": 64})  # another network: its own time
+    timing(fabricated, other, [0.02], gmacs=0.5, drift=0.25)
+    _, frame = build(fabricated, tmp_path)
+    assert frame.set_index("setting").loc[["γ = 0.1", "γ = 0.2"], "ms"].tolist() == pytest.approx([16, 12])
+    assert frame.set_index("method").loc["uniform", "ms"] == pytest.approx(5)
 
 
 def test_the_newest_timing_of_a_cell_counts(fabricated, tmp_path):

@@ -145,7 +145,11 @@ def test_measured_time_is_a_second_chart(fabricated, tmp_path):
     assert "accuracy over measured time" not in page(fabricated, tmp_path / "a")
     folder = fabricated.store.root / "timing"
     folder.mkdir()
-    timed = {"machine": {"finished": "2026"}, "cell": {"cell_id": record.cell_id, "images": [{"seconds": 0.0125}]}}
+    image = {"image": 1, "seconds_dense": 0.0125, "speedup": 1.0, "gmacs": 1.0, "speedup_measured_macs": 1.0}
+    timed = {
+        "machine": {"finished": "2026", "cpu": "a", "threads": 1, "instruction_set": "avx2"}, "settings": {},
+        "cell": {"cell_id": record.cell_id, "images": [image]},
+    }  # fmt: skip
     (folder / "one.json").write_text(json.dumps(timed))
     html = page(fabricated, tmp_path / "b")
     assert "accuracy over measured time" in html and "12.5 ms" in html
