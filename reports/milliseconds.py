@@ -32,6 +32,7 @@ _COMMAND = "saibench time --cells"
 _SAME_NETWORK = 0.01
 _PEER_STYLE = {"color": "#777777", "linestyle": "none", "markersize": 6, "markerfacecolor": "white"}
 _PEER_MARKERS = "PXdh8"
+_IN_PYTORCH = "†"
 
 
 def build(results: Results, out: Path) -> Output:
@@ -39,11 +40,11 @@ def build(results: Results, out: Path) -> Output:
     found = panels(results)
     if not found:
         return nothing(_NAME, TITLE, results, "saibench sweep coco, then " + _COMMAND)
-    timed = timings.milliseconds(results)
+    timed, in_pytorch = timings.milliseconds(results), timings.in_pytorch(results)
     files: list[Path] = []
     tables: list[Table] = []
     for panel, stem in zip(found, stems(_NAME, found), strict=True):
-        rows = _rows(panel, timed)
+        rows = _rows(panel, timed, in_pytorch)
         peers = _peers(panel, results, timed)
         tables.append(_table(panel, rows, peers, results))
         files += tables[-1].write(out, stem)
@@ -56,12 +57,13 @@ def build(results: Results, out: Path) -> Output:
 # ---------------------------------------------------------------------------------------------------------- points
 
 
-def _rows(panel: Panel, timed: dict[str, float]) -> list[dict[str, Any]]:
+def _rows(panel: Panel, timed: dict[str, float], in_pytorch: dict[str, int]) -> list[dict[str, Any]]:
     """Return a row for each point of the lines that methods are compared by; means over the cells that were timed."""
     lines = [*([panel.reference] if panel.reference else []), *panel.main]
     rows = [_row(panel, line, cells, timed) for line in lines for cells in _points(panel, line)]
     dense = next((row for row in rows if row["method"] == REFERENCE and row["timed"]), None)
     for row in rows:
+        row["masks_in_pytorch"] = max((in_pytorch[name] for name in row.pop("cells")), default=None)
         there = dense is not None and bool(row["timed"])
         row["gmacs_share"] = row["gmacs"] / dense["gmacs"] if dense is not None and there else None
         row["ms_share"] = row["ms"] / dense["ms"] if dense is not None and there else None
@@ -81,7 +83,7 @@ def _row(panel: Panel, line: Series, cells: pd.DataFrame, timed: dict[str, float
     scores = used[panel.score] * panel.metric.scale
     return {
         "method": line.method, "label": line.label, "setting": str(cells["setting"].iloc[0]),
-        "seeds": len(cells), "timed": len(here), "score": float(scores.mean()),
+        "seeds": len(cells), "timed": len(here), "cells": here["cell_id"].tolist(), "score": float(scores.mean()),
         "score_spread": float(scores.std()) if len(used) > 1 else None, "gmacs": float(used[COST].mean()),
         "ms": float(ms.mean()) if len(here) else None, "ms_spread": float(ms.std()) if len(here) > 1 else None,
     }  # fmt: skip
@@ -130,6 +132,7 @@ def _table(panel: Panel, rows: Sequence[dict[str, Any]], peers: Sequence[dict[st
         Column("_ms", "Milliseconds", right=True),
         Column("ms_share", "of dense", number(2), True),
         Column("realised", "Share realised", number(2), True),
+        Column("masks_in_pytorch", "Masks in PyTorch", number(0), True),
         Column("status", "Status"),
     ]
     notes = [
@@ -137,6 +140,8 @@ def _table(panel: Panel, rows: Sequence[dict[str, Any]], peers: Sequence[dict[st
         "seeds; each image's time without masks, in the median over all cells of the same network, over the cell's "
         "speed-up within rounds: the machine's speed drifts between cells. Share realised: the real speed-up over the "
         "ratio of measured GMACs; 1 is all of it. A row with timed cells is of these alone.",
+        "Masks in PyTorch: how many of the network's masks the engine has no kernel for, so that it waits for PyTorch. "
+        "On small images that is most of a cell's time, and says little about the method.",
     ]
     if any(row["timed"] for row in rows) and not peers:
         notes.append("Other runtimes: not run at this network's size: saibench time --peers all --backbone … --size …")
@@ -171,6 +176,8 @@ def _draw(
         left.set_title(TITLE)
         note = f"{panel.task}: {panel.data(36)}"
         left.annotate(note, (0, 1), (0, 5), xycoords="axes fraction", textcoords="offset points", fontsize=7.5)
+        if any(row["masks_in_pytorch"] for row in drawn):
+            right.set_title(f"{_IN_PYTORCH} masks that the engine leaves to PyTorch", fontsize=7.5, fontweight="normal")
         entries += _draw_peers(right, drawn, peers)
         legend_below(figure, 0.3, 3.75, entries, 2)
         return save(figure, out, stem)
@@ -193,7 +200,8 @@ def _draw_lines(
             [row[key] for row in points], [row["score"] for row in points], yerr=bars if np.any(bars) else None,
             elinewidth=0.8, zorder=3, **style,
         )  # fmt: skip
-        entries.append(entry(shorten(label, 34), style))
+        mark = f" {_IN_PYTORCH}" if any(row["masks_in_pytorch"] for row in points) else ""
+        entries.append(entry(shorten(label, 34) + mark, style))
     return entries
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from benchmark.store import Store
 from reports.base import Results
 
-__all__ = ["Timings", "dense_row", "milliseconds", "read"]
+__all__ = ["Timings", "dense_row", "in_pytorch", "milliseconds", "read"]
 
 _MACHINE = ("cpu", "threads", "instruction_set")
 
@@ -64,6 +64,11 @@ def milliseconds(results: Results) -> dict[str, float]:
     }
 
 
+def in_pytorch(results: Results) -> dict[str, int]:
+    """Return how many masks of each timed cell PyTorch decides, by the cell's id: their time is not the engine's."""
+    return {name: int(run["cell"]["masks_in_pytorch"]) for name, run in read(results).cells.items()}
+
+
 def _images(run: dict[str, Any]) -> list[dict[str, Any]]:
     return cast("list[dict[str, Any]]", run["cell"]["images"])
 
@@ -107,11 +112,14 @@ def _what(run: dict[str, Any]) -> Hashable:
     where = tuple(machine[name] for name in _MACHINE)
     cell = run.get("cell")
     if cell:
-        for row in cell.get("images", []):
+        if not cell.get("images"):
+            return None
+        _need(cell, "masks_in_pytorch")
+        for row in cell["images"]:
             if not row["speedup"] > 0:
                 raise ValueError(f"image {row['image']} with a speed-up of {row['speedup']}")
             _need(row, "gmacs", "seconds_dense", "speedup_measured_macs")
-        return str(cell["cell_id"]) if cell.get("images") else None
+        return str(cell["cell_id"])
     for row in run["backbone"]:
         _need(row, "backbone", "deformable", "density", "gmacs", "seconds", "seconds_iqr")
     _need(run, "peers", "break_even")

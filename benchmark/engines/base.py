@@ -5,7 +5,7 @@ Timing and checks use an engine through `Engine` alone. Not here: how any engine
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -108,9 +108,18 @@ class Engine(Protocol):
         If the engine cannot run on this machine.
     EngineRefusal
         If it cannot run a part of this backbone.
+
+    Attributes
+    ----------
+    threads
+        Threads that it runs on.
+    masks_in_pytorch
+        Masks by place (``layer1.0.mask1``) that PyTorch decides while the engine waits, wholly or in part: what they
+        take says little about the method, and a record of times tells of them.
     """
 
     threads: int
+    masks_in_pytorch: Sequence[str]
 
     def __init__(self, model: nn.Module, *, threads: int | None = None) -> None: ...
 

@@ -66,7 +66,8 @@ def time_cell(
     Returns
     -------
     dict
-        The report: its ``cell`` has ``images``, one row each, and the means over them.
+        The report: its ``cell`` has ``images``, one row each, the means over them, and ``masks_in_pytorch``, how many
+        masks PyTorch decides.
 
     Raises
     ------
@@ -89,6 +90,7 @@ def time_cell(
             progress(number, len(images), f"image {identifier}")
         rows.append(_time_image(*engines, identifier, image, seed, report["settings"]["rounds"]))
     mean = {name: float(np.mean([row[name] for row in rows])) for name in _MEANS}
+    report["cell"]["masks_in_pytorch"] = len(engines[0].masks_in_pytorch)
     report["cell"] |= {"images": rows, **mean, "share": mean["speedup"] / mean["speedup_measured_macs"]}
     report["complete"] = True
     return report

@@ -8,14 +8,14 @@ import pytest
 import reports
 
 
-def timing(fabricated, record, seconds, finished="2026-01-01", gmacs=2.0, drift=1.0):
+def timing(fabricated, record, seconds, finished="2026-01-01", gmacs=2.0, drift=1.0, in_pytorch=0):
     """Keep the timing of a cell: an image takes its seconds, and 0.02 without masks, on a machine so much slower."""
     folder = fabricated.store.root / "timing"
     folder.mkdir(parents=True, exist_ok=True)
     run = {
         "machine": {"finished": finished, "cpu": "a", "threads": 1, "instruction_set": "avx2"}, "settings": {},
         "backbone": [], "peers": [],
-        "cell": {"cell_id": record.cell_id, "images": [{
+        "cell": {"cell_id": record.cell_id, "masks_in_pytorch": in_pytorch, "images": [{
             "image": number, "seconds": value * drift, "seconds_dense": 0.02 * drift, "gmacs": gmacs / 2,
             "speedup": 0.02 / value, "speedup_measured_macs": 2.0,
         } for number, value in enumerate(seconds)]},
@@ -76,6 +76,15 @@ def test_a_machine_that_slows_down_between_two_cells_does_not_order_them(fabrica
     _, frame = build(fabricated, tmp_path)
     assert frame.set_index("setting").loc[["γ = 0.1", "γ = 0.2"], "ms"].tolist() == pytest.approx([16, 12])
     assert frame.set_index("method").loc["uniform", "ms"] == pytest.approx(5)
+
+
+def test_masks_that_the_engine_leaves_to_pytorch_are_told(fabricated, tmp_path):
+    timing(fabricated, fabricated.add("dense", 0.5, 2.0), [0.020])
+    timing(fabricated, fabricated.add("dynconv", 0.4, 1.0, parameters={"budget": 0.5}), [0.050], in_pytorch=8)
+    _, frame = build(fabricated, tmp_path)
+    assert frame.set_index("method")["masks_in_pytorch"].to_dict() == {"dense": 0, "dynconv": 8}
+    drawn = (tmp_path / "milliseconds-coco-mini-embedded.svg").read_text()
+    assert "<!-- Dynconv † -->" in drawn and "<!-- Dense -->" in drawn
 
 
 def test_the_newest_timing_of_a_cell_counts(fabricated, tmp_path):

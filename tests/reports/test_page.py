@@ -148,7 +148,7 @@ def test_measured_time_is_a_second_chart(fabricated, tmp_path):
     image = {"image": 1, "seconds_dense": 0.0125, "speedup": 1.0, "gmacs": 1.0, "speedup_measured_macs": 1.0}
     timed = {
         "machine": {"finished": "2026", "cpu": "a", "threads": 1, "instruction_set": "avx2"}, "settings": {},
-        "cell": {"cell_id": record.cell_id, "images": [image]},
+        "cell": {"cell_id": record.cell_id, "masks_in_pytorch": 0, "images": [image]},
     }  # fmt: skip
     (folder / "one.json").write_text(json.dumps(timed))
     html = page(fabricated, tmp_path / "b")

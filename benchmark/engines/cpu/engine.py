@@ -75,6 +75,8 @@ class CPUEngine:
     ----------
     mask_layers
         Names of the masks, in the order in which they run.
+    masks_in_pytorch
+        Names of those that no kernel decides, or not alone.
 
     Notes
     -----
@@ -104,6 +106,7 @@ class CPUEngine:
             self._stages.append((name, compiled))
         self._blocks = [block for _, compiled in self._stages for block in compiled]
         self.mask_layers = [mask.placed.name for mask in self._masks]
+        self.masks_in_pytorch = [mask.placed.name for mask in self._masks if mask.placed.kind != "hard"]
         self._names = frozenset(self.mask_layers)
         self._noise_layers = [mask.placed.module.layer if mask.placed.noisy else None for mask in self._masks]
         observed = any(mask.placed.kind == "forward" for mask in self._masks)

@@ -491,6 +491,12 @@ def test_masks_of_other_classes_decide_through_their_own_forward(size, kind, pla
             assert first.tally[place].macs == module.macs(at, first.masks[place].shape)
 
 
+@pytest.mark.parametrize(("kind", "left"), [("stochastic", False), ("relu", True), *((kind, True) for kind in OWN)])
+def test_masks_that_no_kernel_decides_alone_are_named(kind, left):
+    engine = CPUEngine(network("mini_basic", (MASKS | OWN)[kind], FILLS["rbf"]))
+    assert engine.masks_in_pytorch == (engine.mask_layers if left else [])
+
+
 def test_a_mask_module_in_several_blocks():
     model = network("mini_basic", MASKS["stochastic"], FILLS["rbf"])
     first, second = model.layer2[1], model.layer2[2]
