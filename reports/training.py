@@ -1,17 +1,21 @@
-"""The tables of docs/training.md, from rows kept beside the records: whole commands, what steps do, and a GPU."""
+"""The tables of docs/training.md, from what is kept beside the records: commands, steps, other machines, and a GPU."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
 
+from benchmark.errors import StoreError
+from benchmark.stats import task_metrics
 from reports.base import Results
 
-__all__ = ["BLOCKS", "commands", "gpu_memory", "gpu_speed", "steps"]
+__all__ = ["BLOCKS", "commands", "gpu_memory", "gpu_speed", "machines", "steps"]
 
 TRAINING, GPU, COMMANDS = "training.json", "gpu.json", "commands.json"
+REPRODUCED = "reproduced"  # a folder: the `record.json` of cells that were run again
 _CURVE = ("gamma", "shorter_side", "budget", "stride")  # what a row's point on its method's curve is called
 
 
@@ -83,13 +87,71 @@ def gpu_memory(results: Results) -> str:
     return "\n".join(lines)
 
 
-BLOCKS = {"commands": commands, "steps": steps, "gpu_speed": gpu_speed, "gpu_memory": gpu_memory}
+def machines(results: Results) -> str:
+    """Return a table of cells that ran twice: metric, density and computation, as recorded and as run again.
+
+    Raises
+    ------
+    StoreError
+        If a cell was run again whose record is not there.
+    """
+    lines = [
+        "| cell | seed | recorded on | run again on | metric, % | density | GMACs |",
+        "| --- | ---: | --- | --- | ---: | ---: | ---: |",
+    ]
+    known = {_setting(record.fields): record.fields for record in results.records}
+    again = [json.loads(path.read_text(encoding="utf-8")) for path in results.stores[0].glob(f"{REPRODUCED}/*.json")]
+    for fields in sorted(again, key=lambda row: (row["task"], row["method"], row["cell_id"], _machine(row))):
+        before = known.get(_setting(fields))
+        if before is None:
+            raise StoreError(f"{REPRODUCED}: cell {fields['cell_id']} was run again, and no such record is there")
+        name = f"`{fields['task']}` {results.methods.label(fields['method'])}{_point(dict(_parameters(fields)))}"
+        metric = task_metrics(fields["task"], fields["metrics"])[0]
+        values = (
+            _twice(before, fields, f"metric_{metric.name}", 2, metric.scale),
+            _twice(before, fields, "density_mean", 3),
+            _twice(before, fields, "gmacs_measured_mean", 5),
+        )
+        lines.append(f"| {name} | {fields['seed']} | {_machine(before)} | {_machine(fields)} | {' | '.join(values)} |")
+    return "\n".join(lines)
+
+
+def _setting(fields: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Return what a cell is on any machine. Its id has the number of threads, too, which is the recipe's."""
+    names = ("task", "scale", "dataset_fingerprint", "method", "seed")
+    return (*(fields[name] for name in names), *_parameters(fields))
+
+
+def _parameters(fields: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    return sorted((name.removeprefix("p_"), value) for name, value in fields.items() if name.startswith("p_"))
+
+
+def _machine(fields: Mapping[str, Any]) -> str:
+    torch, python = fields["torch"].partition("+")[0], ".".join(fields["python"].split(".")[:2])
+    threads = "" if fields["threads"] == 1 else f", {fields['threads']} threads"
+    return f"{fields['isa']}, PyTorch {torch}, Python {python}{threads}"
+
+
+def _twice(before: Mapping[str, Any], after: Mapping[str, Any], name: str, digits: int, scale: float = 1.0) -> str:
+    """Return a field of two records, or the one value that both have to the last digit."""
+    if before[name] == after[name]:
+        return f"{scale * before[name]:.{digits}f}, identical"
+    return f"{scale * before[name]:.{digits}f} → {scale * after[name]:.{digits}f}"
+
+
+BLOCKS = {
+    "commands": commands,
+    "steps": steps,
+    "machines": machines,
+    "gpu_speed": gpu_speed,
+    "gpu_memory": gpu_memory,
+}
 
 
 def _read(results: Results, name: str) -> Any:
     return json.loads((results.stores[0] / name).read_text(encoding="utf-8"))
 
 
-def _point(parameters: dict[str, Any]) -> str:
+def _point(parameters: Mapping[str, Any]) -> str:
     names = [name for name in _CURVE if name in parameters]
     return "".join(f", {'γ' if name == 'gamma' else name} {parameters[name]:g}" for name in names)
