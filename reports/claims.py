@@ -408,15 +408,19 @@ def _claim13(results: Results) -> Finding:
 
 
 def _lambdas(known: Sequence[Panel]) -> pd.DataFrame | None:
-    """Return each λ of the largest scale that has some, with enough seeds where one has; None without any."""
+    """Return each λ of the largest scale that has some, with enough seeds where one has; None without any.
+
+    Of several data sets of that scale, the one with the most seeds.
+    """
     found = []
     for panel in known:
         line = line_of(panel, _OURS)
         ids = [] if line is None else list(line.points["ids"].explode())
         points = lambdas.read(panel.cells[panel.cells["cell_id"].isin(ids)])
         if len(points):
-            found.append((points["seed"].nunique() >= SEEDS, _rank(panel.scale), points))
-    return max(found, key=lambda each: each[:2])[2] if found else None
+            seeds = points["seed"].nunique()
+            found.append((seeds >= SEEDS, _rank(panel.scale), seeds, points))
+    return max(found, key=lambda each: each[:3])[3] if found else None
 
 
 def _negated(name: str, found: Measured) -> Finding:

@@ -105,6 +105,11 @@ class Panel:
         return ", ".join(names if length is None else [shorten(name, length) for name in names])
 
     @property
+    def embedded(self) -> bool:
+        """Whether the data set is the one that is rendered for the scale, and not one that was given."""
+        return slug(self.dataset).startswith(f"{slug(self.task)}-{slug(self.scale)}")
+
+    @property
     def score(self) -> str:
         """The column of the main metric."""
         return f"metric_{self.metric.name}"

@@ -9,7 +9,6 @@ compares the files with what the command would write. The blocks of docs/results
 from __future__ import annotations
 
 import argparse
-import json
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,47 +18,72 @@ import pandas as pd
 from benchmark.files import write_atomic
 from reports import findings, speed, training
 from reports.base import Results
-from reports.methods import REFERENCE
+from reports.curves import COST, Panel, panels
+from reports.values import with_spread
 
 __all__ = ["BLOCKS", "filled", "main"]
 
-#: Shown with so many digits behind the point; metrics are shares and are shown in percent.
-_DIGITS = 1
-
 
 def runs(results: Results) -> str:
-    """Return a table of the sweeps: cells, seeds, minutes summed over the cells, machine."""
+    """Return a table of the sweeps of scale mini: cells, seeds, minutes summed over the cells, machine."""
     lines = ["| command | cells | seeds | time, summed over cells | machine |", "| --- | ---: | ---: | ---: | --- |"]
-    for task, cells in _finished(results).groupby("task", sort=True):
+    for panel in _mini(results):
+        cells = panel.cells[panel.cells["status"] == "finished"]
         minutes = (cells["seconds_train"] + cells["seconds_eval"]).sum() / 60
         machine = "; ".join(sorted(set(cells["cpu"] + ", " + cells["isa"])))
-        lines.append(f"| `tox -e {task}` | {len(cells)} | {cells['seed'].nunique()} | {minutes:.0f} min | {machine} |")
+        scratch = " --from-scratch" if "from_scratch" in panel.changes else ""
+        given = f"saibench sweep {panel.task} --data {panel.dataset}{scratch}"
+        command = f"tox -e {panel.task}" if panel.embedded else given
+        lines.append(f"| `{command}` | {len(cells)} | {cells['seed'].nunique()} | {minutes:.0f} min | {machine} |")
     return "\n".join(lines)
 
 
 def curves(results: Results) -> str:
-    """Return a table of the curves: each point's metric in percent at its share of the dense network's computation."""
-    lines = ["| task | method | seeds | metric, % @ share of the dense computation |", "| --- | --- | ---: | --- |"]
-    for task, cells in _finished(results).groupby("task", sort=True):
-        metric = _main_metric(cells)
-        dense = cells.loc[cells["method"] == REFERENCE, "gmacs_measured_mean"].mean()
-        for method in sorted(set(cells["method"]), key=results.methods.rank):
-            own = cells[cells["method"] == method]
-            parameters = [f"p_{name}" for name in results.methods.curve(method) if f"p_{name}" in own]
-            points = own.groupby(parameters or ["method"], dropna=False)
-            shown = sorted(
-                ((group["gmacs_measured_mean"].mean() / dense, _percent(group[metric])) for _, group in points),
-                reverse=True,
+    """Return a table of the curves on the rendered scenes of scale mini."""
+    return _curves([panel for panel in _mini(results) if panel.embedded])
+
+
+def curves_real(results: Results) -> str:
+    """Return a table of the curves on data that was given, at scale mini."""
+    return _curves([panel for panel in _mini(results) if not panel.embedded])
+
+
+def _mini(results: Results) -> list[Panel]:
+    return sorted((panel for panel in panels(results) if panel.scale == "mini"), key=lambda panel: not panel.embedded)
+
+
+def _curves(shown: Sequence[Panel]) -> str:
+    """Return each point's metric in percent, at its share of the dense network's computation."""
+    lines = ["| data | method | seeds | metric, % @ share of the dense computation |", "| --- | --- | ---: | --- |"]
+    for panel in shown:
+        if panel.reference is None:
+            continue
+        dense = float(panel.reference.points[COST].mean())
+        for line in (panel.reference, *panel.main):
+            points = line.points.sort_values(COST, ascending=False)
+            text = " · ".join(
+                f"{with_spread(panel.metric.scale * row[panel.score], panel.metric.scale * row[_spread(panel)], 1)}"
+                f" @ {row[COST] / dense:.2f}"
+                for _, row in points.iterrows()
             )
-            text = " · ".join(f"{value} @ {share:.2f}" for share, value in shown)
-            name = metric.removeprefix("metric_")
-            lines.append(f"| {task}, {name} | {results.methods.label(method)} | {own['seed'].nunique()} | {text} |")
+            name = f"{panel.task if panel.embedded else panel.dataset}, {panel.metric.label}"
+            lines.append(f"| {name} | {line.label} | {_seeds(points['seeds'])} | {text} |")
     return "\n".join(lines)
+
+
+def _spread(panel: Panel) -> str:
+    return f"{panel.score}_spread"
+
+
+def _seeds(counts: pd.Series) -> str:
+    least, most = int(counts.min()), int(counts.max())
+    return f"{most}" if least == most else f"{least} to {most}"
 
 
 BLOCKS: dict[str, Callable[[Results], str]] = {
     "runs": runs,
     "curves": curves,
+    "curves_real": curves_real,
     **{name: getattr(findings, name) for name in ("claims", "winners", "real", "ranks", "limits")},
     **training.BLOCKS,
     **speed.BLOCKS,
@@ -79,22 +103,6 @@ def filled(text: str, results: Results) -> str:
         return f"<!-- begin: {match[1]} -->\n{BLOCKS[match[1]](results)}\n<!-- end -->"
 
     return re.sub(r"<!-- begin: (\w+) -->\n.*?<!-- end -->", block, text, flags=re.S)
-
-
-def _finished(results: Results) -> pd.DataFrame:
-    cells = results.cells(scale="mini")
-    return cells[cells["status"] == "finished"] if len(cells) else cells
-
-
-def _main_metric(cells: pd.DataFrame) -> str:
-    """Return the column of the metric that the task's records name first."""
-    described = cells["metrics"].dropna()
-    return f"metric_{json.loads(described.iloc[0])[0]['name']}"
-
-
-def _percent(values: pd.Series) -> str:
-    mean = f"{100 * values.mean():.{_DIGITS}f}"
-    return mean if len(values) < 2 else f"{mean} ± {100 * values.std():.{_DIGITS}f}"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

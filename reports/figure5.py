@@ -17,7 +17,7 @@ from reports.base import Output, Results, nothing, provenance_line
 from reports.curves import Panel, panels
 from reports.drawing import entry, figure_style, legend_below, new_figure, place, save
 from reports.tables import Column, Table
-from reports.values import number, slug
+from reports.values import number, shorten, slug
 
 TITLE = "Figure 5: λ against sparsity"
 METHOD = "stochastic"
@@ -47,7 +47,7 @@ _PAPER = {
 
 
 def build(results: Results, out: Path) -> Output:
-    """Draw one figure and write one table a scale, with a panel for each task and data set."""
+    """Draw one figure and write one table a scale, with a panel for each task; and one each for data that was given."""
     found = [(panel, _points(panel)) for panel in panels(results)]
     found = [(panel, points) for panel, points in found if len(points)]
     if not found:
@@ -57,12 +57,14 @@ def build(results: Results, out: Path) -> Output:
     files: list[Path] = []
     tables: list[Table] = []
     for scale in dict.fromkeys(panel.scale for panel, _ in found):
-        here = [(panel, points) for panel, points in found if panel.scale == scale]
-        stem = f"{_NAME}-{slug(scale)}"
-        with figure_style():
-            files += save(_draw(here), out, stem)
-        tables.append(_table(scale, here))
-        files += tables[-1].write(out, stem)
+        here = [pair for pair in found if pair[0].scale == scale]
+        parts = [[pair for pair in here if pair[0].embedded is embedded] for embedded in (True, False)]
+        for part, end in zip(filter(None, parts), ("", "-data"), strict=False):
+            stem = f"{_NAME}-{slug(scale)}{end}"
+            with figure_style():
+                files += save(_draw(part), out, stem)
+            tables.append(_table(scale, part))
+            files += tables[-1].write(out, stem)
     text = "\n".join(table.markdown() for table in tables)
     return Output(_NAME, TITLE, files, text, list(results.warnings), tables)
 
@@ -91,7 +93,8 @@ def _draw(found: Sequence[tuple[Panel, pd.DataFrame]]) -> Figure:
 
 def _scatter(axes: Axes, panel: Panel, points: pd.DataFrame) -> None:
     axes.set_title(_TASKS.get(panel.task, panel.task))
-    note = f"rank correlation {lambdas.correlation(points):.2f}, {len(points)} points"
+    data = "" if panel.embedded else f"{shorten(panel.dataset, 20)}: "
+    note = f"{data}rank correlation {lambdas.correlation(points):.2f}, {len(points)} points"
     axes.annotate(note, (0, 1), (0, 5), xycoords="axes fraction", textcoords="offset points", fontsize=7)
     for value, rows in points.groupby("place"):
         shades = np.repeat([[0.0, 0.27, 0.45, 1.0]], len(rows), axis=0)

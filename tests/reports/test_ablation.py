@@ -134,6 +134,19 @@ def test_figure_5_pairs_each_lambda_with_its_layer_s_sparsity(fabricated, tmp_pa
     assert {path.suffix for path in output.files} == {".png", ".svg", ".pdf", ".md", ".csv", ".tex"}
 
 
+def test_figure_5_of_data_that_was_given_stands_apart_from_the_scenes(fabricated, tmp_path):
+    for dataset in ("coco-mini-v4-seed0", "cells"):
+        record = fabricated.add(
+            "stochastic", 0.5, 1.0, parameters={"gamma": 1.0}, dataset=dataset, fingerprint=dataset[:4]
+        )
+        layers(record, [3.0, 2.0, 1.0], [0.9, 0.5, 0.2])
+    reports.build([fabricated.store.root], tmp_path, ["figure5"])
+    found = {
+        name: set(pd.read_csv(tmp_path / f"{name}.csv")["dataset"]) for name in ("figure5-mini", "figure5-mini-data")
+    }
+    assert found == {"figure5-mini": {"coco-mini-v4-seed0"}, "figure5-mini-data": {"cells"}}
+
+
 def test_figure_5_without_lambdas_says_what_to_run(fabricated, tmp_path):
     (output,) = reports.build([ablated(fabricated).store.root], tmp_path, ["figure5"])
     assert "saibench sweep coco --cells figure5" in output.text and output.files == []

@@ -34,6 +34,27 @@ def test_only_what_stands_between_the_marks_is_replaced(monkeypatch):
     assert documents.filled(text, Results([], [], [])) == "before\n<!-- begin: made -->\nnew\n<!-- end -->\nafter\n"
 
 
+def test_curves_of_two_data_sets_and_of_an_ablation_are_not_averaged(fabricated):
+    for seed, ap in enumerate((0.5, 0.54)):
+        fabricated.add("dense", ap, 2.0, seed=seed, dataset="coco-mini-v4-seed0")
+    for masks, ap in ((2, 0.4), (3, 0.1)):
+        chosen = {"gamma": 0.1, "masks_per_block": masks}
+        fabricated.add("stochastic", ap, 1.0, parameters=chosen, dataset="coco-mini-v4-seed0")
+    fabricated.add(
+        "stochastic", 0.3, 0.8, parameters={"gamma": 0.2, "masks_per_block": 2}, dataset="coco-mini-v4-seed0"
+    )
+    fabricated.add("dense", 0.6, 4.0, dataset="cells", fingerprint="beef", overrides='{"from_scratch": true}')
+    results = Results.read([fabricated.store.root])
+    head, _, *rows = documents.curves(results).splitlines()
+    assert rows == [
+        "| coco, AP | Dense | 2 | 52.0 ± 2.8 @ 1.00 |",
+        "| coco, AP | Stochastic sampling | 1 | 40.0 @ 0.50 · 30.0 @ 0.40 |",
+    ]
+    assert documents.curves_real(results).splitlines() == [head, _, "| cells, AP | Dense | 1 | 60.0 @ 1.00 |"]
+    *_, last = documents.runs(results).splitlines()
+    assert last.startswith("| `saibench sweep coco --data cells --from-scratch` | 1 | 1 |")
+
+
 def test_an_unknown_block_is_an_error():
     with pytest.raises(KeyError, match="nobody"):
         documents.filled("<!-- begin: nobody -->\n<!-- end -->", Results([], [], []))
