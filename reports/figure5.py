@@ -92,8 +92,8 @@ def _draw(found: Sequence[tuple[Panel, pd.DataFrame]]) -> Figure:
 
 
 def _scatter(axes: Axes, panel: Panel, points: pd.DataFrame) -> None:
-    axes.set_title(_TASKS.get(panel.task, panel.task))
-    data = "" if panel.embedded else f"{shorten(panel.dataset, 20)}: "
+    data = "" if panel.embedded else f"{shorten(panel.dataset, 30)}\n"
+    axes.set_title(_TASKS.get(panel.task, panel.task), pad=22 if data else None)
     note = f"{data}rank correlation {lambdas.correlation(points):.2f}, {len(points)} points"
     axes.annotate(note, (0, 1), (0, 5), xycoords="axes fraction", textcoords="offset points", fontsize=7)
     for value, rows in points.groupby("place"):
