@@ -113,8 +113,12 @@ class Found:
 
 
 def build(what: Ablation, results: Results, out: Path) -> Output:
-    """Write a table for each panel of the task, and a figure where rows can be compared; from no records, a table."""
+    """Write a table for each panel in which it was run, and a figure where rows can be compared.
+
+    Where it was run nowhere, the tables of all panels say what to run; from no records, one does.
+    """
     found = panels(results, what.task)
+    found = [panel for panel in found if _was_run(what, panel)] or found
     files: list[Path] = []
     tables: list[Table] = []
     names = stems(what.name, found) if found else [f"{what.name}-{what.task}"]
@@ -129,6 +133,11 @@ def build(what: Ablation, results: Results, out: Path) -> Output:
 
 
 # ----------------------------------------------------------------------------------------------------------- cells
+
+
+def _was_run(what: Ablation, panel: Panel) -> bool:
+    """Whether a panel has cells of any row but the reference, whose cells belong to other figures, too."""
+    return any(len(row.cells) for row in find(what, panel) if row.label != what.reference)
 
 
 def find(what: Ablation, panel: Panel | None) -> list[Found]:

@@ -94,6 +94,13 @@ def test_table_3_takes_strides_by_their_distance_from_the_scale_s(fabricated, tm
     assert "no loss curve" in output.text
 
 
+def test_a_data_set_without_the_ablation_has_no_table_beside_one_with_it(fabricated, tmp_path):
+    add(ablated(fabricated), 0.5, 1.0, 1.0, masks_per_block=1)
+    fabricated.add("stochastic", 0.5, 1.0, parameters={"gamma": 0.1}, dataset="cells", fingerprint="beef")
+    build(fabricated, tmp_path, "figure3")
+    assert {path.name for path in tmp_path.glob("figure3*.md")} == {"figure3-coco-mini-embedded.md"}
+
+
 def test_figure_3_has_the_three_placements(fabricated, tmp_path):
     add(ablated(fabricated), 0.5, 1.0, 1.0, masks_per_block=1)
     output, frame = build(fabricated, tmp_path, "figure3")

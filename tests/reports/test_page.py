@@ -53,6 +53,15 @@ def test_every_finished_cell_is_a_mark_and_every_cell_is_in_the_table(fabricated
     assert "Diverged: Stochastic sampling" in html and "Table 2" in html
 
 
+def test_a_long_table_is_folded(fabricated, tmp_path):
+    fabricated.add("dense", 0.5, 2.0, task="imagenet")
+    heading = "Table 4: embedded, scale mini, measured here"
+    assert f"<caption>{heading}" in (html := page(fabricated, tmp_path)) and f"<summary>{heading}" not in html
+    for number in range(20):
+        fabricated.add(f"method_{number}", 0.4, 1.0, task="imagenet")
+    assert f"<details><summary>{heading}: 21 rows</summary>" in page(fabricated, tmp_path)
+
+
 def hostile(fabricated):
     fabricated.curves()
     fabricated.add(
@@ -261,8 +270,9 @@ def test_the_tab_key_reaches_marks_one_after_the_other(shown):
 
 def test_filters_hide_marks_rows_and_pictures_and_stay_in_the_address(shown):
     every = shown.locator(".pt:visible").count()
-    for closed in shown.locator("details:not([open]) summary").all():
-        closed.click()
+    closed = shown.locator("details:not([open]) summary")
+    while closed.count():
+        closed.first.click()
     rows = shown.locator("table.cells tbody tr:visible").count()
     assert shown.locator(".gallery figure:visible").count() == 2
     shown.select_option("select[name=task]", "imagenet")
