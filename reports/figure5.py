@@ -126,7 +126,8 @@ def _table(scale: str, found: Sequence[tuple[Panel, pd.DataFrame]]) -> Table:
         "strong negative correlation in (a) and (b), none in (c), and a smaller λ after conv1.",
         f"Provenance: {provenance_line(cells)}.",
     ]
-    return Table(f"{TITLE}; scale {scale}", _COLUMNS, rows, notes)
+    given = "" if any(panel.embedded for panel, _ in found) else ", data that was given"
+    return Table(f"{TITLE}; scale {scale}{given}", _COLUMNS, rows, notes)
 
 
 def _text(found: Measured) -> str:
