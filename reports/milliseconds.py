@@ -60,10 +60,9 @@ def build(results: Results, out: Path) -> Output:
 def _rows(panel: Panel, timed: dict[str, float], in_pytorch: dict[str, int]) -> list[dict[str, Any]]:
     """Return a row for each point of the lines that methods are compared by; means over the cells that were timed."""
     lines = [*([panel.reference] if panel.reference else []), *panel.main]
-    rows = [_row(panel, line, cells, timed) for line in lines for cells in _points(panel, line)]
+    rows = [_row(panel, line, cells, timed, in_pytorch) for line in lines for cells in _points(panel, line)]
     dense = next((row for row in rows if row["method"] == REFERENCE and row["timed"]), None)
     for row in rows:
-        row["masks_in_pytorch"] = max((in_pytorch[name] for name in row.pop("cells")), default=None)
         there = dense is not None and bool(row["timed"])
         row["gmacs_share"] = row["gmacs"] / dense["gmacs"] if dense is not None and there else None
         row["ms_share"] = row["ms"] / dense["ms"] if dense is not None and there else None
@@ -76,16 +75,19 @@ def _points(panel: Panel, line: Series) -> list[pd.DataFrame]:
     return [rows for _, rows in cells.groupby("setting", sort=False)]
 
 
-def _row(panel: Panel, line: Series, cells: pd.DataFrame, timed: dict[str, float]) -> dict[str, Any]:
+def _row(
+    panel: Panel, line: Series, cells: pd.DataFrame, timed: dict[str, float], in_pytorch: dict[str, int]
+) -> dict[str, Any]:
     here = cells[cells["cell_id"].isin(timed.keys())]
     used = here if len(here) else cells
     ms = here["cell_id"].map(timed).astype(float)
     scores = used[panel.score] * panel.metric.scale
     return {
         "method": line.method, "label": line.label, "setting": str(cells["setting"].iloc[0]),
-        "seeds": len(cells), "timed": len(here), "cells": here["cell_id"].tolist(), "score": float(scores.mean()),
+        "seeds": len(cells), "timed": len(here), "score": float(scores.mean()),
         "score_spread": float(scores.std()) if len(used) > 1 else None, "gmacs": float(used[COST].mean()),
         "ms": float(ms.mean()) if len(here) else None, "ms_spread": float(ms.std()) if len(here) > 1 else None,
+        "masks_in_pytorch": max((in_pytorch[name] for name in here["cell_id"]), default=None),
     }  # fmt: skip
 
 
