@@ -140,10 +140,12 @@ def _images(folder: Path, finished: str) -> tuple[Outcomes | None, np.ndarray | 
     if not images.is_file():
         return None, None
     table = read_table(images)
-    if not {"image_id", "gmacs_backbone"} <= set(table.columns):
+    if "gmacs_backbone" in table:  # a record of an earlier version
+        table["macs_backbone"] = (1e9 * table["gmacs_backbone"]).round()
+    if not {"image_id", "macs_backbone"} <= set(table.columns):
         return None, None
     table = table.sort_values("image_id")  # the same order in every cell: images are paired
-    return read_outcomes(folder, table["image_id"]), table["gmacs_backbone"].to_numpy(dtype=float)
+    return read_outcomes(folder, table["image_id"]), table["macs_backbone"].to_numpy(dtype=float) / 1e9
 
 
 def table(pairs: Sequence[Pair]) -> Table:

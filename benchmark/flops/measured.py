@@ -107,9 +107,9 @@ class MeasuredCounter:
         Returns
         -------
         pandas.DataFrame
-            Columns ``image_id``; ``height, width`` (padded, in pixels); ``regions`` (RoIs); ``macs`` (integer);
-            ``gmacs`` and ``gmacs_backbone, gmacs_neck, gmacs_head``; ``density`` (mean over masks of the share of
-            positions sampled; 1 for a dense model).
+            Columns ``image_id``; ``height, width`` (padded, in pixels); ``regions`` (RoIs); ``macs`` and its parts
+            ``macs_backbone, macs_neck, macs_head`` (integers); ``density`` (mean over masks of the share of positions
+            sampled; 1 for a dense model).
         """
         return pd.DataFrame(self.image_columns())
 
@@ -119,15 +119,13 @@ class MeasuredCounter:
         groups, macs = self.recorder.groups, self._matrix("macs")
         scopes = np.array(self._names()["scope"])
         totals = {scope: macs[scopes == scope].sum(axis=0) for scope in SCOPES}
-        whole = sum(totals.values())
         return {
             "image_id": self.recorder.identifiers,
             "height": self._by_image([size[0] for size in groups], np.int64),
             "width": self._by_image([size[1] for size in groups], np.int64),
             "regions": np.array(self.recorder.regions, dtype=np.int64),
-            "macs": np.asarray(whole, dtype=np.int64),
-            "gmacs": whole / 1e9,
-            **{f"gmacs_{scope}": total / 1e9 for scope, total in totals.items()},
+            "macs": np.asarray(sum(totals.values()), dtype=np.int64),
+            **{f"macs_{scope}": np.asarray(total, dtype=np.int64) for scope, total in totals.items()},
             "density": self._by_image([self._densities(group) for group in groups.values()], np.float64),
         }
 

@@ -19,11 +19,9 @@ def with_images(record, share, seed):
     correct = np.arange(IMAGES) < round(share * IMAGES)
     names = [f"image{number}" for number in range(IMAGES)]
     pd.DataFrame({"image": names, "correct": correct}).to_parquet(record.folder / OUTCOMES)
-    cost = record.fields["gmacs_measured_mean"]
+    cost = round(1e9 * record.fields["gmacs_measured_mean"])
     shuffled = np.random.default_rng(seed).permutation(IMAGES)
-    pd.DataFrame({"image_id": names, "gmacs_backbone": cost}).iloc[shuffled].to_parquet(
-        record.folder / "images.parquet"
-    )
+    pd.DataFrame({"image_id": names, "macs_backbone": cost}).iloc[shuffled].to_parquet(record.folder / "images.parquet")
 
 
 def compared(fabricated, *names, **where):
