@@ -9,11 +9,14 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-__all__ = ["COUNT_TOLERANCE", "MACHINE_TOLERANCE", "Metric", "describe_metrics", "parse_metrics"]
+__all__ = ["COUNT_TOLERANCE", "MACHINE_TOLERANCE", "MASK_TOLERANCE", "Metric", "describe_metrics", "parse_metrics"]
 
 #: How far a cell's main metric, a share from 0 to 1, may lie from its record on another machine or with another number
 #: of threads, where sums run in another order; docs/training.md says what was seen.
 MACHINE_TOLERANCE = 0.01
+
+#: The same where learned masks came out with another density: then training went another way, as with another seed.
+MASK_TOLERANCE = 0.03
 
 #: The same for a cell's computation, as a share of its record's, and for its mean density, itself a share. What is seen
 #: is learned masks that training moved; other masks are counted the same everywhere.

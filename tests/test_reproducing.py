@@ -11,7 +11,7 @@ import pytest
 from benchmark.cells import Request, execute, handful, plan, plan_of, reproduce
 from benchmark.cells.reproducing import Compared, compare
 from benchmark.errors import SaibenchError, UsageError
-from benchmark.metric import COUNT_TOLERANCE, MACHINE_TOLERANCE
+from benchmark.metric import COUNT_TOLERANCE, MACHINE_TOLERANCE, MASK_TOLERANCE
 from benchmark.store import ENVIRONMENT, Record, Store, environment, read_environment
 from benchmark.tasks import discovery
 from tests.conftest import FIXTURES, TINY
@@ -45,6 +45,13 @@ def test_the_same_cell_gives_the_same_numbers_and_names_no_package(made, tmp_pat
     judged = {number.name: number.tolerance for number in found.numbers}
     assert judged["metric_top1"] == MACHINE_TOLERANCE and judged["metric_top5"] is None
     assert judged["gmacs_measured_mean"] == pytest.approx(COUNT_TOLERANCE * record["gmacs_measured_mean"])
+
+
+@pytest.mark.parametrize(("density", "limit"), [(0.25, MACHINE_TOLERANCE), (0.26, MASK_TOLERANCE)])
+def test_masks_that_settled_elsewhere_have_a_tolerance_of_their_own(density, limit):
+    recorded, again = {"metric_AP": 0.5, "density_mean": 0.25}, {"metric_AP": 0.48, "density_mean": density}
+    judged = {number.name: number for number in compare(recorded, again, "AP")}
+    assert judged["metric_AP"].tolerance == limit and judged["metric_AP"].agrees == (limit == MASK_TOLERANCE)
 
 
 def test_a_record_lists_the_installed_packages(made):

@@ -15,7 +15,7 @@ from typing import Any
 from benchmark.cells.planning import Plan
 from benchmark.cells.running import execute
 from benchmark.errors import UsageError
-from benchmark.metric import COUNT_TOLERANCE, MACHINE_TOLERANCE
+from benchmark.metric import COUNT_TOLERANCE, MACHINE_TOLERANCE, MASK_TOLERANCE
 from benchmark.progress import Report
 from benchmark.store import ENVIRONMENT, Record, Store, environment, read_environment
 
@@ -139,10 +139,12 @@ def compare(recorded: Mapping[str, Any], reproduced: Mapping[str, Any], main: st
     others = sorted(
         name for name in recorded.keys() | reproduced.keys() if name.startswith("metric_") and name != first
     )
-    tolerances: dict[str, float | None] = {first: MACHINE_TOLERANCE, **dict.fromkeys(others)}
+    moved = recorded.get("density_mean") != reproduced.get("density_mean")
+    limit = MASK_TOLERANCE if moved else MACHINE_TOLERANCE
+    tolerances: dict[str, float | None] = {first: limit, **dict.fromkeys(others)}
     tolerances["density_mean"] = COUNT_TOLERANCE
     tolerances |= {name: COUNT_TOLERANCE * abs(recorded.get(name) or 0.0) for name in _COUNTS}
-    return [Compared(name, recorded.get(name), reproduced.get(name), limit) for name, limit in tolerances.items()]
+    return [Compared(name, recorded.get(name), reproduced.get(name), within) for name, within in tolerances.items()]
 
 
 def _packages(record: Record) -> dict[str, tuple[str | None, str | None]] | None:
