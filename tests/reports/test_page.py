@@ -310,6 +310,8 @@ def test_in_print_there_is_all_but_what_is_to_be_clicked(shown):
     shown.emulate_media(media="print")
     assert shown.locator("#filters").is_hidden() and shown.locator("nav").is_hidden()
     assert shown.locator(".pt:visible").count() == shown.locator(".pt").count() > 0
+    assert shown.locator("details:not([open])").count() > 0
+    assert shown.evaluate("[...document.querySelectorAll('table')].every((e) => e.checkVisibility())")
     shown.set_viewport_size({"width": 720, "height": 1000})  # a page of A4
     overflowing = (
         "[...document.querySelectorAll('svg, img, p, li')].filter((e) => e.getBoundingClientRect().right > 721)"
