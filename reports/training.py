@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
 
 from benchmark.errors import StoreError
 from benchmark.stats import task_metrics
+from benchmark.store import Record
 from reports.base import Results
 
 __all__ = ["BLOCKS", "commands", "gpu_memory", "gpu_speed", "machines", "steps"]
@@ -99,40 +99,37 @@ def machines(results: Results) -> str:
         "| cell | seed | recorded on | run again on | metric, % | density | GMACs |",
         "| --- | ---: | --- | --- | ---: | ---: | ---: |",
     ]
-    known = {_setting(record.fields): record.fields for record in results.records}
-    again = [json.loads(path.read_text(encoding="utf-8")) for path in results.stores[0].glob(f"{REPRODUCED}/*.json")]
-    for fields in sorted(again, key=lambda row: (row["task"], row["method"], row["cell_id"], _machine(row))):
-        before = known.get(_setting(fields))
+    known = {_setting(record): record for record in results.records}
+    paths = results.stores[0].glob(f"{REPRODUCED}/*.json")
+    found = [Record(path, json.loads(path.read_text(encoding="utf-8"))) for path in paths]
+    for again in sorted(found, key=lambda record: (record["task"], record["method"], record.cell_id, _machine(record))):
+        before = known.get(_setting(again))
         if before is None:
-            raise StoreError(f"{REPRODUCED}: cell {fields['cell_id']} was run again, and no such record is there")
-        name = f"`{fields['task']}` {results.methods.label(fields['method'])}{_point(dict(_parameters(fields)))}"
-        metric = task_metrics(fields["task"], fields["metrics"])[0]
+            raise StoreError(f"{again.folder}: the cell was run again, and no such record is there")
+        name = f"`{again['task']}` {results.methods.label(again['method'])}{_point(again.parameters)}"
+        metric = task_metrics(again["task"], again["metrics"])[0]
         values = (
-            _twice(before, fields, f"metric_{metric.name}", 2, metric.scale),
-            _twice(before, fields, "density_mean", 3),
-            _twice(before, fields, "gmacs_measured_mean", 5),
+            _twice(before, again, f"metric_{metric.name}", 2, metric.scale),
+            _twice(before, again, "density_mean", 3),
+            _twice(before, again, "gmacs_measured_mean", 5),
         )
-        lines.append(f"| {name} | {fields['seed']} | {_machine(before)} | {_machine(fields)} | {' | '.join(values)} |")
+        lines.append(f"| {name} | {again['seed']} | {_machine(before)} | {_machine(again)} | {' | '.join(values)} |")
     return "\n".join(lines)
 
 
-def _setting(fields: Mapping[str, Any]) -> tuple[Any, ...]:
+def _setting(record: Record) -> tuple[Any, ...]:
     """Return what a cell is on any machine. Its id has the number of threads, too, which is the recipe's."""
     names = ("task", "scale", "dataset_fingerprint", "method", "seed")
-    return (*(fields[name] for name in names), *_parameters(fields))
+    return (*(record[name] for name in names), *sorted(record.parameters.items()))
 
 
-def _parameters(fields: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    return sorted((name.removeprefix("p_"), value) for name, value in fields.items() if name.startswith("p_"))
+def _machine(record: Record) -> str:
+    torch, python = record["torch"].partition("+")[0], ".".join(record["python"].split(".")[:2])
+    threads = "" if record["threads"] == 1 else f", {record['threads']} threads"
+    return f"{record['isa']}, PyTorch {torch}, Python {python}{threads}"
 
 
-def _machine(fields: Mapping[str, Any]) -> str:
-    torch, python = fields["torch"].partition("+")[0], ".".join(fields["python"].split(".")[:2])
-    threads = "" if fields["threads"] == 1 else f", {fields['threads']} threads"
-    return f"{fields['isa']}, PyTorch {torch}, Python {python}{threads}"
-
-
-def _twice(before: Mapping[str, Any], after: Mapping[str, Any], name: str, digits: int, scale: float = 1.0) -> str:
+def _twice(before: Record, after: Record, name: str, digits: int, scale: float = 1.0) -> str:
     """Return a field of two records, or the one value that both have to the last digit."""
     if before[name] == after[name]:
         return f"{scale * before[name]:.{digits}f}, identical"
@@ -152,6 +149,6 @@ def _read(results: Results, name: str) -> Any:
     return json.loads((results.stores[0] / name).read_text(encoding="utf-8"))
 
 
-def _point(parameters: Mapping[str, Any]) -> str:
+def _point(parameters: dict[str, Any]) -> str:
     names = [name for name in _CURVE if name in parameters]
     return "".join(f", {'γ' if name == 'gamma' else name} {parameters[name]:g}" for name in names)
