@@ -13,13 +13,11 @@ import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import pandas as pd
-
 from benchmark.files import write_atomic
 from reports import findings, speed, training
 from reports.base import Results
 from reports.curves import COST, Panel, panels
-from reports.values import with_spread
+from reports.values import least_to_most, with_spread
 
 __all__ = ["BLOCKS", "filled", "main"]
 
@@ -67,17 +65,12 @@ def _curves(shown: Sequence[Panel]) -> str:
                 for _, row in points.iterrows()
             )
             name = f"{panel.task if panel.embedded else panel.dataset}, {panel.metric.label}"
-            lines.append(f"| {name} | {line.label} | {_seeds(points['seeds'])} | {text} |")
+            lines.append(f"| {name} | {line.label} | {least_to_most(points['seeds'])} | {text} |")
     return "\n".join(lines)
 
 
 def _spread(panel: Panel) -> str:
     return f"{panel.score}_spread"
-
-
-def _seeds(counts: pd.Series) -> str:
-    least, most = int(counts.min()), int(counts.max())
-    return f"{most}" if least == most else f"{least} to {most}"
 
 
 BLOCKS: dict[str, Callable[[Results], str]] = {

@@ -39,7 +39,7 @@ from reports.claims import check
 from reports.comparison import run_of, runs_of
 from reports.curves import COST, Panel, Series, panels
 from reports.evidence import SEEDS, STATUSES
-from reports.values import is_missing
+from reports.values import is_missing, least_to_most
 
 __all__ = ["claims", "limits", "ranks", "real", "reported", "winners"]
 
@@ -338,8 +338,7 @@ def _limit_row(panel: Panel) -> str:
     if panel.reference is not None:
         share = float(centre.points[COST].min() / panel.reference.points[COST].mean())
         least = f"{share:.2f}"
-    most = f"{min(seeds)}" if min(seeds) == max(seeds) else f"{min(seeds)} to {max(seeds)}"
-    return f"| {_name(panel)} | {most} | {least} | {told} of {len(found)} | {half} |"
+    return f"| {_name(panel)} | {least_to_most(seeds)} | {least} | {told} of {len(found)} | {half} |"
 
 
 # ----------------------------------------------------------------------------------------------------------- text

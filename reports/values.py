@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-__all__ = ["decimals", "is_missing", "number", "or_dash", "plain", "shorten", "slug", "with_spread"]
+__all__ = ["decimals", "is_missing", "least_to_most", "number", "or_dash", "plain", "shorten", "slug", "with_spread"]
 
 
 def is_missing(value: object) -> bool:
@@ -54,6 +54,12 @@ def with_spread(mean: object, spread: object, digits: int, scale: float = 1.0) -
     """Return ``mean ± spread``, or the mean alone where there is no spread."""
     show = number(digits, scale)
     return show(mean) if is_missing(spread) or is_missing(mean) else f"{show(mean)} ± {show(spread)}"
+
+
+def least_to_most(counts: Iterable[int]) -> str:
+    """Return ``1 to 6``, or the one number that all are."""
+    found = {int(count) for count in counts}
+    return " to ".join(map(str, dict.fromkeys((min(found), max(found)))))
 
 
 def shorten(text: str, length: int) -> str:
