@@ -11,6 +11,7 @@ Whatever lies between is inconclusive. A claim of several parts is reproduced wh
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -134,27 +135,35 @@ def kept_open(status: str, lacks: str) -> frozenset[str]:
 
 def limited(name: str, found: Measured, limit: float, scale: float = 100.0, unit: str = " points") -> Finding:
     """Judge that a number is at most a limit."""
-    text = f"{name} {_points(found.value, found.low, found.high, scale, unit)}, claimed at most {limit * scale:g}"
-    if len(found.seeds) < SEEDS or found.low is None or found.high is None:
-        return Finding(INCONCLUSIVE, f"{text}; {_few(found)}", len(found.seeds), frozenset({FEW}))
-    status = REPRODUCED if found.high <= limit else CONTRADICTED if found.low > limit else INCONCLUSIVE
-    return Finding(status, text, len(found.seeds), kept_open(status, WIDE))
+    bound = f"{limit * scale:g}"
+    words = (f"at most the claimed {bound}", f"more than the claimed {bound}", f"claimed at most {bound}")
+    return bounded(f"{name} {_interval(found, scale, unit)}", found, (-math.inf, limit), words)
 
 
 def similar(name: str, found: Measured, margin: float, scale: float = 100.0, unit: str = " points") -> Finding:
     """Judge that a difference is within a margin on both sides."""
-    text = f"{name} {_points(found.value, found.low, found.high, scale, unit)}, similar within ±{margin * scale:g}"
+    bound = f"±{margin * scale:g}"
+    words = (f"similar: within {bound}", f"not similar: beyond {bound}", f"similar would be within {bound}")
+    return bounded(f"{name} {_interval(found, scale, unit)}", found, (-margin, margin), words)
+
+
+def bounded(text: str, found: Measured, claimed: tuple[float, float], words: tuple[str, str, str]) -> Finding:
+    """Judge that a number lies where it is claimed, with words for inside, outside, and where that is open."""
+    inside, outside, still_open = words
     if len(found.seeds) < SEEDS or found.low is None or found.high is None:
-        return Finding(INCONCLUSIVE, f"{text}; {_few(found)}", len(found.seeds), frozenset({FEW}))
-    inside = -margin <= found.low and found.high <= margin
-    outside = found.low > margin or found.high < -margin
-    status = REPRODUCED if inside else CONTRADICTED if outside else INCONCLUSIVE
-    return Finding(status, text, len(found.seeds), kept_open(status, WIDE))
+        few = f"{text}, {still_open}; {_few(found)}"
+        return Finding(INCONCLUSIVE, few, len(found.seeds), frozenset({FEW}))
+    lowest, highest = claimed
+    if lowest <= found.low and found.high <= highest:
+        return Finding(REPRODUCED, f"{text}, {inside}", len(found.seeds))
+    if found.low > highest or found.high < lowest:
+        return Finding(CONTRADICTED, f"{text}, {outside}", len(found.seeds))
+    return Finding(INCONCLUSIVE, f"{text}, {still_open}", len(found.seeds), frozenset({WIDE}))
 
 
 def signed(name: str, found: Measured, scale: float = 1.0, unit: str = "") -> Finding:
     """Judge that a number is above zero."""
-    text = f"{name} {_points(found.value, found.low, found.high, scale, unit)}"
+    text = f"{name} {_interval(found, scale, unit)}"
     if len(found.seeds) < SEEDS or found.low is None or found.high is None:
         return Finding(INCONCLUSIVE, f"{text}; {_few(found)}", len(found.seeds), frozenset({FEW}))
     status = REPRODUCED if found.low > 0 else CONTRADICTED if found.high < 0 else INCONCLUSIVE
@@ -165,7 +174,7 @@ def above(name: str, found: Measured, scale: float = 100.0, unit: str = " points
     """Judge that one of two methods is above the other in a number, by the rules for two methods."""
     p, word, reason = verdict(found)
     status = {"better": REPRODUCED, "worse": CONTRADICTED}.get(word, INCONCLUSIVE)
-    text = f"{name} {_points(found.value, found.low, found.high, scale, unit)} ({reason})"
+    text = f"{name} {_interval(found, scale, unit)} ({reason})"
     return Finding(status, text, len(found.seeds), kept_open(status, FEW if p is None else WIDE))
 
 
@@ -197,6 +206,10 @@ def cost_ratio(cost_a: np.ndarray, score_a: np.ndarray, cost_b: np.ndarray, scor
     """Return how much more computation B takes than A, as a share, where both are one point."""
     del score_a, score_b
     return cost_b[0] / cost_a[0] - 1
+
+
+def _interval(found: Measured, scale: float, unit: str) -> str:
+    return _points(found.value, found.low, found.high, scale, unit)
 
 
 def _points(value: float, low: float | None, high: float | None, scale: float = 100.0, unit: str = " points") -> str:

@@ -278,6 +278,17 @@ def test_the_rules_are_those_of_the_prose():
     assert signed("", measured(0.1, 0.2, seeds=2)).status == INCONCLUSIVE
 
 
+def test_the_numbers_of_a_claim_say_what_they_mean_for_it():
+    texts = [similar("A minus B", measured(*b), 0.1).text for b in ((-0.1, 0.1), (0.11, 0.2), (0, 0.2))]
+    assert [text.split("points, ")[1] for text in texts] == [
+        "similar: within ±10", "not similar: beyond ±10", "similar would be within ±10",
+    ]  # fmt: skip
+    texts = [limited("loss", measured(*b), 0.1).text for b in ((0, 0.1), (0.11, 0.2), (0.05, 0.2))]
+    assert [text.split("points, ")[1] for text in texts] == [
+        "at most the claimed 10", "more than the claimed 10", "claimed at most 10",
+    ]  # fmt: skip
+
+
 def test_a_claim_of_several_parts_is_reproduced_where_all_are_and_contradicted_where_one_is():
     parts = {status: Finding(status, status, 3) for status in STATUSES}
     assert combine([parts[REPRODUCED]] * 2).status == REPRODUCED
