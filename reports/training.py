@@ -3,20 +3,60 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+import benchmark
 from benchmark.errors import StoreError
 from benchmark.stats import task_metrics
 from benchmark.store import Record
 from reports.base import Results
 
-__all__ = ["BLOCKS", "commands", "gpu_memory", "gpu_speed", "machines", "steps"]
+__all__ = ["BLOCKS", "commands", "gpu_memory", "gpu_speed", "machines", "steps", "weights"]
 
 TRAINING, GPU, COMMANDS = "training.json", "gpu.json", "commands.json"
 REPRODUCED = "reproduced"  # a folder: the `record.json` of cells that were run again
+REMADE = "weights"  # a folder: by task, the records of starting weights that were made again
 _CURVE = ("gamma", "shorter_side", "budget", "stride")  # what a row's point on its method's curve is called
+
+
+def weights(results: Results) -> str:
+    """Return a table of the starting weights: how they were made, their metric, and that of those made again."""
+    lines = [
+        "| task | backbone | steps × batch | images | metric, % | made again, % |",
+        "| --- | --- | ---: | ---: | ---: | ---: |",
+    ]
+    for path in sorted(Path(benchmark.__file__).parent.glob("tasks/*/weights/*.json")):
+        made = json.loads(path.read_text(encoding="utf-8"))
+        remade = results.stores[0] / REMADE / made["task"] / path.name
+        lines.append(
+            f"| `{made['task']}` | `{made['backbone']}` | {made['steps']} × {made['batch']} | {made['images']} | "
+            f"{_metric(results, made)} | {_remade(results, made, remade) if remade.is_file() else '–'} |"
+        )
+    return "\n".join(lines)
+
+
+def _metric(results: Results, made: dict[str, Any]) -> str:
+    said = next((record["metrics"] for record in results.records if record["task"] == made["task"]), None)
+    metric = next(each for each in task_metrics(made["task"], said) if each.name == made["metric"])
+    return f"{metric.label} {metric.scale * made['value']:.1f}"
+
+
+def _remade(results: Results, made: dict[str, Any], path: Path) -> str:
+    """Return the metric of weights that were made again, with machine and commit.
+
+    Raises
+    ------
+    StoreError
+        If they were not made in the same way: number of steps, scenes, validation images and the like.
+    """
+    again = json.loads(path.read_text(encoding="utf-8"))
+    for name in ("backbone", "steps", "batch", "images", "seed", "scenes", "metric", "validation"):
+        if again[name] != made[name]:
+            raise StoreError(f"{path}: {name} is {again[name]}, and {made[name]} of the shipped weights")
+    return f"{_metric(results, again)} ({again['isa']}, commit {again['git_sha'][:7]})"
 
 
 def steps(results: Results) -> str:
@@ -137,6 +177,7 @@ def _twice(before: Record, after: Record, name: str, digits: int, scale: float =
 
 
 BLOCKS = {
+    "weights": weights,
     "commands": commands,
     "steps": steps,
     "machines": machines,
