@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from benchmark.stats import Measured, NoOverlap, Run, Statistic, compare, measure, read_curves, verdict
+from benchmark.stats import Measured, NoOverlap, Run, Statistic, compare, measure, read_costs, read_curves, verdict
 from reports.comparison import find_line, runs_of
 from reports.curves import Panel, Series
 
@@ -37,6 +37,7 @@ __all__ = [
     "above",
     "better",
     "combine",
+    "cost_of_equal_score",
     "cost_ratio",
     "gap_at_share",
     "kept_open",
@@ -206,6 +207,11 @@ def cost_ratio(cost_a: np.ndarray, score_a: np.ndarray, cost_b: np.ndarray, scor
     """Return how much more computation B takes than A, as a share, where both are one point."""
     del score_a, score_b
     return cost_b[0] / cost_a[0] - 1
+
+
+def cost_of_equal_score(cost_a: np.ndarray, score_a: np.ndarray, cost_b: np.ndarray, score_b: np.ndarray) -> np.ndarray:
+    """Return how much more computation B's curve takes than A to be as accurate, as a share, where A is one point."""
+    return read_costs(cost_b, score_b, score_a[0]) / cost_a[0] - 1
 
 
 def _interval(found: Measured, scale: float, unit: str) -> str:

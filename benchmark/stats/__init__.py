@@ -30,6 +30,7 @@ from benchmark.stats.curves import (
     mean_gaps,
     over_seeds,
     pareto_front,
+    read_costs,
     read_curves,
 )
 from benchmark.stats.metrics import find_metric, task_metrics
@@ -63,6 +64,7 @@ __all__ = [
     "over_seeds_alone",
     "pareto_front",
     "rank_agreement",
+    "read_costs",
     "read_curves",
     "read_outcomes",
     "resample",

@@ -24,6 +24,7 @@ __all__ = [
     "mean_gaps",
     "over_seeds",
     "pareto_front",
+    "read_costs",
     "read_curves",
 ]
 
@@ -183,10 +184,35 @@ def read_curves(cost: Floats, value: Floats, at: Floats) -> Floats:
     return np.where(inside, _read(x, y, np.log(at)[None])[0], np.nan)
 
 
+def read_costs(cost: Floats, value: Floats, at: Floats) -> Floats:
+    """Return the computation at which many curves reach a value each; its logarithm is linear between points.
+
+    Parameters
+    ----------
+    cost, value
+        ``(n, B)``: B curves.
+    at
+        ``(B,)``: the value that each is to reach.
+
+    Returns
+    -------
+    numpy.ndarray
+        ``(B,)``; NaN beyond a curve's values.
+    """
+    x, y = _sorted(value, np.log(cost))
+    inside = (value.min(0) <= at) & (at <= value.max(0))
+    return np.where(inside, np.exp(_read(x, y, at[None])[0]), np.nan)
+
+
 def _knots(cost: Floats, value: Floats) -> tuple[Floats, Floats]:
     """Return log-costs, ascending, and the value at each, ``(n, B)``: of points of equal cost, their mean."""
-    order = np.argsort(cost, axis=0, kind="stable")
-    x, y = (np.take_along_axis(table, order, 0) for table in (np.log(cost), value))
+    return _sorted(np.log(cost), value)
+
+
+def _sorted(x: Floats, y: Floats) -> tuple[Floats, Floats]:
+    """Return x, ascending, and y at each, ``(n, B)``: of points of equal x, their mean."""
+    order = np.argsort(x, axis=0, kind="stable")
+    x, y = (np.take_along_axis(table, order, 0) for table in (x, y))
     same = x[:, None] == x[None]
     return x, np.where(same, y[None], 0).sum(1) / same.sum(1)
 

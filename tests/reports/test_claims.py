@@ -121,6 +121,28 @@ def test_claim_6_is_inconclusive_where_accuracies_differ(fabricated):
     assert checked.finding.status == INCONCLUSIVE and "too much to be equal" in checked.finding.text
 
 
+@pytest.mark.parametrize(("cost", "expected"), [(0.35, REPRODUCED), (0.42, CONTRADICTED)])
+def test_claim_6_reads_another_kernels_curve_where_no_row_is_as_accurate(fabricated, cost, expected):
+    """The other kernels reach RBF's 0.45 halfway, in logarithms, between 0.3 and 0.5 GMACs: at 0.387."""
+    point(fabricated, "stochastic", 0.45, cost, fill="rbf", gamma=0.1)
+    for fill in ("convolution", "average"):
+        for gamma, score, there in ((0.1, 0.47, 0.5), (0.2, 0.43, 0.3)):
+            point(fabricated, "stochastic", score, there, fill=fill, gamma=gamma)
+    checked = found(fabricated, 6)
+    assert checked.finding.status == expected
+    assert f"{100 * ((0.3 * 0.5) ** 0.5 / cost - 1):+.2f} [" in checked.finding.text
+
+
+def test_claim_6_is_inconclusive_where_another_kernels_curve_ends_below_its_accuracy(fabricated):
+    point(fabricated, "stochastic", 0.45, 0.3, fill="rbf", gamma=0.1)
+    for fill in ("convolution", "average"):
+        for gamma, score, there in ((0.1, 0.44, 0.5), (0.2, 0.43, 0.3)):
+            point(fabricated, "stochastic", score, there, fill=fill, gamma=gamma)
+    checked = found(fabricated, 6)
+    assert checked.finding.status == INCONCLUSIVE and "too much to be equal" in checked.finding.text
+    assert "rows that are equal" in checked.row()["settle"]
+
+
 @pytest.mark.parametrize(
     ("score", "cost", "expected"), [(0.44, 0.4, REPRODUCED), (0.47, 0.2, CONTRADICTED), (0.47, 0.4, INCONCLUSIVE)]
 )

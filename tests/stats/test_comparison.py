@@ -15,6 +15,7 @@ from benchmark.stats import (
     compare,
     mean_gap,
     mean_gaps,
+    read_costs,
     read_curves,
     sign_flip,
 )
@@ -86,6 +87,16 @@ def test_many_gaps_and_readings_at_once_are_those_of_each_pair(data):
         except NoOverlap:
             expected = np.nan
         assert gaps[index] == pytest.approx(expected, nan_ok=True)
+
+
+def test_the_computation_of_a_value_is_read_between_points_and_nowhere_else():
+    random = np.random.default_rng(0)
+    costs, values = random.uniform(0.1, 1, (4, 20)), random.uniform(0.2, 0.8, (4, 20))
+    at = random.uniform(0.1, 0.9, 20)
+    for read, cost, value, wanted in zip(read_costs(costs, values, at), costs.T, values.T, at, strict=True):
+        order = np.argsort(value)
+        expected = np.exp(np.interp(wanted, value[order], np.log(cost[order]), np.nan, np.nan))
+        np.testing.assert_allclose(read, expected)
 
 
 def test_a_single_point_is_compared_at_its_own_computation():
