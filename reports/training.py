@@ -45,7 +45,7 @@ def _metric(results: Results, made: dict[str, Any]) -> str:
 
 
 def _remade(results: Results, made: dict[str, Any], path: Path) -> str:
-    """Return the metric of weights that were made again, with machine and commit.
+    """Return the metric of weights that were made again, whether the files are equal, machine and commit.
 
     Raises
     ------
@@ -56,7 +56,8 @@ def _remade(results: Results, made: dict[str, Any], path: Path) -> str:
     for name in ("backbone", "steps", "batch", "images", "seed", "scenes", "metric", "validation"):
         if again[name] != made[name]:
             raise StoreError(f"{path}: {name} is {again[name]}, and {made[name]} of the shipped weights")
-    return f"{_metric(results, again)} ({again['isa']}, commit {again['git_sha'][:7]})"
+    same = ", the same file" if again["sha256"] == made["sha256"] else ""
+    return f"{_metric(results, again)}{same} ({again['isa']}, commit {again['git_sha'][:7]})"
 
 
 def steps(results: Results) -> str:

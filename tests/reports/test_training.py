@@ -30,9 +30,14 @@ def made_again(store, **changes):
 
 def test_weights_are_shown_beside_those_made_again_with_machine_and_commit(tmp_path):
     assert row(tmp_path).endswith("| – |")
-    made_again(tmp_path, value=0.5432, isa="AVX2", git_sha="abcdef0123")
+    made_again(tmp_path, value=0.5432, sha256="another", isa="AVX2", git_sha="abcdef0123")
     shipped = json.loads(SHIPPED.read_text(encoding="utf-8"))
     assert row(tmp_path).endswith(f"| AP {100 * shipped['value']:.1f} | AP 54.3 (AVX2, commit abcdef0) |")
+
+
+def test_weights_that_came_out_equal_are_said_to_be_the_same_file(tmp_path):
+    made_again(tmp_path)
+    assert ", the same file (" in row(tmp_path)
 
 
 def test_weights_made_in_another_way_are_not_shown_beside_the_shipped_ones(tmp_path):
