@@ -375,7 +375,7 @@ def _draw(what: Ablation, table: Table, panel: Panel, out: Path, stem: str) -> l
     height = 2.4
     with figure_style():
         figure = new_figure(height + 1.15 + legend_height(2 * len(table.rows), 2))
-        axes = place(figure, 0.6, 0.5, 6.4, height)
+        axes = place(figure, 0.65, 0.5, 6.35, height)
         axes.set_title(shorten(what.title, 80))
         line = f"{panel.data(36)}; hollow: as printed for the paper's data and network"
         axes.annotate(line, (0, 1), (0, 5), xycoords="axes fraction", textcoords="offset points", fontsize=7.5)

@@ -276,7 +276,7 @@ def draw(panel: Panel, rows: Sequence[dict[str, Any]], known: Methods, out: Path
             shown.setdefault((row["label"], source), []).append(point)
     with figure_style():
         figure = new_figure(3.75 + legend_height(len(shown), 2))
-        axes = place(figure, 0.6, 0.5, 6.4, 2.6)
+        axes = place(figure, 0.65, 0.5, 6.35, 2.6)
         axes.set_title(title)
         line = f"{panel.data(36)}; hollow: as printed for the paper's data and network"
         axes.annotate(line, (0, 1), (0, 5), xycoords="axes fraction", textcoords="offset points", fontsize=7.5)

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import matplotlib as mpl
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
@@ -53,6 +54,7 @@ _COST_LABEL = "Backbone GMACs per image, measured\n(GMACs are the paper's “GFL
 _PAPER_COST_LABEL = "Backbone GMACs, by its convention\n(printed there as “GFLOPs”)"
 _SHORT_LABEL = 28  # characters that fit in a column of the legend
 _LONG_LABEL = 58  # characters that fit in a legend of one column
+_HEAD_LINE = 10  # points, of a line below a panel's title
 _LEAST_SPAN = 2.0  # per cent
 _LINE = ("color", "linestyle", "linewidth")
 _SOURCES = {"P": "paper", "R": "released code"}
@@ -111,28 +113,34 @@ def _draw(panel: Panel, known: Methods, out: Path, stem: str) -> list[Path]:
     lines = [*([panel.reference] if panel.reference else []), *panel.main]
     long = any(len(line.label) > _SHORT_LABEL for line in lines)
     columns = 1 if long else 3 if printed is None else 2
-    top, height = 0.5, 2.7
+    head = _head_lines(panel, lines, narrow=printed is not None)
+    top, height = 0.5 + (len(head) - 1) * _HEAD_LINE / 72, 2.7
     below = top + height + 0.62
     theirs_entries = 0 if printed is None else printed.groupby(["method", printed["source"].str[0]]).ngroups
     foot = below + max(legend_height(len(lines), columns), legend_height(theirs_entries, 1)) + 0.1
     with figure_style():
         figure = new_figure(foot + 0.125 * len(failed) + 0.03)
         ours = place(figure, 0.55, top, 6.5 if printed is None else 3.75, height)
-        legend_below(figure, 0.15, below, _draw_ours(ours, panel, known), columns)
+        legend_below(figure, 0.15, below, _draw_ours(ours, panel, known, head), columns)
         if printed is not None:
             theirs = place(figure, 5.0, top, 2.05, height)
-            legend_below(figure, 4.6, below, _draw_paper(theirs, known, panel, printed), 1)
+            legend_below(figure, 4.6, below, _draw_paper(theirs, known, panel, printed, len(head)), 1)
         if failed:
             write_below(figure, 0.15, foot, "\n".join(failed), fontsize=6.5, color="#8A1C1C", linespacing=1.2)
         return save(figure, out, stem)
 
 
-def _draw_ours(axes: Axes, panel: Panel, known: Methods) -> list[Line2D]:
-    lines = [*([panel.reference] if panel.reference else []), *panel.main]
+def _head_lines(panel: Panel, lines: Sequence[Series], narrow: bool) -> list[str]:
+    """Return what stands below our title: the data and the seeds, in two lines beside the paper's panel."""
     seeds = max(int(line.points["seeds"].max()) for line in lines)
-    repeated = f", mean of up to {seeds} seeds, bars: ± standard deviation" if seeds > 1 else ""
-    data = panel.data(36)
-    _head(axes, _HEADINGS.get(panel.task, panel.task), f"{data}{repeated}")
+    if seeds == 1:
+        return [panel.data(36)]
+    parts = [panel.data(36), f"mean of up to {seeds} seeds, bars: ± standard deviation"]
+    return parts if narrow else [", ".join(parts)]
+
+
+def _draw_ours(axes: Axes, panel: Panel, known: Methods, head: Sequence[str]) -> list[Line2D]:
+    _head(axes, _HEADINGS.get(panel.task, panel.task), head)
     axes.set_xlabel(_COST_LABEL)
     axes.set_ylabel(panel.metric.title)
     entries = []
@@ -162,9 +170,12 @@ def _points(axes: Axes, panel: Panel, line: Series, style: dict[str, Any], zorde
     return entry(shorten(line.label, _LONG_LABEL), style)
 
 
-def _head(axes: Axes, title: str, line: str) -> None:
-    axes.set_title(title)
-    axes.annotate(line, (0, 1), (0, 5), xycoords="axes fraction", textcoords="offset points", fontsize=7.5)
+def _head(axes: Axes, title: str, lines: Sequence[str]) -> None:
+    """Write a title and the lines below it, the last of them just above the axes."""
+    axes.set_title(title, pad=mpl.rcParams["axes.titlepad"] + (len(lines) - 1) * _HEAD_LINE)
+    for index, line in enumerate(reversed(lines)):
+        above = (0, 5 + index * _HEAD_LINE)
+        axes.annotate(line, (0, 1), above, xycoords="axes fraction", textcoords="offset points", fontsize=7.5)
 
 
 def _limit(axes: Axes) -> None:
@@ -185,8 +196,9 @@ def _styles(known: Methods, methods: Sequence[str]) -> list[dict[str, Any]]:
     return [line_style(known.place(name), methods[:index].count(name)) for index, name in enumerate(methods)]
 
 
-def _draw_paper(axes: Axes, known: Methods, panel: Panel, printed: pd.DataFrame) -> list[Line2D]:
-    _head(axes, _PAPER_HEADINGS[panel.task], "as printed, not measured here")
+def _draw_paper(axes: Axes, known: Methods, panel: Panel, printed: pd.DataFrame, head: int) -> list[Line2D]:
+    """Draw the paper's panel, with as many lines below its title as ours has."""
+    _head(axes, _PAPER_HEADINGS[panel.task], ["as printed, not measured here", *[""] * (head - 1)])
     axes.set_xlabel(_PAPER_COST_LABEL)
     axes.set_ylabel(find_metric([panel.metric, *panel.metrics], printed["metric"].iloc[0]).title)
     entries = []

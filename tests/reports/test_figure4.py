@@ -94,10 +94,19 @@ def classification_alone(fabricated):
     fabricated.curves("imagenet", dense_score=0.98, dense_cost=3.7)
 
 
+def several_seeds_of_a_set_with_a_long_name(fabricated):
+    fabricated.curves(
+        seeds=(0, 1), dataset="microscopy-of-blood-cells-in-coco-format", overrides='{"from_scratch": true}'
+    )
+
+
 @pytest.mark.parametrize(
     "fill",
-    [many_methods_with_long_names, barely_trained_cells_with_a_changed_recipe, a_single_cell, classification_alone],
-)
+    [
+        many_methods_with_long_names, barely_trained_cells_with_a_changed_recipe, a_single_cell, classification_alone,
+        several_seeds_of_a_set_with_a_long_name,
+    ],
+)  # fmt: skip
 def test_nothing_runs_out_of_the_page_or_into_something_else(fabricated, tmp_path, monkeypatch, fill):
     fill(fabricated)
     ours, both = [], []
