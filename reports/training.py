@@ -8,7 +8,6 @@ from typing import Any
 
 import pandas as pd
 
-import benchmark
 from benchmark.errors import StoreError
 from benchmark.stats import task_metrics
 from benchmark.store import Record
@@ -18,6 +17,7 @@ __all__ = ["BLOCKS", "commands", "gpu_memory", "gpu_speed", "machines", "steps",
 
 TRAINING, GPU, COMMANDS = "training.json", "gpu.json", "commands.json"
 REPRODUCED = "reproduced"  # a folder: the `record.json` of cells that were run again
+_TASKS = Path(__file__).parents[1] / "benchmark" / "tasks"  # beside each task lie the records of its starting weights
 REMADE = "weights"  # a folder: by task, the records of starting weights that were made again
 _CURVE = ("gamma", "shorter_side", "budget", "stride")  # what a row's point on its method's curve is called
 
@@ -28,7 +28,7 @@ def weights(results: Results) -> str:
         "| task | backbone | steps × batch | images | metric, % | made again, % |",
         "| --- | --- | ---: | ---: | ---: | ---: |",
     ]
-    for path in sorted(Path(benchmark.__file__).parent.glob("tasks/*/weights/*.json")):
+    for path in sorted(_TASKS.glob("*/weights/*.json")):
         made = json.loads(path.read_text(encoding="utf-8"))
         remade = results.stores[0] / REMADE / made["task"] / path.name
         lines.append(
