@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmark.cells import Request, execute, handful, plan, plan_of, reproduce
+from benchmark.cells import Request, execute, handful, on_rendered_scenes, plan, plan_of, reproduce
 from benchmark.cells.reproducing import Compared, compare
 from benchmark.errors import SaibenchError, UsageError
 from benchmark.metric import COUNT_TOLERANCE, MACHINE_TOLERANCE, MASK_TOLERANCE
@@ -162,3 +162,27 @@ def test_a_handful_is_the_quickest_of_each_method_task_by_task_within_the_time()
     chosen = [(each["task"], each["method"], each["seconds_train"]) for each in handful(records, 60.0)]
     assert chosen == [("a", "x", 10.0), ("b", "x", 15.0), ("a", "y", 20.0)]
     assert handful(records, 5.0) == []
+
+
+def test_records_of_given_data_are_told_from_those_of_rendered_scenes():
+    def record(dataset):
+        return Record(Path(dataset), {"task": "coco", "scale": "mini", "dataset": dataset})
+
+    assert on_rendered_scenes(record("coco-mini-v4-seed0")) and not on_rendered_scenes(record("bccd-coco"))
+
+
+def test_what_is_chosen_of_the_reference_needs_no_data_set_that_was_given(monkeypatch, run_cli):
+    """The quickest cells of segmentation are of CamVid, which a machine need not have."""
+    chosen = []
+
+    def run(record, *_):
+        chosen.append(record)
+        return {"agrees": True}
+
+    monkeypatch.setattr("benchmark.cli.commands.reproduce._reproduced", run)
+    store = Path(__file__).parents[1] / "results" / "reference"
+    code, _, _ = run_cli("reproduce", "--minutes", "8", "--store", store)
+    assert code == 0
+    assert {record["dataset"] for record in chosen} == {
+        f"{task}-mini-v4-seed0" for task in ("coco", "cityscapes", "imagenet")
+    }

@@ -9,7 +9,7 @@ what two runs of one cell left. Many cells at once are `benchmark.sweep`'s busin
 from benchmark.cells.loading import backbone_inputs, load_model, plan_of, starting_model
 from benchmark.cells.looking import find_image, look, look_at_first, mask_values
 from benchmark.cells.planning import HARNESS_VERSION, Plan, plan
-from benchmark.cells.reproducing import Reproduction, handful, reproduce
+from benchmark.cells.reproducing import Reproduction, handful, on_rendered_scenes, reproduce
 from benchmark.cells.request import Request, cache_folder, data_folder, reader
 from benchmark.cells.running import DENSITY_MAPS, MODEL, execute
 
@@ -30,6 +30,7 @@ __all__ = [
     "look",
     "look_at_first",
     "mask_values",
+    "on_rendered_scenes",
     "plan",
     "plan_of",
     "reader",

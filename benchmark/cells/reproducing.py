@@ -19,7 +19,7 @@ from benchmark.metric import COUNT_TOLERANCE, MACHINE_TOLERANCE, MASK_TOLERANCE
 from benchmark.progress import Report
 from benchmark.store import ENVIRONMENT, Record, Store, environment, read_environment
 
-__all__ = ["Compared", "Reproduction", "handful", "reproduce"]
+__all__ = ["Compared", "Reproduction", "handful", "on_rendered_scenes", "reproduce"]
 
 #: What says where a record was made, beside the packages.
 _MACHINE = ("python", "torch", "cpu", "isa", "isa_limit", "gpu", "threads")
@@ -179,6 +179,11 @@ def handful(records: Iterable[Record], seconds: float) -> list[Record]:
             else:  # the next ones of the task take longer still
                 of_task.clear()
     return chosen
+
+
+def on_rendered_scenes(record: Record) -> bool:
+    """Whether a record's data set is the one that is rendered for its scale, which every machine has."""
+    return str(record["dataset"]).startswith(f"{record['task']}-{record['scale']}")
 
 
 def _seconds(record: Record) -> float:

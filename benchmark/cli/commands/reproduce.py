@@ -32,14 +32,15 @@ def reproduce(
     if bool(records) == (minutes is not None):
         raise UsageError("give records, by cell id or folder, or --minutes to have them chosen")
 
-    from benchmark.cells import handful
+    from benchmark.cells import handful, on_rendered_scenes
     from benchmark.store import Record, Store
 
     source = Store(store)
     if records:
         chosen = [Record.load(Path(word).resolve()) if Path(word).is_dir() else source.get(word) for word in records]
     else:
-        chosen = handful(source.scan()[0], 60 * (minutes or 0))
+        known = [record for record in source.scan()[0] if data is not None or on_rendered_scenes(record)]
+        chosen = handful(known, 60 * (minutes or 0))
         if not chosen:
             raise SaibenchError(f"{store}: no finished record took less than {minutes} minutes; give more")
     results = [_reproduced(record, Store(into), data, plugin or (), force, json_) for record in chosen]
