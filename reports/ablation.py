@@ -32,6 +32,7 @@ from reports.drawing import (
     new_figure,
     place,
     save,
+    write_head,
 )
 from reports.tables import Column, Table
 from reports.values import decimals, is_missing, number, plain, shorten
@@ -376,9 +377,8 @@ def _draw(what: Ablation, table: Table, panel: Panel, out: Path, stem: str) -> l
     with figure_style():
         figure = new_figure(height + 1.15 + legend_height(2 * len(table.rows), 2))
         axes = place(figure, 0.65, 0.5, 6.35, height)
-        axes.set_title(shorten(what.title, 80))
         line = f"{panel.data(36)}; hollow: as printed for the paper's data and network"
-        axes.annotate(line, (0, 1), (0, 5), xycoords="axes fraction", textcoords="offset points", fontsize=7.5)
+        write_head(axes, shorten(what.title, 80), [line])
         axes.axhline(0, **REFERENCE_LINE)
         axes.set_xlabel(f"Computation over that of {what.reference}")
         axes.set_ylabel(f"{panel.metric.label} against {what.reference} (points)")

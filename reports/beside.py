@@ -29,6 +29,7 @@ from reports.drawing import (
     new_figure,
     place,
     save,
+    write_head,
 )
 from reports.evidence import line_of
 from reports.methods import REFERENCE, Methods
@@ -277,9 +278,8 @@ def draw(panel: Panel, rows: Sequence[dict[str, Any]], known: Methods, out: Path
     with figure_style():
         figure = new_figure(3.75 + legend_height(len(shown), 2))
         axes = place(figure, 0.65, 0.5, 6.35, 2.6)
-        axes.set_title(title)
         line = f"{panel.data(36)}; hollow: as printed for the paper's data and network"
-        axes.annotate(line, (0, 1), (0, 5), xycoords="axes fraction", textcoords="offset points", fontsize=7.5)
+        write_head(axes, title, [line])
         axes.axhline(0, **REFERENCE_LINE)
         axes.set_xlabel("Computation, share of the dense network's")
         axes.set_ylabel(f"{panel.metric.label} against dense (points)")

@@ -20,7 +20,7 @@ from benchmark.stats import Measured, Run, mean_gaps, over_seeds_alone
 from reports import ablation, figure3, lambdas, table1, table2, table3, timings
 from reports.base import Output, Results
 from reports.comparison import runs_of
-from reports.curves import Panel, panels
+from reports.curves import Panel, Series, panels
 from reports.evidence import (
     APART,
     CONTRADICTED,
@@ -205,7 +205,10 @@ def _settle(claim: Claim, finding: Finding) -> str:
 
 
 def _runs(panel: Panel, method: str) -> list[Run]:
-    line = line_of(panel, method)
+    return _runs_of(panel, line_of(panel, method))
+
+
+def _runs_of(panel: Panel, line: Series | None) -> list[Run]:
     return [] if line is None else runs_of(panel, line)
 
 
@@ -250,11 +253,12 @@ def _claim4(panel: Panel) -> Finding:
 
 def _rows(what: ablation.Ablation, panel: Panel) -> dict[str, list[Run]]:
     """Return the runs of an ablation's rows as single points."""
-    found = {}
-    for row in ablation.find(what, panel):
-        runs = [run for run in row.runs(panel.score) if not np.isnan(run.score)] if len(row.finished) else []
-        found[row.label] = [Run("", run.seed, run.score, run.cost, run.outcomes, run.costs) for run in runs]
-    return found
+    return {row.label: _single_point(panel, row) for row in ablation.find(what, panel)}
+
+
+def _single_point(panel: Panel, row: ablation.Found) -> list[Run]:
+    runs = [run for run in row.runs(panel.score) if not np.isnan(run.score)] if len(row.finished) else []
+    return [Run("", run.seed, run.score, run.cost, run.outcomes, run.costs) for run in runs]
 
 
 def _score_gap(cost_a: np.ndarray, score_a: np.ndarray, cost_b: np.ndarray, score_b: np.ndarray) -> np.ndarray:
@@ -263,25 +267,21 @@ def _score_gap(cost_a: np.ndarray, score_a: np.ndarray, cost_b: np.ndarray, scor
 
 
 def _claim6(panel: Panel) -> Finding:
-    rows = _rows(table1.WHAT, panel)
-    findings = []
-    for name in ("plain convolution", "average pooling"):
-        if not rows[name] or not rows["RBF"]:
-            findings.append(missing(f"{name} beside RBF"))
-            continue
-        findings.append(_less_computation(panel, name, rows["RBF"], rows[name]))
-    return combine(findings)
+    found = {row.label: row for row in ablation.find(table1.WHAT, panel)}
+    rbf = _single_point(panel, found["RBF"])
+    return combine([_less_computation(panel, found[name], rbf) for name in ("plain convolution", "average pooling")])
 
 
-def _less_computation(panel: Panel, name: str, rbf: Sequence[Run], row: Sequence[Run]) -> Finding:
+def _less_computation(panel: Panel, other: ablation.Found, rbf: Sequence[Run]) -> Finding:
     """Judge that RBF computes less than another kernel: beside its row, or on its curve where accuracies differ."""
+    name, row = other.label, _single_point(panel, other)
+    if not row or not rbf:
+        return missing(f"{name} beside RBF")
     judge = partial(signed, scale=100, unit=" %")
     gap = np.mean([run.score for run in rbf]) - np.mean([run.score for run in row])
     if abs(gap) <= _EQUAL:
         return measured(rbf, row, cost_ratio, partial(judge, f"{name}, computation more than RBF's at equal accuracy:"))
-    found = next(each for each in ablation.find(table1.WHAT, panel) if each.label == name)
-    line = ablation.line_of_row(panel, found)
-    curve = [] if line is None else runs_of(panel, line)
+    curve = _runs_of(panel, ablation.line_of_row(panel, other))
     unequal = f"{name}: accuracies differ by {100 * gap:+.2f} points, too much to be equal"
     if len({run.point for run in curve}) < 2:
         return Finding(INCONCLUSIVE, unequal, len(row), frozenset({TRADED}))
@@ -365,10 +365,8 @@ def _unstable(cells: pd.DataFrame) -> dict[int, float]:
 
 
 def _claim9(panel: Panel) -> Finding:
-    lines = {}
-    for row in ablation.find(figure3.WHAT, panel):
-        line = ablation.line_of_row(panel, row)
-        lines[row.label] = [] if line is None else runs_of(panel, line)
+    rows = ablation.find(figure3.WHAT, panel)
+    lines = {row.label: _runs_of(panel, ablation.line_of_row(panel, row)) for row in rows}
     two = lines["(b) two masks"]
     return combine([
         missing(f"{other} beside (b) two masks") if not lines[other] or not two

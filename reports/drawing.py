@@ -21,6 +21,7 @@ from matplotlib.lines import Line2D
 from benchmark.files import write_atomic
 
 __all__ = [
+    "HEAD_LINE",
     "PLACES",
     "REFERENCE_LINE",
     "REFERENCE_STYLE",
@@ -34,10 +35,13 @@ __all__ = [
     "place",
     "save",
     "write_below",
+    "write_head",
 ]
 
 #: Width of a page of text, in inches.
 WIDTH = 7.2
+#: Height of a line below an axes' title, in points.
+HEAD_LINE = 10
 
 # Colours of Okabe and Ito (without the yellow, which is too light for lines) and of Tol's muted scheme: apart
 # for all common kinds of colour blindness. Each also has a marker of its own, so that print without colour
@@ -111,6 +115,14 @@ def write_below(figure: Figure, left: float, top: float, text: str, **style: Any
     """Write text whose upper left corner is at a distance in inches from the figure's."""
     total_width, total_height = figure.get_size_inches()
     figure.text(left / total_width, 1 - top / total_height, text, va="top", ha="left", **style)
+
+
+def write_head(axes: Axes, title: str, lines: Sequence[str]) -> None:
+    """Write a title and lines of plain text below it, the last of them just above the axes."""
+    axes.set_title(title, pad=matplotlib.rcParams["axes.titlepad"] + (len(lines) - 1) * HEAD_LINE)
+    for index, line in enumerate(reversed(lines)):
+        above = (0, 5 + index * HEAD_LINE)
+        axes.annotate(line, (0, 1), above, xycoords="axes fraction", textcoords="offset points", fontsize=7.5)
 
 
 def legend_below(figure: Figure, left: float, top: float, handles: Sequence[Line2D], columns: int) -> float:

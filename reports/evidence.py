@@ -138,17 +138,17 @@ def limited(name: str, found: Measured, limit: float, scale: float = 100.0, unit
     """Judge that a number is at most a limit."""
     bound = f"{limit * scale:g}"
     words = (f"at most the claimed {bound}", f"more than the claimed {bound}", f"claimed at most {bound}")
-    return bounded(f"{name} {_interval(found, scale, unit)}", found, (-math.inf, limit), words)
+    return _bounded(f"{name} {_interval(found, scale, unit)}", found, (-math.inf, limit), words)
 
 
 def similar(name: str, found: Measured, margin: float, scale: float = 100.0, unit: str = " points") -> Finding:
     """Judge that a difference is within a margin on both sides."""
     bound = f"±{margin * scale:g}"
     words = (f"similar: within {bound}", f"not similar: beyond {bound}", f"similar would be within {bound}")
-    return bounded(f"{name} {_interval(found, scale, unit)}", found, (-margin, margin), words)
+    return _bounded(f"{name} {_interval(found, scale, unit)}", found, (-margin, margin), words)
 
 
-def bounded(text: str, found: Measured, claimed: tuple[float, float], words: tuple[str, str, str]) -> Finding:
+def _bounded(text: str, found: Measured, claimed: tuple[float, float], words: tuple[str, str, str]) -> Finding:
     """Judge that a number lies where it is claimed, with words for inside, outside, and where that is open."""
     inside, outside, still_open = words
     if len(found.seeds) < SEEDS or found.low is None or found.high is None:

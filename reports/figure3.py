@@ -9,7 +9,7 @@ from benchmark.selection import Cells
 from reports import ablation
 from reports.base import Output, Results
 from reports.curves import COST, Panel, panels, stems
-from reports.drawing import entry, figure_style, legend_below, line_style, new_figure, place, save
+from reports.drawing import entry, figure_style, legend_below, line_style, new_figure, place, save, write_head
 
 TITLE = "Figure 3: placements of masks in a block"
 
@@ -44,9 +44,7 @@ def _draw(panel: Panel, out: Path, stem: str) -> list[Path]:
     with figure_style():
         figure = new_figure(3.6)
         axes = place(figure, 0.6, 0.5, 4.2, 2.4)
-        axes.set_title("Figure 3: placements of masks in a block")
-        note = f"{panel.data(36)}; bars: ± standard deviation over seeds"
-        axes.annotate(note, (0, 1), (0, 5), xycoords="axes fraction", textcoords="offset points", fontsize=7.5)
+        write_head(axes, TITLE, [f"{panel.data(36)}; bars: ± standard deviation over seeds"])
         axes.set_xlabel("Backbone GMACs per image, measured")
         axes.set_ylabel(panel.metric.title)
         entries = []

@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
@@ -23,6 +22,7 @@ from reports import beside, published
 from reports.base import Output, Results, nothing, provenance_line
 from reports.curves import COST, Panel, Series, describe, panels, stems
 from reports.drawing import (
+    HEAD_LINE,
     REFERENCE_LINE,
     REFERENCE_STYLE,
     entry,
@@ -34,6 +34,7 @@ from reports.drawing import (
     place,
     save,
     write_below,
+    write_head,
 )
 from reports.methods import REFERENCE, Methods
 from reports.tables import Column, Table
@@ -54,7 +55,6 @@ _COST_LABEL = "Backbone GMACs per image, measured\n(GMACs are the paper's “GFL
 _PAPER_COST_LABEL = "Backbone GMACs, by its convention\n(printed there as “GFLOPs”)"
 _SHORT_LABEL = 28  # characters that fit in a column of the legend
 _LONG_LABEL = 58  # characters that fit in a legend of one column
-_HEAD_LINE = 10  # points, of a line below a panel's title
 _LEAST_SPAN = 2.0  # per cent
 _LINE = ("color", "linestyle", "linewidth")
 _SOURCES = {"P": "paper", "R": "released code"}
@@ -114,7 +114,7 @@ def _draw(panel: Panel, known: Methods, out: Path, stem: str) -> list[Path]:
     long = any(len(line.label) > _SHORT_LABEL for line in lines)
     columns = 1 if long else 3 if printed is None else 2
     head = _head_lines(panel, lines, narrow=printed is not None)
-    top, height = 0.5 + (len(head) - 1) * _HEAD_LINE / 72, 2.7
+    top, height = 0.5 + (len(head) - 1) * HEAD_LINE / 72, 2.7
     below = top + height + 0.62
     theirs_entries = 0 if printed is None else printed.groupby(["method", printed["source"].str[0]]).ngroups
     foot = below + max(legend_height(len(lines), columns), legend_height(theirs_entries, 1)) + 0.1
@@ -140,7 +140,7 @@ def _head_lines(panel: Panel, lines: Sequence[Series], narrow: bool) -> list[str
 
 
 def _draw_ours(axes: Axes, panel: Panel, known: Methods, head: Sequence[str]) -> list[Line2D]:
-    _head(axes, _HEADINGS.get(panel.task, panel.task), head)
+    write_head(axes, _HEADINGS.get(panel.task, panel.task), head)
     axes.set_xlabel(_COST_LABEL)
     axes.set_ylabel(panel.metric.title)
     entries = []
@@ -170,14 +170,6 @@ def _points(axes: Axes, panel: Panel, line: Series, style: dict[str, Any], zorde
     return entry(shorten(line.label, _LONG_LABEL), style)
 
 
-def _head(axes: Axes, title: str, lines: Sequence[str]) -> None:
-    """Write a title and the lines below it, the last of them just above the axes."""
-    axes.set_title(title, pad=mpl.rcParams["axes.titlepad"] + (len(lines) - 1) * _HEAD_LINE)
-    for index, line in enumerate(reversed(lines)):
-        above = (0, 5 + index * _HEAD_LINE)
-        axes.annotate(line, (0, 1), above, xycoords="axes fraction", textcoords="offset points", fontsize=7.5)
-
-
 def _limit(axes: Axes) -> None:
     """Start computation at zero, and keep tenths of a point from looking like a cliff."""
     axes.margins(y=0.08)
@@ -198,7 +190,7 @@ def _styles(known: Methods, methods: Sequence[str]) -> list[dict[str, Any]]:
 
 def _draw_paper(axes: Axes, known: Methods, panel: Panel, printed: pd.DataFrame, head: int) -> list[Line2D]:
     """Draw the paper's panel, with as many lines below its title as ours has."""
-    _head(axes, _PAPER_HEADINGS[panel.task], ["as printed, not measured here", *[""] * (head - 1)])
+    write_head(axes, _PAPER_HEADINGS[panel.task], ["as printed, not measured here", *[""] * (head - 1)])
     axes.set_xlabel(_PAPER_COST_LABEL)
     axes.set_ylabel(find_metric([panel.metric, *panel.metrics], printed["metric"].iloc[0]).title)
     entries = []

@@ -19,7 +19,17 @@ from matplotlib.lines import Line2D
 from reports import timings
 from reports.base import Output, Results, nothing, provenance_line
 from reports.curves import COST, Panel, Series, panels, stems
-from reports.drawing import entry, figure_style, legend_below, legend_height, line_style, new_figure, place, save
+from reports.drawing import (
+    entry,
+    figure_style,
+    legend_below,
+    legend_height,
+    line_style,
+    new_figure,
+    place,
+    save,
+    write_head,
+)
 from reports.methods import REFERENCE, Methods
 from reports.tables import Column, Table
 from reports.values import decimals, is_missing, number, shorten, with_spread
@@ -177,9 +187,7 @@ def _draw(
             axes.set_xlim(0, 1.07 * max(row[key] for row in drawn))
             axes.margins(y=0.08)
         left.set_ylabel(panel.metric.title)
-        left.set_title(TITLE)
-        note = f"{panel.task}: {panel.data(36)}"
-        left.annotate(note, (0, 1), (0, 5), xycoords="axes fraction", textcoords="offset points", fontsize=7.5)
+        write_head(left, TITLE, [f"{panel.task}: {panel.data(36)}"])
         if any(row["masks_in_pytorch"] for row in drawn):
             right.set_title(f"{_IN_PYTORCH} masks that the engine leaves to PyTorch", fontsize=7.5, fontweight="normal")
         entries += _draw_peers(right, drawn, peers)
