@@ -15,9 +15,9 @@ Layout of ``<store>/<task>/<scale>/<method>/<cell id>/``::
     …                  what else the run leaves there: predictions, model.safetensors
 
 Beside it, while a run is under way: ``.<cell id>.partial/`` (the same folder, unfinished, with ``scratch/`` for
-training checkpoints and ``progress.json``; a restarted run finds it again). The store's root also holds
-``.locks/<cell id>``: the lock files, which stay, and which may be deleted when nothing runs; ``timing/*.json``, what
-``saibench time`` measured; and ``.slurm/<cell id>.log``, what a cell printed on a cluster.
+training checkpoints and ``progress.json``; a restarted run finds ``scratch/`` again and removes the rest). The store's
+root also holds ``.locks/<cell id>``: the lock files, which stay, and which may be deleted when nothing runs;
+``timing/*.json``, what ``saibench time`` measured; and ``.slurm/<cell id>.log``, what a cell printed on a cluster.
 """
 
 from benchmark.store.cell import Cell, canonical_json

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmark.errors import StoreError
-from benchmark.files import TEMPORARY, sync, write_atomic
+from benchmark.files import sync, write_atomic
 from benchmark.store.cell import Cell, canonical_json
 from benchmark.store.checksums import write_checksums
 from benchmark.store.errors import explain
@@ -40,7 +40,8 @@ class Work:
     Attributes
     ----------
     folder
-        Where to leave predictions and ``model.safetensors``; all of it becomes the record's folder.
+        Where to leave predictions and ``model.safetensors``; all of it becomes the record's folder. A restarted run
+        finds it empty but for `scratch`.
     scratch
         Where to leave training checkpoints: found again by a restarted run, removed by `commit`.
     resumed
@@ -61,7 +62,21 @@ class Work:
         checkout()
         environment()
         self.scratch.mkdir(parents=True, exist_ok=True)
+        self._remove_leftovers()
         self.resumed = any(self.scratch.iterdir())
+
+    def _remove_leftovers(self) -> None:
+        """Remove what a killed run wrote beside `scratch`, so that the record holds what this run writes and no more.
+
+        By place and not by name, because libraries write to temporary files that are named in their own way
+        (safetensors: ``.tmpXXXXXX``), and because what was half written may have its final name.
+        """
+        for path in self.folder.iterdir():
+            if path.is_dir() and not path.is_symlink():
+                if path != self.scratch:
+                    shutil.rmtree(path)
+            else:
+                path.unlink()
 
     def note(self, phase: str, done: int, total: int) -> None:
         """Say how far the run is, for whoever asks `Store.progress`; kept once a second at most."""
@@ -157,8 +172,6 @@ class Work:
         write_environment(self.folder)
         shutil.rmtree(self.scratch, ignore_errors=True)
         (self.folder / PROGRESS).unlink(missing_ok=True)
-        for leftover in self.folder.rglob(TEMPORARY):  # of a killed run that this one resumed
-            leftover.unlink(missing_ok=True)
         write_checksums(self.folder)
         # Everything else is on the disk before record.json is. `recover` puts a folder that holds one in its place
         # without looking at the rest, also after a power cut.

@@ -60,6 +60,24 @@ def test_an_interrupted_cell_is_no_record_and_resumes(a_cell, tmp_path):
     assert store.find(cell).finished
 
 
+def test_what_a_killed_run_wrote_is_not_in_the_record_of_the_run_that_resumes_it(a_cell, tmp_path):
+    """Not temporary files, whoever named them, nor files that were half written under their own names."""
+    store, cell = Store(tmp_path), a_cell()
+    with pytest.raises(KeyboardInterrupt), store.begin(cell) as work:
+        (work.scratch / "step100.ckpt").write_text("weights")
+        (work.folder / ".tmpdNwvu7").write_bytes(b"half a model")
+        (work.folder / "predictions").mkdir()
+        (work.folder / "predictions" / "0.png").write_bytes(b"half an image")
+        (work.folder / "elsewhere").symlink_to(work.scratch)
+        raise KeyboardInterrupt
+    with store.begin(cell) as work:
+        assert (work.scratch / "step100.ckpt").read_text() == "weights"
+        (work.folder / "model.safetensors").write_bytes(b"a model")
+        folder = work.commit({"metric_AP": 0.5}).folder
+    written = {path.name for path in folder.iterdir()} - {"record.json", "cell.json", "checksums.sha256"}
+    assert written == {"model.safetensors", "environment.txt"}
+
+
 STAGES = {"write_atomic": work, "promote": work, "rename": os, "replace": os, "fsync": os}
 
 
