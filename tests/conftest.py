@@ -18,6 +18,9 @@ settings.load_profile("saibench")
 # The networks here are too small for two threads, and on a machine with other work, threads that wait for each other
 # take seven times as long. The engine's threads are its own.
 torch.set_num_threads(1)
+# A terminal's extent from outside would be kept by what prints, from its import on; pytest-xdist sets one.
+for name in ("COLUMNS", "LINES"):
+    os.environ.pop(name, None)
 
 FIXTURES = Path(__file__).parent / "fixtures"
 TINY = {"train.steps": 2, "train.batch": 2, "pretrain.steps": 2, "pretrain.batch": 2}
