@@ -28,7 +28,7 @@ WHAT = ablation.Ablation(
 
 
 def build(results: Results, out: Path) -> Output:
-    """Write the table, and a figure of the whole curves for each panel that has them."""
+    """Write the table, and a figure of the whole curves for each panel that has at least two to compare."""
     output = ablation.build(WHAT, results, out)
     found = panels(results, WHAT.task)
     files = [
@@ -39,7 +39,7 @@ def build(results: Results, out: Path) -> Output:
 
 def _draw(panel: Panel, out: Path, stem: str) -> list[Path]:
     lines = [(row.label, line) for row in ablation.find(WHAT, panel) if (line := ablation.line_of_row(panel, row))]
-    if not lines:
+    if len(lines) < 2:
         return []
     with figure_style():
         figure = new_figure(3.6)

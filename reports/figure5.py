@@ -15,7 +15,7 @@ from benchmark.stats import Measured, over_seeds_alone
 from reports import lambdas
 from reports.base import Output, Results, nothing, provenance_line
 from reports.curves import Panel, panels
-from reports.drawing import entry, figure_style, legend_below, new_figure, place, save
+from reports.drawing import entry, figure_style, legend_below, new_figure, place, save, write_head
 from reports.tables import Column, Table
 from reports.values import number, shorten, slug
 
@@ -77,9 +77,9 @@ def _points(panel: Panel) -> pd.DataFrame:
 
 def _draw(found: Sequence[tuple[Panel, pd.DataFrame]]) -> Figure:
     left, width, gap = 0.72, 1.8, 0.55
-    figure = new_figure(3.2, left + len(found) * (width + gap))
+    figure = new_figure(3.3, left + len(found) * (width + gap))
     for index, (panel, points) in enumerate(found):
-        axes = place(figure, left + index * (width + gap), 0.5, width, 1.9)
+        axes = place(figure, left + index * (width + gap), 0.6, width, 1.9)
         _scatter(axes, panel, points)
         if index == 0:
             axes.set_ylabel("λ of the RBF kernel")
@@ -87,15 +87,14 @@ def _draw(found: Sequence[tuple[Panel, pd.DataFrame]]) -> Figure:
     names = [name for _, name in _PLACES.values()]
     there = sorted({int(value) for _, points in found for value in points["place"]})
     handles = [entry(names[value - 1], styles[value - 1]) for value in there]
-    legend_below(figure, left, 2.95, handles, len(handles))
+    legend_below(figure, left, 3.05, handles, len(handles))
     return figure
 
 
 def _scatter(axes: Axes, panel: Panel, points: pd.DataFrame) -> None:
-    data = "" if panel.embedded else f"{shorten(panel.dataset, 30)}\n"
-    axes.set_title(_TASKS.get(panel.task, panel.task), pad=22 if data else None)
-    note = f"{data}rank correlation {lambdas.correlation(points):.2f}, {len(points)} points"
-    axes.annotate(note, (0, 1), (0, 5), xycoords="axes fraction", textcoords="offset points", fontsize=7)
+    data = [] if panel.embedded else [shorten(panel.dataset, 30)]
+    note = f"rank correlation {lambdas.correlation(points):.2f}, {len(points)} points"
+    write_head(axes, _TASKS.get(panel.task, panel.task), [*data, note])
     for value, rows in points.groupby("place"):
         shades = np.repeat([[0.0, 0.27, 0.45, 1.0]], len(rows), axis=0)
         shades[:, 3] = 0.15 + 0.85 * rows["depth"]  # as in the paper, deeper is darker

@@ -94,11 +94,16 @@ def test_table_3_takes_strides_by_their_distance_from_the_scale_s(fabricated, tm
     assert "no loss curve" in output.text
 
 
-def test_a_data_set_without_the_ablation_has_no_table_beside_one_with_it(fabricated, tmp_path):
+def test_a_data_set_without_the_ablation_has_no_table_and_no_figure_beside_one_with_it(fabricated, tmp_path):
     add(ablated(fabricated), 0.5, 1.0, 1.0, masks_per_block=1)
-    fabricated.add("stochastic", 0.5, 1.0, parameters={"gamma": 0.1}, dataset="cells", fingerprint="beef")
+    for gamma in (0.3, 3.0):
+        fabricated.add(
+            "stochastic", 0.5, 1.0, parameters={**USUAL, "gamma": gamma}, method_curve=["gamma"],
+            dataset="cells", fingerprint="beef",
+        )  # fmt: skip
     build(fabricated, tmp_path, "figure3")
-    assert {path.name for path in tmp_path.glob("figure3*.md")} == {"figure3-coco-mini-embedded.md"}
+    assert {path.stem for path in tmp_path.glob("figure3*")} == {"figure3-coco-mini-embedded"}
+    assert (tmp_path / "figure3-coco-mini-embedded.png").exists()
 
 
 def test_figure_3_has_the_three_placements(fabricated, tmp_path):
