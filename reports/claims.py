@@ -8,7 +8,7 @@ its own words and numbers.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -437,7 +437,7 @@ def _negated(name: str, found: Measured) -> Finding:
     low, high = (None if bound is None else -bound for bound in (found.high, found.low))
     turned = Measured(-found.value, low, high, [-value for value in found.by_seed], found.seeds, found.resampled)
     finding = signed(f"minus the {name.partition(': ')[2]}", turned)
-    return Finding(finding.status, f"{name.partition(': ')[0]}: {finding.text}", finding.seeds)
+    return replace(finding, text=f"{name.partition(': ')[0]}: {finding.text}")
 
 
 def _timings(results: Results) -> list[dict[str, Any]]:
