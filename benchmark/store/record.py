@@ -114,9 +114,14 @@ def write_table(table: pd.DataFrame, path: Path) -> None:
     """Write one of a record's Parquet tables, compressed: records are kept by the hundred, and in the repository.
 
     Without dictionaries: most columns are measurements, of which nearly each value is another one. Tables of outcomes
-    and images then take a half to two thirds of the space.
+    and images then take a half to two thirds of the space. First bytes of all numbers together, then second ones, and
+    so on: the first ones are alike, and a sixth of the outcomes' space goes.
     """
-    table.to_parquet(path, index=False, compression="zstd", compression_level=12, use_dictionary=False)
+    numbers = table.select_dtypes("number").columns
+    table.to_parquet(
+        path, index=False, compression="zstd", compression_level=19, use_dictionary=False,
+        column_encoding=dict.fromkeys(numbers, "BYTE_STREAM_SPLIT") or None,
+    )  # fmt: skip
 
 
 def read_table(path: Path) -> pd.DataFrame:

@@ -9,9 +9,10 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
 
 from benchmark.errors import StoreError
-from benchmark.store import RECORD_FIELDS, Record, Store, read_table
+from benchmark.store import RECORD_FIELDS, Record, Store, read_table, write_table
 from benchmark.store.fields import as_json
 
 
@@ -179,8 +180,26 @@ def test_a_result_that_cannot_be_is_refused_when_it_is_committed(a_cell, tmp_pat
 @pytest.fixture(scope="module")
 def parquet(tmp_path_factory):
     path = tmp_path_factory.mktemp("tables") / "images.parquet"
-    pd.DataFrame({"image": ["a", "b"] * 20, "gmacs": range(40)}).to_parquet(path, index=False)
+    write_table(pd.DataFrame({"image": ["a", "b"] * 20, "gmacs": range(40)}), path)
     return path.read_bytes()
+
+
+DTYPES = st.sampled_from(["bool", "int64", "uint16", "int8", "float64", "float32"])
+
+
+@given(data=st.data(), rows=st.integers(0, 30))
+def test_a_table_is_read_as_it_was_written(tmp_path_factory, data, rows):
+    columns = data.draw(st.dictionaries(st.sampled_from(["density", "μ", "a.b", ""]), DTYPES))
+    table = pd.DataFrame({name: data.draw(arrays.arrays(dtype, rows)) for name, dtype in columns.items()})
+    table["layer"] = data.draw(st.lists(st.text("ab.1"), min_size=rows, max_size=rows))
+    path = tmp_path_factory.mktemp("table") / "layers.parquet"
+    write_table(table, path)
+    read = read_table(path)
+    assert list(read) == list(table) and len(read) == rows
+    for name in columns:
+        assert read[name].dtype == table[name].dtype
+        np.testing.assert_array_equal(read[name], table[name])
+    assert read["layer"].tolist() == table["layer"].tolist()
 
 
 @given(data=st.data())
