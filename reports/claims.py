@@ -47,6 +47,7 @@ from reports.evidence import (
     low_end_gap,
     measured,
     missing,
+    score_gap,
     signed,
     similar,
 )
@@ -261,11 +262,6 @@ def _single_point(panel: Panel, row: ablation.Found) -> list[Run]:
     return [Run("", run.seed, run.score, run.cost, run.outcomes, run.costs) for run in runs]
 
 
-def _score_gap(cost_a: np.ndarray, score_a: np.ndarray, cost_b: np.ndarray, score_b: np.ndarray) -> np.ndarray:
-    del cost_a, cost_b
-    return score_a[0] - score_b[0]
-
-
 def _claim6(panel: Panel) -> Finding:
     found = {row.label: row for row in ablation.find(table1.WHAT, panel)}
     rbf = _single_point(panel, found["RBF"])
@@ -299,7 +295,7 @@ def _claim7(panel: Panel) -> Finding:
         if not rows[name] or not ours:
             findings.append(missing(f"{name} beside interpolation"))
             continue
-        accuracy = measured(ours, rows[name], _score_gap, partial(above, f"over {name}:"))
+        accuracy = measured(ours, rows[name], score_gap, partial(above, f"over {name}:"))
         cost = measured(ours, rows[name], cost_ratio, partial(above, f"{name} computes more by", unit=" %"))
         findings.append(_read_off(name, _beats(accuracy, cost), curve, rows[name]))
     return combine(findings)
@@ -337,7 +333,7 @@ def _claim8(panel: Panel) -> Finding:
             continue
         label = f"{name} against the scale's stride:"
         findings.append(measured(
-            rows[name], usual, _score_gap, partial(similar, label, margin=MARGIN),
+            rows[name], usual, score_gap, partial(similar, label, margin=MARGIN),
         ))  # fmt: skip
     for name in ("stride + 2", "no grid prior"):
         findings.append(_less_stable(name, found[name], found["the scale's stride"]))

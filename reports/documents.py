@@ -77,7 +77,7 @@ BLOCKS: dict[str, Callable[[Results], str]] = {
     "runs": runs,
     "curves": curves,
     "curves_real": curves_real,
-    **{name: getattr(findings, name) for name in ("claims", "winners", "real", "ranks", "limits")},
+    **{name: getattr(findings, name) for name in ("claims", "winners", "falls", "real", "ranks", "limits")},
     **training.BLOCKS,
     **speed.BLOCKS,
 }

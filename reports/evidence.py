@@ -46,6 +46,7 @@ __all__ = [
     "low_end_gap",
     "measured",
     "missing",
+    "score_gap",
     "signed",
     "similar",
 ]
@@ -201,6 +202,12 @@ def low_end_gap(cost_a: np.ndarray, score_a: np.ndarray, cost_b: np.ndarray, sco
     low, high = np.maximum(cost_a.min(0), cost_b.min(0)), np.minimum(cost_a.max(0), cost_b.max(0))
     gaps = [read_curves(cost_a, score_a, at) - read_curves(cost_b, score_b, at) for at in (low, high)]
     return np.where(low < high, gaps[0] - gaps[1], np.nan)
+
+
+def score_gap(cost_a: np.ndarray, score_a: np.ndarray, cost_b: np.ndarray, score_b: np.ndarray) -> np.ndarray:
+    """Return accuracy of A minus that of B, where both are one point."""
+    del cost_a, cost_b
+    return score_a[0] - score_b[0]
 
 
 def cost_ratio(cost_a: np.ndarray, score_a: np.ndarray, cost_b: np.ndarray, score_b: np.ndarray) -> np.ndarray:

@@ -6,6 +6,7 @@ names a result.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -37,11 +38,11 @@ from reports import published
 from reports.base import Results
 from reports.claims import check
 from reports.comparison import run_of, runs_of
-from reports.curves import COST, Panel, Series, panels
-from reports.evidence import SEEDS, STATUSES
+from reports.curves import COST, Panel, Series, describe, panels
+from reports.evidence import SEEDS, STATUSES, score_gap
 from reports.values import is_missing, least_to_most
 
-__all__ = ["claims", "limits", "ranks", "real", "reported", "winners"]
+__all__ = ["claims", "falls", "limits", "ranks", "real", "reported", "winners"]
 
 #: Shares of the dense computation at which methods are held against each other.
 SHARES = (0.9, 0.7, 0.5, 0.35)
@@ -163,9 +164,7 @@ def _place_row(place: _Place) -> str:
     if place.gap is None:
         return f"{kept} | {_cell(place.second.label)} | – | – | no seed has both there |"
     gap = place.gap
-    low, high = _times(gap.low), _times(gap.high)
-    points = _with_bounds(100 * gap.value, low, high, "+")
-    return f"{kept} | {_cell(place.second.label)} | {points} | {len(gap.seeds)} | {_verdict(gap)} |"
+    return f"{kept} | {_cell(place.second.label)} | {_in_points(gap)} | {len(gap.seeds)} | {_verdict(gap)} |"
 
 
 def _verdict(gap: Measured) -> str:
@@ -173,6 +172,61 @@ def _verdict(gap: Measured) -> str:
     if p is None:
         return reason.partition(";")[0]
     return ("distinguishable" if word in ("better", "worse") else word) + f", p = {p:.3g}"
+
+
+# ---------------------------------------------------------------------------------------------------------- falls
+
+
+@dataclass(frozen=True)
+class _Step:
+    """From a point of a curve to the next one, which computes less: by how much accuracy changes."""
+
+    label: str
+    end: str
+    change: Measured
+
+    @property
+    def falls(self) -> bool:
+        """Whether accuracy is lower at its end, by the interval."""
+        return self.change.high is not None and self.change.high < 0
+
+    @property
+    def rises(self) -> bool:
+        """Whether accuracy is higher at its end, by the interval."""
+        return self.change.low is not None and self.change.low > 0
+
+
+def falls(results: Results) -> str:
+    """Return whether accuracy falls with computation along each curve, from point to point."""
+    lines = [
+        "| cells | curves | steps | accuracy falls | within its interval | rises | where it rises (points, 95 %) |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | --- |",
+    ]
+    for panel in panels(results):
+        curves = [found for line in panel.main if (found := _steps(panel, line))]
+        if curves:
+            lines.append(_falls_row(panel, curves))
+    return "\n".join(lines) if len(lines) > 2 else _nothing("saibench sweep coco")
+
+
+def _falls_row(panel: Panel, curves: Sequence[Sequence[_Step]]) -> str:
+    steps = [step for found in curves for step in found]
+    rising = [step for step in steps if step.rises]
+    fall = sum(step.falls for step in steps)
+    where = "; ".join(f"{_cell(step.label)}, to {step.end}: {_in_points(step.change)}" for step in rising) or "–"
+    counts = (len(curves), len(steps), fall, len(steps) - fall - len(rising), len(rising))
+    return f"| {_name(panel)} | {' | '.join(map(str, counts))} | {where} |"
+
+
+def _steps(panel: Panel, line: Series) -> list[_Step]:
+    """Measure each step of a curve, along its trade-off parameter and towards less computation."""
+    points = line.points if line.points[COST].iloc[0] >= line.points[COST].iloc[-1] else line.points[::-1]
+    settings = [describe({str(line.parameter): value}) for value in points.get(f"p_{line.parameter}", [])]
+    runs: dict[str, list[Run]] = {setting: [] for setting in settings}
+    for run in runs_of(panel, line) if settings else ():
+        runs[run.point].append(run)
+    changes = [(end, _measured(runs[end], runs[start], score_gap)) for start, end in itertools.pairwise(settings)]
+    return [_Step(line.label, end, change) for end, change in changes if change is not None]
 
 
 # ----------------------------------------------------------------------------------------------------------- real
@@ -358,6 +412,10 @@ def _seeds(count: int) -> str:
 
 def _times(value: float | None) -> float | None:
     return None if value is None else 100 * value
+
+
+def _in_points(change: Measured) -> str:
+    return _with_bounds(100 * change.value, _times(change.low), _times(change.high), "+")
 
 
 def _with_bounds(value: float, low: float | None, high: float | None, sign: str = "", digits: int = 1) -> str:

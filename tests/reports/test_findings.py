@@ -52,6 +52,37 @@ def test_a_share_that_no_other_curve_reaches_has_no_gap(fabricated):
     assert "| 0.7 | Stochastic sampling | 9" in text and "no other method's curve reaches it" in text
 
 
+def test_each_step_of_a_curve_falls_or_rises_or_is_within_its_interval(fabricated):
+    """At the last step, the seeds of one method lose alike, those of one gain alike, and those of one disagree."""
+    losses = {
+        "stochastic": [(0.00, 0.03, 0.06, 0.09)] * 3,
+        "relu_gating": [(0.00, 0.03, 0.06, 0.04)] * 3,
+        "uniform": [(0.00, 0.03, 0.06, 0.03), (0.00, 0.03, 0.06, 0.09), (0.00, 0.03, 0.06, 0.05)],
+    }
+    for method, seeds in losses.items():
+        for seed, along in enumerate(seeds):
+            for (gamma, cost), loss in zip(GAMMAS, along, strict=True):
+                fabricated.add(method, 0.5 - loss, cost, "coco", {"gamma": gamma}, seed)
+    dense(fabricated, 3)
+    row = findings.falls(results(fabricated)).splitlines()[-1]
+    assert "| 3 | 9 | 7 | 1 | 1 |" in row
+    assert row.endswith("| ReLU gating, to γ = 0.2: +2.0 [+2.0, +2.0] |")
+
+
+def test_a_curve_that_computes_more_with_its_parameter_is_followed_downwards(fabricated):
+    for budget, score in ((0.25, 0.40), (0.5, 0.45), (0.75, 0.49)):
+        for seed in range(3):
+            fabricated.add("dynconv", score, budget, "coco", {"budget": budget}, seed)
+    row = findings.falls(results(fabricated)).splitlines()[-1]
+    assert "| 1 | 2 | 2 | 0 | 0 | – |" in row
+
+
+def test_single_points_have_no_steps(fabricated):
+    dense(fabricated, 2)
+    fabricated.add("smaller_backbone", 0.4, 0.5)
+    assert findings.falls(results(fabricated)) == "Not run: `saibench sweep coco`."
+
+
 def test_every_real_set_stands_beside_its_reported_value_run_or_not(fabricated):
     for seed, score in enumerate((0.88, 0.90, 0.92)):
         fabricated.add("dense", score, 1.0, "imagenet", seed=seed, dataset="imagenette-160", scale="small")
