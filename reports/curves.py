@@ -15,6 +15,7 @@ from typing import Any
 import pandas as pd
 
 from benchmark.stats import Metric, find_metric, over_seeds, pareto_front, task_metrics
+from benchmark.store import is_rendered
 from reports.base import Results
 from reports.methods import REFERENCE, Methods
 from reports.values import is_missing, plain, shorten, slug
@@ -107,7 +108,7 @@ class Panel:
     @property
     def embedded(self) -> bool:
         """Whether the data set is the one that is rendered for the scale, and not one that was given."""
-        return slug(self.dataset).startswith(f"{slug(self.task)}-{slug(self.scale)}")
+        return is_rendered(self.dataset, self.task, self.scale)
 
     @property
     def score(self) -> str:

@@ -17,7 +17,7 @@ from benchmark.cells.running import execute
 from benchmark.errors import UsageError
 from benchmark.metric import COUNT_TOLERANCE, MACHINE_TOLERANCE, MASK_TOLERANCE
 from benchmark.progress import Report
-from benchmark.store import ENVIRONMENT, Record, Store, environment, read_environment
+from benchmark.store import ENVIRONMENT, Record, Store, environment, is_rendered, read_environment
 
 __all__ = ["Compared", "Reproduction", "handful", "on_rendered_scenes", "reproduce"]
 
@@ -183,7 +183,7 @@ def handful(records: Iterable[Record], seconds: float) -> list[Record]:
 
 def on_rendered_scenes(record: Record) -> bool:
     """Whether a record's data set is the one that is rendered for its scale, which every machine has."""
-    return str(record["dataset"]).startswith(f"{record['task']}-{record['scale']}")
+    return is_rendered(str(record["dataset"]), record["task"], record["scale"])
 
 
 def _seconds(record: Record) -> float:

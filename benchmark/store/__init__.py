@@ -26,7 +26,7 @@ from benchmark.store.fields import RECORD_FIELDS, STATUSES
 from benchmark.store.garbage import collect_garbage
 from benchmark.store.merging import merge
 from benchmark.store.provenance import ENVIRONMENT, environment, provenance, read_environment, timestamp
-from benchmark.store.record import Record, read_table, write_table
+from benchmark.store.record import Record, is_rendered, read_table, write_table
 from benchmark.store.store import TIMINGS, Store
 from benchmark.store.tables import table
 from benchmark.store.verifying import verify
@@ -46,6 +46,7 @@ __all__ = [
     "canonical_json",
     "collect_garbage",
     "environment",
+    "is_rendered",
     "merge",
     "provenance",
     "read_environment",

@@ -16,7 +16,7 @@ from benchmark.store.fields import parse_record
 if TYPE_CHECKING:  # reading records needs no pandas, and its import takes most of a second
     import pandas as pd
 
-__all__ = ["Record", "read_table"]
+__all__ = ["Record", "is_rendered", "read_table", "write_table"]
 
 
 @dataclass(frozen=True)
@@ -108,6 +108,11 @@ class Record:
     def images(self) -> pd.DataFrame:
         """``images.parquet``, one row an image."""
         return read_table(self.path("images.parquet"))
+
+
+def is_rendered(dataset: str, task: str, scale: str) -> bool:
+    """Whether a data set is the one that is rendered for a task and scale, by its name, and not one that was given."""
+    return dataset.startswith(f"{task}-{scale}")
 
 
 def write_table(table: pd.DataFrame, path: Path) -> None:
