@@ -72,6 +72,9 @@ class CompiledStem:
         self._places = places(norms[-1])
         pool = cast(nn.MaxPool2d, model.maxpool)
         kernel, stride, padding = (int(cast(int, getattr(pool, name))) for name in ("kernel_size", "stride", "padding"))
+        if kernel > kernels.POOL_LIMIT or padding > kernel // 2:
+            reason = f"the CPU engine pools with kernels of up to {kernels.POOL_LIMIT}, not {kernel}"
+            raise EngineRefusal("maxpool", reason)
         self._pool = Geometry(1, kernel, stride, padding)
         self.outputs = self._convs[-1][1].outputs
         self.width = 0 if self._places is None else int(getattr(norms[-1], "width", 0))
@@ -223,15 +226,21 @@ class CompiledBlock:
         module, name = cast(Interpolation, getattr(self._block, described.layer)), f"{self.name}.{described.layer}"
         if type(module) not in FILLS:
             raise EngineRefusal(name, f"the CPU engine does not know fills of class {type(module).__name__}")
+        window = module.window or 1
+        if window % 2 == 0 or window > kernels.WINDOW_LIMIT:
+            reason = f"the CPU engine fills from odd windows of up to {kernels.WINDOW_LIMIT}, not {window}"
+            raise EngineRefusal(name, reason)
         # A copy: the model may go on training, and a plan asks the nearest fill while it runs.
         self.fills[number] = copy.deepcopy(module)
         numerator: Floats | None = None
         if module.window:
             numerator = np.ascontiguousarray(array(cast(Any, module).kernel()).reshape(-1))
+            if numerator.size != window**2:
+                raise EngineRefusal(name, f"{numerator.size} weights for a window of {window} x {window}")
         return (
             kernels.FILLS.index(FILLS[type(module)]),
             self._rows(name, "interpolation"),
-            described.window or 1,
+            window,
             self._region(described.needed),
             int(getattr(module, "squared_mask", False)),
             numerator,

@@ -128,6 +128,18 @@ def test_every_mask_with_every_fill(mask, fill):
     agree(network("mini", MASKS[mask], FILLS[fill], logit=logit), (65, 83))
 
 
+@pytest.mark.parametrize("window", range(1, 32, 2))
+def test_every_window_of_the_methods(window):
+    agree(network("mini", MASKS["stochastic"], interpolation.rbf(window)), (65, 83), threads=2)
+    agree(network("mini_basic", MASKS["relu"], interpolation.average(window), logit=0.4), (40, 56))
+
+
+@pytest.mark.parametrize("window", [33, 63])
+def test_wider_windows_are_refused_by_layer_and_limit(window):
+    with pytest.raises(EngineRefusal, match=rf"layer1\.0\.interpolation1: .*odd windows of up to 31, not {window}"):
+        CPUEngine(network("mini", MASKS["stochastic"], interpolation.rbf(window)))
+
+
 @pytest.mark.parametrize("placement", ["one", "two", "three"])
 @pytest.mark.parametrize("deformable", [False, True])
 @pytest.mark.parametrize("mask", ["stochastic", "relu"])

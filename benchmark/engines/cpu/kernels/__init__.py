@@ -20,7 +20,7 @@ from benchmark.engines.cpu.kernels.library import (
     require,
     use_instruction_set,
 )
-from benchmark.engines.cpu.kernels.maps import channels_last, max_pool
+from benchmark.engines.cpu.kernels.maps import POOL_LIMIT, channels_last, max_pool
 from benchmark.engines.cpu.kernels.masks import MaskConvolution
 from benchmark.engines.cpu.kernels.narrow import NARROW_LIMIT, Follow, NarrowConvolution
 from benchmark.engines.cpu.kernels.plans import FILLS, MASKS, REGIONS, BadMask, Plan, Stem, arena, layout
@@ -32,6 +32,7 @@ __all__ = [
     "INSTRUCTION_SETS",
     "MASKS",
     "NARROW_LIMIT",
+    "POOL_LIMIT",
     "REGIONS",
     "WINDOW_LIMIT",
     "BadMask",

@@ -5,7 +5,9 @@ from __future__ import annotations
 from benchmark.engines.base import Floats
 from benchmark.engines.cpu.kernels import checks, library
 from benchmark.engines.cpu.kernels.geometry import REACH_LIMIT, Geometry
-from benchmark.engines.cpu.kernels.samples import WINDOW_LIMIT
+
+POOL_LIMIT = 15
+"""The largest kernel of a max pooling (`MAX_POOL` of kernels.h)."""
 
 
 def max_pool(
@@ -26,7 +28,7 @@ def max_pool(
     checks.size("size", size)
     out_height, out_width = geometry.out_size(*size)
     begin, end = rows or (0, out_height)
-    if kernel > WINDOW_LIMIT or padding > kernel // 2 or out_height < 1 or out_width < 1:
+    if kernel > POOL_LIMIT or padding > kernel // 2 or out_height < 1 or out_width < 1:
         raise ValueError(f"no pooling of {size} with kernel {kernel}, padding {padding}")
     x = checks.floats("x", x, (None, None))
     if x.shape[1] < 1:

@@ -10,7 +10,8 @@ from benchmark.engines.cpu.kernels import checks, library
 from benchmark.engines.cpu.kernels.checks import Positions
 from benchmark.engines.cpu.kernels.geometry import Geometry, bound
 
-WINDOW_LIMIT = 15
+WINDOW_LIMIT = 31
+"""The widest window of an interpolation (`MAX_WINDOW` of blend_group.h)."""
 
 
 class Samples:

@@ -54,7 +54,7 @@ int64_t saibench_blend(const saibench_blend_args *a, const uint8_t *wanted, int 
 {
     const int across = (a->width + BLEND_COLUMNS - 1) / BLEND_COLUMNS;
     const int down = (row1 - row0 + BLEND_ROWS - 1) / BLEND_ROWS;
-    const int spare = BLEND_LANES - a->window;
+    const int spare = (a->window > NARROW_WINDOW ? MAX_WINDOW : NARROW_WINDOW) + 1 - a->window;
     blend_call c;
     c.a = a;
     c.wanted = wanted;
@@ -64,9 +64,10 @@ int64_t saibench_blend(const saibench_blend_args *a, const uint8_t *wanted, int 
     c.across = across;
     c.threads = threads;
     c.pairs = 0;
-    /* A group's positions read one stretch of each row of the map, `window` columns plus the group's own width, in one
-     * vector: so wide may a group be. */
-    memset(&c.tables, 0, sizeof c.tables);
+    /* A group's positions read one stretch of each row of the map, `window` columns plus the group's own width, in as
+     * many lanes as there are: so wide may a group be. */
+    memset(c.tables.num, 0, sizeof(float) * a->window * BLEND_LINE);
+    memset(c.tables.den, 0, sizeof(float) * a->window * BLEND_LINE);
     c.tables.num[BLEND_ONE] = 1.0f;
     c.tables.reach = spare < BLEND_REACH ? spare : BLEND_REACH;
     for (int i = 0; a->num && i < a->window; i++) {

@@ -6,29 +6,36 @@
 #include "kernels.h"
 #include "portability.h"
 
-/* Positions that share loads, and the columns of the map that their windows may span. */
+/* Positions that share loads, and how many columns the last of them may lie behind the first. */
 #define BLEND_GROUP 4
 #define BLEND_REACH 5
-#define BLEND_LANES 16
-#define MAX_WINDOW 15
+/* The widest window, and the columns of the map that the windows of a group span at most: a set of lanes then fits into
+ * 32 bits. Windows up to NARROW_WINDOW, all that matter for speed, span half of them: one vector of AVX-512. */
+#define MAX_WINDOW 31
+#define NARROW_WINDOW 15
+#define BLEND_LANES 32
 
 /* Kernels with zeros on both sides, so that each position of a group reads its own weights at its own shift: the weight
  * of a neighbour in row i and column j of a group's window is, for a position `shift` columns on, the number at
- * BLEND_AT(i, j) - shift. Behind them stands a 1, for the row of a nearest fill. */
-#define BLEND_LINE (3 * BLEND_LANES)
-#define BLEND_AT(i, j) ((i) * BLEND_LINE + BLEND_LANES + (j))
+ * BLEND_AT(i, j) - shift. `shift` is BLEND_REACH at most, so that BLEND_ZEROS before a line are enough; behind it are
+ * those of the next. Behind all of them stands a 1, for the row of a nearest fill. */
+#define BLEND_ZEROS 16
+#define BLEND_LINE (BLEND_ZEROS + BLEND_LANES)
+#define BLEND_AT(i, j) ((i) * BLEND_LINE + BLEND_ZEROS + (j))
 #define BLEND_ONE (MAX_WINDOW * BLEND_LINE)
 typedef struct {
     int reach;
     float num[BLEND_ONE + 1], den[BLEND_ONE + 1];
 } blend_tables;
 
-/* Neighbouring positions that are filled together: the sampled rows around them, and where each one's weights stand. */
+/* Neighbouring positions that are filled together: the sampled rows around them, and where each one's weights stand.
+ * Behind the last row is room for a whole vector, since vectors are stored of which only the sampled lanes count. */
+#define BLEND_NEIGHBOURS ((MAX_WINDOW + 1) * BLEND_LANES)
 typedef struct {
     int size, count, y, x;
     int32_t position[BLEND_GROUP], own[BLEND_GROUP], shift[BLEND_GROUP];
     float rest[BLEND_GROUP], factor[BLEND_GROUP], own_factor[BLEND_GROUP];
-    int32_t row[(MAX_WINDOW + 1) * BLEND_LANES], at[(MAX_WINDOW + 1) * BLEND_LANES];
+    int32_t row[BLEND_NEIGHBOURS], at[BLEND_NEIGHBOURS];
 } blend_group;
 
 /* A tile of the map, which one thread interpolates at a time, so that the rows around it stay in L2. */
@@ -94,19 +101,29 @@ static inline void blend_nearest(const saibench_blend_args *a, blend_group *grou
     group->factor[0] = group->rest[0];
 }
 
-/* Which lanes of each row of a window are sampled, 16 bits a row. */
-#define BLEND_SETS ((MAX_WINDOW + 3) / 4)
+/* Which lanes of each row of a window are sampled: four rows a word, or, of `wide` windows, two. */
+typedef struct {
+    uint64_t rows[(MAX_WINDOW + 1) / 2];
+} blend_sets;
+
+ALWAYS_INLINE void blend_note(const int wide, blend_sets *sets, int row, int first_lane, unsigned sampled)
+{
+    const int words = wide ? 2 : 4, bits = 64 / words;
+    sets->rows[row / words] |= (uint64_t)sampled << (row % words * bits + first_lane);
+}
 
 /* Finishes a group that has been collected: factors, from the sums of each position's weights, and the number of
  * (position, neighbour) pairs. */
-ALWAYS_INLINE int64_t blend_close(const saibench_blend_args *a, blend_group *group, const float *den,
-                                  const uint64_t *sets)
+ALWAYS_INLINE int64_t blend_close(const int wide, const saibench_blend_args *a, blend_group *group, const float *den,
+                                  const blend_sets *sets)
 {
-    const uint64_t window = 0x0001000100010001u * (((uint64_t)1 << a->window) - 1);
+    const uint64_t row = ((uint64_t)1 << a->window) - 1;
+    const uint64_t window = wide ? 0x0000000100000001u * row : 0x0001000100010001u * row;
+    const int words = wide ? 2 : 4;
     int64_t pairs = 0;
     for (int g = 0; g < group->size; g++)
-        for (int i = 0; 4 * i < a->window; i++)
-            pairs += POPCOUNT(sets[i] & window << group->shift[g]);
+        for (int i = 0; words * i < a->window; i++)
+            pairs += POPCOUNT(sets->rows[i] & window << group->shift[g]);
     for (int g = 0; g < BLEND_GROUP; g++)
         group->factor[g] = group->rest[g] / (den[g] + a->eps);
     return pairs;
@@ -114,7 +131,8 @@ ALWAYS_INLINE int64_t blend_close(const saibench_blend_args *a, blend_group *gro
 
 /* The sampled rows around a group and where their weights are, without branches on the mask (it is noise by design).
  * Returns the number of (position, neighbour) pairs. */
-static inline int64_t collect_portable(const saibench_blend_args *a, const blend_tables *tables, blend_group *group)
+ALWAYS_INLINE int64_t collect_lanes_portable(const int wide, const saibench_blend_args *a, const blend_tables *tables,
+                                             blend_group *group)
 {
     /* The index has a border of half a window on each side, so that the window of a position at (y, x) begins at
      * (y, x) in it. */
@@ -122,7 +140,7 @@ static inline int64_t collect_portable(const saibench_blend_args *a, const blend
     const int lanes = window + group->shift[group->size - 1];
     size_t at = (size_t)group->y * padded + group->x;
     float den[BLEND_GROUP] = {0.0f, 0.0f, 0.0f, 0.0f};
-    uint64_t sets[BLEND_SETS] = {0};
+    blend_sets sets = {{0}};
     int count = 0;
     for (int i = 0; i < window; i++, at += padded)
         for (int j = 0; j < lanes; j++) {
@@ -132,13 +150,13 @@ static inline int64_t collect_portable(const saibench_blend_args *a, const blend
             /* Written always, counted when sampled: the next one overwrites what is not. */
             group->row[count] = row;
             group->at[count] = BLEND_AT(i, j);
-            sets[i / 4] |= (uint64_t)sampled << (i % 4 * 16 + j);
+            blend_note(wide, &sets, i, j, (unsigned)sampled);
             for (int g = 0; g < group->size; g++)
                 den[g] += tables->den[BLEND_AT(i, j) - group->shift[g]] * gate;
             count += sampled;
         }
     group->count = count;
-    return blend_close(a, group, den, sets);
+    return blend_close(wide, a, group, den, &sets);
 }
 
 #endif

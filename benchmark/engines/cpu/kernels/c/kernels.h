@@ -114,6 +114,9 @@ typedef struct {
 int64_t saibench_blend(const saibench_blend_args *a, const uint8_t *wanted, int row0, int row1,
                        const saibench_follow *follow, int threads);
 
+/* The largest kernel of a max pooling. */
+#define MAX_POOL 15
+
 /* Max pooling with implicit -inf border, out rows [row0, row1) of (out_height, out_width, C); `input` holds the input
  * map from row `input_row0` on. */
 void saibench_max_pool(const float *input, int input_row0, int height, int width, int channels, int kernel, int stride,

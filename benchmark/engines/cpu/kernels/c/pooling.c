@@ -13,7 +13,7 @@ static void pool_rows(void *context, int first, int n)
     const pool_call *c = context;
     for (int oy = c->row0 + first; oy < c->row0 + first + n; oy++)
         for (int ox = 0; ox < c->out_width; ox++) {
-            const float *rows[MAX_WINDOW * MAX_WINDOW];
+            const float *rows[MAX_POOL * MAX_POOL];
             int found = 0;
             for (int u = 0; u < c->kernel; u++)
                 for (int v = 0; v < c->kernel; v++) {

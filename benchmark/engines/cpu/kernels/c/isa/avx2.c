@@ -90,47 +90,48 @@ static const uint64_t lanes_of[256] = {
     0x0000070605040302, 0x0007060504030200, 0x0007060504030201, 0x0706050403020100,
 };
 
-static int64_t collect_avx2(const saibench_blend_args *a, const blend_tables *tables, blend_group *group)
+ALWAYS_INLINE int64_t collect_lanes_avx2(const int wide, const saibench_blend_args *a, const blend_tables *tables,
+                                         blend_group *group)
 {
     const int window = a->window, padded = a->width + 2 * (window / 2);
     const int lanes = window + group->shift[group->size - 1];
     const int32_t *index = a->index + (size_t)group->y * padded + group->x;
     const float *gates = a->gate ? a->gate + (index - a->index) : NULL;
     const __m256i line = _mm256_set1_epi32(BLEND_LINE), first = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
-    uint64_t sets[BLEND_SETS] = {0};
-    __m256i at[2];
+    blend_sets sets = {{0}};
+    __m256i at[BLEND_LANES / 8];
     __m256 den[BLEND_GROUP];
     float sums[BLEND_GROUP];
     int count = 0;
-    at[0] = _mm256_add_epi32(first, _mm256_set1_epi32(BLEND_AT(0, 0)));
-    at[1] = _mm256_add_epi32(first, _mm256_set1_epi32(BLEND_AT(0, 8)));
+    for (int part = 0; part < (wide ? 4 : 2); part++)
+        at[part] = _mm256_add_epi32(first, _mm256_set1_epi32(BLEND_AT(0, 8 * part)));
     for (int g = 0; g < BLEND_GROUP; g++)
         den[g] = _mm256_setzero_ps();
     for (int i = 0; i < window; i++, index += padded) {
-        for (int half = 0; 8 * half < lanes; half++) {
-            const __m256i part = part_avx2(lanes - 8 * half);
+        for (int eighth = 0; 8 * eighth < lanes; eighth++) {
+            const __m256i part = part_avx2(lanes - 8 * eighth);
             /* A lane that is left out reads 0, which would be a row: sampled are those of the part alone. */
-            const __m256i rows = _mm256_maskload_epi32(index + 8 * half, part);
+            const __m256i rows = _mm256_maskload_epi32(index + 8 * eighth, part);
             const __m256i sampled = _mm256_and_si256(part, _mm256_cmpgt_epi32(rows, _mm256_set1_epi32(-1)));
-            const __m256 gate = gates ? _mm256_maskload_ps(gates + (size_t)i * padded + 8 * half, sampled)
+            const __m256 gate = gates ? _mm256_maskload_ps(gates + (size_t)i * padded + 8 * eighth, sampled)
                                       : _mm256_and_ps(_mm256_castsi256_ps(sampled), _mm256_set1_ps(1.0f));
             const int set = _mm256_movemask_ps(_mm256_castsi256_ps(sampled));
             const __m256i order = _mm256_cvtepu8_epi32(_mm_cvtsi64_si128((long long)lanes_of[set]));
             /* Whole vectors are stored, of which `count` then keeps the sampled: hence a group's spare vector. */
             _mm256_storeu_si256((__m256i *)(group->row + count), _mm256_permutevar8x32_epi32(rows, order));
-            _mm256_storeu_si256((__m256i *)(group->at + count), _mm256_permutevar8x32_epi32(at[half], order));
+            _mm256_storeu_si256((__m256i *)(group->at + count), _mm256_permutevar8x32_epi32(at[eighth], order));
             for (int g = 0; g < group->size; g++)
-                den[g] = _mm256_fmadd_ps(_mm256_loadu_ps(tables->den + BLEND_AT(i, 8 * half) - group->shift[g]), gate,
+                den[g] = _mm256_fmadd_ps(_mm256_loadu_ps(tables->den + BLEND_AT(i, 8 * eighth) - group->shift[g]), gate,
                                          den[g]);
-            sets[i / 4] |= (uint64_t)set << (i % 4 * 16 + 8 * half);
-            at[half] = _mm256_add_epi32(at[half], line);
+            blend_note(wide, &sets, i, 8 * eighth, (unsigned)set);
+            at[eighth] = _mm256_add_epi32(at[eighth], line);
             count += __builtin_popcount((unsigned)set);
         }
     }
     group->count = count;
     for (int g = 0; g < BLEND_GROUP; g++)
         sums[g] = sum_avx2(den[g]);
-    return blend_close(a, group, sums, sets);
+    return blend_close(wide, a, group, sums, &sets);
 }
 
 #define ISA(name) name##_avx2

@@ -109,6 +109,12 @@ static void ISA(blend_group)(const saibench_blend_args *a, const blend_tables *t
     }
 }
 
+static int64_t ISA(collect)(const saibench_blend_args *a, const blend_tables *tables, blend_group *group)
+{
+    return a->window > NARROW_WINDOW ? ISA(collect_lanes)(1, a, tables, group)
+                                     : ISA(collect_lanes)(0, a, tables, group);
+}
+
 /* The wanted positions of one tile of the map. Missing neighbours in a row make a group, up to a reach at which too
  * many of a group's rows would be outside of the windows of its other positions. */
 static int64_t ISA(blend)(const saibench_blend_args *a, const blend_tables *tables, const uint8_t *wanted, int y0,
