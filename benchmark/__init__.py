@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 from benchmark._version import __version__
 
 if TYPE_CHECKING:
-    from benchmark.method import Method, SampledMethod
+    from benchmark.method import Method, SampledMethod, Step
 
-__all__ = ["Method", "SampledMethod", "__version__"]
+__all__ = ["Method", "SampledMethod", "Step", "__version__"]
 
 
 def __getattr__(name: str) -> Any:
     """Import the contract when it is first asked for: it needs PyTorch, which takes seconds; the command's help not."""
-    if name not in ("Method", "SampledMethod"):
+    if name not in ("Method", "SampledMethod", "Step"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from benchmark import method
 

@@ -23,8 +23,8 @@ from torch.utils.data import BatchSampler, DataLoader, Dataset, SequentialSample
 from benchmark.errors import SaibenchError, one_line
 from benchmark.files import atomic_path
 from benchmark.hardware import ONE
-from benchmark.method import Method
-from benchmark.nn import Mask
+from benchmark.method import Method, Step
+from benchmark.nn import Mask, training
 from benchmark.parallel import Buffers, sum_step
 from benchmark.recipe import Schedule
 from benchmark.tasks import Batch, Reader, Sample, Task
@@ -81,10 +81,12 @@ class StepSampler(BatchSampler):
 class Part(Batch):
     """Images of a step whose gradients are computed together, with the seed of what their forward draws.
 
-    The seed depends on the step and on the part's place in it, not on the device that computes it.
+    The seed depends on the step and on the part's place in it, not on the device that computes it. The progress is the
+    step's: the share of the run that is done.
     """
 
     seed: int
+    progress: float
 
 
 class TrainingStep(nn.Module):
@@ -131,7 +133,8 @@ class TrainingStep(nn.Module):
             Place of the first of them in the step.
         """
         torch.manual_seed(derive_seed(self.seed, "step", step))
-        self.method.on_step(self.task.backbone(self.model), step / max(1, self.steps - 1))
+        progress = step / max(1, self.steps - 1)
+        self.method.on_step(self.task.backbone(self.model), progress)
         if self.schedule.flip:
             chosen = np.random.default_rng([self.seed, step]).random(first + len(batch.images))[first:] < 0.5
             batch = self.task.mirror(batch, chosen)
@@ -139,15 +142,18 @@ class TrainingStep(nn.Module):
         for part in batch.split(self.schedule.micro_batch or len(batch.images)):
             key = (place,) if place else ()
             augmented = self.task.augment(self.model, part, np.random.default_rng([self.seed, step, 1, *key]))
-            parts.append(Part(**vars(augmented), seed=derive_seed(self.seed, "step", step, *key)))
+            parts.append(Part(**vars(augmented), seed=derive_seed(self.seed, "step", step, *key), progress=progress))
             place += len(part.images)
         return parts
 
     def forward(self, part: Part) -> tuple[Tensor, Tensor]:
         """Return both losses of a part, scalars."""
         torch.manual_seed(part.seed)
-        task_loss = self.task.loss(self.model, part)
-        return task_loss, self.method.loss(self.task.backbone(self.model)).to(task_loss.device)
+        with training(part.progress):
+            outputs = self.task.training_outputs(self.model, part)
+            task_loss = self.task.loss(self.model, part, outputs)
+            step = Step(part.progress, part.targets, outputs)
+            return task_loss, self.method.loss(self.task.backbone(self.model), step).to(task_loss.device)
 
     def density(self) -> Tensor:
         """Return the share of positions that masks sampled in the last forward, a scalar: their mean; NaN for none."""

@@ -5,7 +5,7 @@ from pydantic import Field
 from torch import nn
 
 from benchmark import Method
-from benchmark.nn import Mask, bounds_loss, computations, interpolation, logistic_noise, straight_through
+from benchmark.nn import Mask, at_hand, bounds_loss, computations, interpolation, logistic_noise, straight_through
 
 
 class MaskUnit(Mask):
@@ -18,15 +18,15 @@ class MaskUnit(Mask):
         super().__init__(site)
         self.conv = nn.Conv2d(site.in_channels, 1, 3, stride=site.stride, padding=1)
         self.linear = nn.Linear(site.in_channels, 1)
-        self.progress = 0.0
 
     def forward(self, x):
         """Return 0 or 1, with the gradient of the soft decision in training."""
         logits = self.conv(x) + self.linear(x.mean((2, 3)))[:, :, None, None]
         if not self.training:
             return (logits >= 0).to(x.dtype)
-        temperature = 5.0 if self.progress < 0.3 else 2.5 if self.progress < 0.6 else 1.0
-        noise = logistic_noise(logits) if self.progress <= 0.8 else 0.0
+        progress = at_hand().progress
+        temperature = 5.0 if progress < 0.3 else 2.5 if progress < 0.6 else 1.0
+        noise = logistic_noise(logits) if progress <= 0.8 else 0.0
         soft = torch.sigmoid((logits + noise) / temperature)
         return straight_through(soft, (soft >= 0.5).to(x.dtype))
 
@@ -55,18 +55,11 @@ class DynConv(Method):
         """Govern the block's output."""
         return "output"
 
-    def on_step(self, backbone, progress):
-        """Tell the masks how far the run is."""
-        for module in backbone.modules():
-            if isinstance(module, MaskUnit):
-                module.progress = progress
-
-    def loss(self, backbone):
+    def loss(self, backbone, step):
         """Return the squared distance of the network's share from the budget, plus the bounds on each block's."""
         found = computations(backbone)
         share = sum(each.macs for each in found) / sum(each.dense for each in found)
-        progress = next(module.progress for module in backbone.modules() if isinstance(module, MaskUnit))
-        bounds = bounds_loss([each.share for each in found], self.budget, progress)
+        bounds = bounds_loss([each.share for each in found], self.budget, step.progress)
         return self.weight * ((share - self.budget) ** 2 + bounds)
 
     def skip(self, task):

@@ -10,6 +10,7 @@ from torch import nn
 from benchmark import Method
 from benchmark.nn import (
     Mask,
+    at_hand,
     bounds_loss,
     computations,
     interpolation,
@@ -31,7 +32,6 @@ class Masker(Mask):
         self.side = side
         self.conv = nn.Conv2d(site.in_channels, 2, 1)
         nn.init.constant_(self.conv.bias[:1], 5.0)  # published: the class "compute" starts far ahead
-        self.progress = 0.0
 
     def forward(self, x):
         """Return 0 or 1; in training a hard Gumbel-softmax with the gradient of the soft one."""
@@ -41,14 +41,14 @@ class Masker(Mask):
         margin = logits[:, :1] - logits[:, 1:]
         decision = (margin >= 0).to(x.dtype)
         if self.training:
-            temperature = FIRST_TEMPERATURE * (LAST_TEMPERATURE / FIRST_TEMPERATURE) ** self.progress
+            temperature = FIRST_TEMPERATURE * (LAST_TEMPERATURE / FIRST_TEMPERATURE) ** at_hand().progress
             soft = torch.sigmoid((margin + logistic_noise(margin)) / temperature)
             decision = straight_through(soft, (soft >= 0.5).to(x.dtype))
         return upsample_tiles(decision, self.side, (height, width))
 
 
 class Distillation:
-    """The dense network with the starting weights, and what the network in training saw and said last."""
+    """The dense network with the starting weights, and what the network in training saw last."""
 
     def __init__(self, backbone):
         self.teacher = copy.deepcopy(backbone).eval().requires_grad_(False)
@@ -60,13 +60,12 @@ class Distillation:
         self.hook = backbone.register_forward_hook(self._keep)
 
     def _keep(self, backbone, inputs, output):
-        self.seen = (inputs[0].detach(), output) if backbone.training else None
+        self.seen = inputs[0].detach() if backbone.training else None
 
-    def divergence(self, temperature):
-        """Return ``T^2 KL(teacher || student)`` of the softened predictions, a scalar."""
-        images, logits = self.seen
+    def divergence(self, logits, temperature):
+        """Return ``T^2 KL(teacher || student)`` of the softened predictions ``(N, classes)``, a scalar."""
         with torch.no_grad():
-            taught = self.teacher.to(images.device)(images)
+            taught = self.teacher.to(self.seen.device)(self.seen)
         student = F.log_softmax(logits / temperature, dim=1)
         return temperature**2 * F.kl_div(student, F.softmax(taught / temperature, dim=1), reduction="batchmean")
 
@@ -101,20 +100,13 @@ class LASNet(Method):
         if isinstance(getattr(backbone, "fc", None), nn.Linear) and self.distillation:
             backbone.distillation = Distillation(backbone)
 
-    def on_step(self, backbone, progress):
-        """Tell the masks how far the run is."""
-        for module in backbone.modules():
-            if isinstance(module, Masker):
-                module.progress = progress
-
-    def loss(self, backbone):
+    def loss(self, backbone, step):
         """Return the squared distance of the network's share from the target, the bounds, and the distillation."""
-        progress = next(module.progress for module in backbone.modules() if isinstance(module, Masker))
-        bounds = bounds_loss([each.share for each in computations(backbone)], self.target, progress)
+        bounds = bounds_loss([each.share for each in computations(backbone)], self.target, step.progress)
         loss = self.weight * ((network_share(backbone) - self.target) ** 2 + bounds)
         distillation = getattr(backbone, "distillation", None)
         if distillation is not None:
-            loss = loss + self.distillation * distillation.divergence(self.teacher_temperature)
+            loss = loss + self.distillation * distillation.divergence(step.outputs, self.teacher_temperature)
         return loss
 
     def finish(self, backbone):

@@ -129,7 +129,7 @@ class SACT(Method):
         """Govern the block's output."""
         return "output"
 
-    def loss(self, backbone):
+    def loss(self, backbone, step):
         """Return the ponder cost of all stages by its weight."""
         stages = [stage for stage in backbone.children() if isinstance(stage, HaltingStage)]
         return self.ponder_weight * sum(stage.ponder() for stage in stages)

@@ -12,8 +12,8 @@ from typer.main import get_command
 from benchmark.cli import commands as subcommands
 from benchmark.cli.app import app
 from benchmark.flops.command import FlopsRequest, count_flops
-from benchmark.method import discover
-from benchmark.nn import build_backbone, residual_blocks
+from benchmark.method import Step, discover
+from benchmark.nn import build_backbone, residual_blocks, training
 from benchmark.tasks import find_task
 
 ROOT = Path(__file__).parent.parent
@@ -86,8 +86,9 @@ def test_methods_in_documents_adapt_a_network(where, text, tmp_path):
     method.adapt(model)
     assert any(block.work.masks or block.work.gates for block in residual_blocks(model)), where
     method.on_step(model, 0.5)
-    model.train()(torch.randn(2, 3, 64, 64))
-    assert torch.isfinite(method.loss(model))
+    with training(0.5):
+        outputs = model.train()(torch.randn(2, 3, 64, 64))
+        assert torch.isfinite(method.loss(model, Step(0.5, [0, 1], outputs)))
 
 
 def test_there_are_documented_methods_and_commands():

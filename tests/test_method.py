@@ -38,6 +38,15 @@ class Wrong(Method):
     stride: int = 2
     follows = ("strides",)
 """
+OLD_LOSS = """from benchmark import Method
+
+
+class Old(Method):
+    name = "old"
+
+    def loss(self, backbone):
+        return 0
+"""
 TAKEN = """from benchmark import Method
 
 
@@ -88,6 +97,8 @@ def test_a_projects_own_file_is_not_found_twice():
         (WRONG_FOLLOWS.replace('("strides",)', "7"), "`follows` of 'wrong' is 7; it must be a tuple"),
         (WRONG_FOLLOWS.replace('follows = ("strides",)', "references = None"), "`references` of 'wrong' is None"),
         (TAKEN, "the name 'dense' is taken"),
+        (OLD_LOSS, r"`loss` of 'old' takes \(self, backbone\); write it as `def loss\(self, backbone, step\)`"),
+        (OLD_LOSS.replace("def loss(self, backbone)", "def skip(self)"), r"write it as `def skip\(self, task\)`"),
         (NAMED.format(name=5), "class Named has no name"),
     ],
 )

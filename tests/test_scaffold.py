@@ -59,7 +59,7 @@ def test_every_hook_of_the_contract_is_told_with_when_it_is_called(written):
         assert callable(getattr(Method, hook))
     assert text.count("Called") == len(HOOKS)
     assert "on_step(backbone, progress): Anneal, or change weights" in text
-    assert "Called before every forward of training" in text
+    assert "Called before every step of training" in text
 
 
 @pytest.mark.parametrize(

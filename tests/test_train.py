@@ -1,5 +1,6 @@
 """Training: seeded, resumable, and stopped when it diverges."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 
 from benchmark.cells import Request, execute, plan, reader
 from benchmark.errors import SaibenchError
-from benchmark.nn import GumbelMask
+from benchmark.nn import GumbelMask, at_hand
 from benchmark.recipe import Schedule
 from benchmark.store import Store
 from benchmark.tasks import Batch, find_task
@@ -52,6 +53,35 @@ def training_for(tiny_set, steps, seed=0, method="stochastic"):
 
 def weights(training):
     return {key: value.clone() for key, value in training.model.state_dict().items()}
+
+
+OUTPUTS = {
+    "imagenet": lambda outputs, n: outputs.shape == (n, 10),
+    "cityscapes": lambda outputs, n: [logits.shape[:2] for logits in outputs] == [(n, 19), (n, 19)],
+    "coco": lambda outputs, n: all(loss.ndim == 0 for loss in outputs.values()),
+}
+
+
+@pytest.mark.parametrize("task", OUTPUTS)
+def test_a_loss_sees_its_own_micro_batchs_progress_targets_and_outputs(task, tiny_set, tmp_path):
+    planned = plan(Request(task, "dense", data=tiny_set(task), overrides=SCRATCH))
+    seen = []
+
+    class Watching(type(planned.method)):
+        def loss(self, backbone, step):
+            assert at_hand().progress == step.progress
+            seen.append(step)
+            return super().loss(backbone, step)
+
+    train = reader(task, planned.folder, "train")
+    schedule = planned.recipe.train.replace(batch=3, micro_batch=2)
+    run = TrainingStep(planned.task, Watching(), planned.build(len(train.classes)), schedule, 3, 0)
+    fit(run, train, Loop(tmp_path))
+    assert [step.progress for step in seen] == [0, 0, 0.5, 0.5, 1, 1]
+    assert [len(step.targets) for step in seen] == [2, 1] * 3
+    assert all(OUTPUTS[task](step.outputs, len(step.targets)) for step in seen)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        seen[0].progress = 1
 
 
 def test_an_interrupted_run_resumes_to_the_same_weights_and_losses(tiny_set, tmp_path, monkeypatch):

@@ -4,7 +4,8 @@ import torch
 from torch import nn
 
 from benchmark.checks.subject import STEPS, Subject, equal
-from benchmark.nn import Mask, residual_blocks
+from benchmark.method import Step
+from benchmark.nn import Mask, residual_blocks, training
 
 
 def builds(subject: Subject) -> str:
@@ -38,8 +39,11 @@ def gradients(subject: Subject) -> str:
         nn.init.ones_(block.last_norm.weight)
     subject.plan.method.prepare(body)
     subject.plan.method.on_step(body, 0.5)
-    loss = subject.plan.task.loss(model, subject.batch(subject.train, [0, 1]))
-    (loss + subject.plan.method.loss(body)).backward()
+    batch = subject.batch(subject.train, [0, 1])
+    with training(0.5):
+        outputs = subject.plan.task.training_outputs(model, batch)
+        loss = subject.plan.task.loss(model, batch, outputs)
+        (loss + subject.plan.method.loss(body, Step(0.5, batch.targets, outputs))).backward()
     learned = {
         name: parameter
         for owner, module in model.named_modules()

@@ -3,5 +3,6 @@
 from benchmark.method.contract import Method
 from benchmark.method.discovery import address, discover, kind_of, resolve
 from benchmark.method.sampled import SampledMethod
+from benchmark.method.step import Step
 
-__all__ = ["Method", "SampledMethod", "address", "discover", "kind_of", "resolve"]
+__all__ = ["Method", "SampledMethod", "Step", "address", "discover", "kind_of", "resolve"]

@@ -8,7 +8,7 @@ The hooks in the order in which a cell calls them, with the adapted backbone as 
     adapt(backbone)               once a model     untrained weights; by default asks the hooks of a block
     prepare(backbone)             once a cell      starting weights, before the first step
     on_step(backbone, progress)   every step       before the training forward
-    loss(backbone)                every step       after the training forward
+    loss(backbone, step)          every step       after the training forward, with its targets and outputs
     finish(backbone)              once a cell      trained weights, before evaluation
     restore(backbone)             once a loading   in place of prepare and finish, when kept weights are to be loaded
 """
@@ -29,6 +29,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor, nn
 
 from benchmark.errors import UsageError
+from benchmark.method.step import Step
 from benchmark.nn import ChannelGate, GateSite, Mask, Placement, ResidualBlock, Site, residual_blocks
 from benchmark.nn import interpolation as fills
 from benchmark.nn.interpolation import Interpolation
@@ -170,8 +171,8 @@ class Method(BaseModel, ABC):
     def on_step(self, backbone: nn.Module, progress: float) -> None:
         """Anneal, or change weights, before a training step.
 
-        Called before every forward of training, never during inference. The backbone is in training mode and on the
-        training device.
+        Called before every step of training, never during inference. The backbone is in training mode and on the
+        training device. A mask whose own forward depends on the progress reads it there: `benchmark.nn.at_hand`.
 
         Parameters
         ----------
@@ -183,11 +184,19 @@ class Method(BaseModel, ABC):
             ``progress`` or a buffer.
         """
 
-    def loss(self, backbone: nn.Module) -> Tensor:
+    def loss(self, backbone: nn.Module, step: Step) -> Tensor:
         """Return what is added to the task's loss, a scalar.
 
         Called once after every training forward, before the backward: masks hold that forward's
         ``confidence``, with its graph. The gradient of the sum of both losses is what trains.
+
+        Parameters
+        ----------
+        backbone
+            The adapted, prepared backbone.
+        step
+            How far the run is, and this forward's targets and outputs. A step of several micro-batches has several
+            forwards.
         """
         return torch.zeros(())
 

@@ -164,6 +164,7 @@ def _check(method: type[Method], source: str) -> None:
         if not fits(getattr(method, what)):
             told = reprlib.repr(getattr(method, what))
             raise PluginError(f"{source}: `{what}` of {method.name!r} is {told}; it must be {words}")
+    _check_hooks(method, source)
     for what in ("curve", "follows"):
         for parameter in getattr(method, what):
             if parameter not in method.model_fields:
@@ -171,6 +172,22 @@ def _check(method: type[Method], source: str) -> None:
                     f"{source}: `{what}` of {method.name!r} names {parameter!r}, which is no parameter; "
                     f"it must name one of {method.describe_parameters()}"
                 )
+
+
+def _check_hooks(method: type[Method], source: str) -> None:
+    """Refuse a hook that cannot be called as the contract calls it, such as a `loss` from before there was a step."""
+    for hook, member in vars(Method).items():
+        own = getattr(method, hook)
+        if hook.startswith("_") or not inspect.isfunction(member) or own is member:
+            continue
+        called = inspect.signature(member).parameters
+        try:
+            inspect.signature(own).bind(*called)
+        except (TypeError, ValueError):
+            found = f"takes {inspect.signature(own)}" if callable(own) else "is no function"
+            raise PluginError(
+                f"{source}: `{hook}` of {method.name!r} {found}; write it as `def {hook}({', '.join(called)})`"
+            ) from None
 
 
 def _is_text(value: object) -> bool:

@@ -10,6 +10,7 @@ from pydantic import AfterValidator, Field
 from torch import Tensor, nn
 
 from benchmark.method.contract import Method
+from benchmark.method.step import Step
 from benchmark.nn import Placement, ResidualBlock, set_temperature, sparse_loss
 from benchmark.nn import interpolation as fills
 from benchmark.nn.interpolation import Interpolation
@@ -85,7 +86,7 @@ class SampledMethod(Method):
         """Anneal the temperature of the Gumbel masks."""
         set_temperature(backbone, progress)
 
-    def loss(self, backbone: nn.Module) -> Tensor:
+    def loss(self, backbone: nn.Module, step: Step) -> Tensor:
         """Return ``gamma`` times the sparse loss."""
         return self.gamma * sparse_loss(backbone)
 

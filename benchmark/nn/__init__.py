@@ -6,7 +6,7 @@ Methods choose among these; tasks assemble models from them.
 from benchmark.nn import interpolation
 from benchmark.nn.blocks import BasicBlock, Bottleneck, Decided, Placement, ResidualBlock
 from benchmark.nn.budget import Computation, bounds_loss, computations, density, network_share, sparse_loss
-from benchmark.nn.context import at_hand, inference, observing
+from benchmark.nn.context import at_hand, inference, observing, padded, training
 from benchmark.nn.gates import ChannelGate, GateSite
 from benchmark.nn.masks import (
     CarriedMask,
@@ -62,10 +62,12 @@ __all__ = [
     "logistic_threshold",
     "network_share",
     "observing",
+    "padded",
     "residual_blocks",
     "set_temperature",
     "sparse_loss",
     "straight_through",
+    "training",
     "uniform_field",
     "upsample_tiles",
 ]

@@ -1,10 +1,16 @@
-"""What is at hand while a network runs: which images, which seed, and who watches.
+"""What is at hand while a network runs: which images of which sizes, which seed, how far a training is, who watches.
 
     with inference(["000017", "000042"], seed=0):
         model(images)
 
 is the one door through which the masks (their noise is drawn per seed, image and layer), the counter and the engines
 learn which images they see. Outside of it, images are numbered within their batch and the seed is 0.
+
+    with training(progress=0.25):
+        model(images)
+
+tells masks how far the training run is, on which a temperature depends. A network that pads its images to one size says
+within its own call how large each is, by `padded`.
 
     with observing(lambda block, decided: ...):
         model(images)
@@ -15,15 +21,15 @@ shows what each residual block decides at inference: the counter and the checks 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 
 @dataclass(frozen=True)
-class Inference:
-    """The images that a network sees and the seed of their noise.
+class AtHand:
+    """The images that a network sees, the seed of their noise, and how far the training is that they are seen in.
 
     Attributes
     ----------
@@ -31,10 +37,17 @@ class Inference:
         Stable identifiers in the data set, in the order of the batch; empty where nobody named them.
     seed : int
         The cell's seed.
+    progress : float or None
+        Share of the training run that is done: 0 at the first step, 1 at the last; None at inference.
+    sizes : tuple of (int, int)
+        Each image's own height and width, in pixels, within the padded batch that the backbone reads. Padding lies to
+        the right and below. Empty where nothing is padded.
     """
 
     images: tuple[str | int, ...] = ()
     seed: int = 0
+    progress: float | None = None
+    sizes: tuple[tuple[int, int], ...] = ()
 
     def identifiers(self, count: int) -> tuple[str | int, ...]:
         """Return the identifiers of a batch of ``count`` images: running numbers where nobody named them.
@@ -55,25 +68,38 @@ Observer = Callable[[Any, Any], None]
 
 # Context variables rather than attributes of modules: copies of a model, its threads and several models at once each
 # see the images of their own call.
-NOBODY = Inference()
-_inference: ContextVar[Inference] = ContextVar("inference", default=NOBODY)
+NOTHING = AtHand()
+_at_hand: ContextVar[AtHand] = ContextVar("at_hand", default=NOTHING)
 _observers: ContextVar[tuple[Observer, ...]] = ContextVar("observers", default=())
 
 
 @contextmanager
-def inference(images: Sequence[str | int] = (), seed: int = 0) -> Iterator[Inference]:
-    """Name the images that networks see inside of the block, and the seed of their noise."""
-    here = Inference(tuple(images), seed)
-    token = _inference.set(here)
+def _having(here: AtHand) -> Iterator[AtHand]:
+    token = _at_hand.set(here)
     try:
         yield here
     finally:
-        _inference.reset(token)
+        _at_hand.reset(token)
 
 
-def at_hand() -> Inference:
-    """Return the images and the seed at hand."""
-    return _inference.get()
+def inference(images: Sequence[str | int] = (), seed: int = 0) -> AbstractContextManager[AtHand]:
+    """Name the images that networks see inside of the block, and the seed of their noise."""
+    return _having(AtHand(tuple(images), seed))
+
+
+def training(progress: float) -> AbstractContextManager[AtHand]:
+    """Say how far the training run is inside of the block, from 0 to 1."""
+    return _having(AtHand(progress=progress))
+
+
+def padded(sizes: Sequence[tuple[int, int]]) -> AbstractContextManager[AtHand]:
+    """Say how high and wide each image of a padded batch is inside of the block, in pixels; all else stays at hand."""
+    return _having(replace(_at_hand.get(), sizes=tuple(sizes)))
+
+
+def at_hand() -> AtHand:
+    """Return the images, their sizes, the seed and the progress at hand."""
+    return _at_hand.get()
 
 
 @contextmanager

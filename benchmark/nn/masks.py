@@ -98,6 +98,8 @@ class Mask(nn.Module):
         Stride from the mask's input to the governed map.
     layer : str
         Qualified name within the backbone; keys the inference noise.
+    resolution : int
+        Pixels of the image to a position of the governed map, along an axis.
     share : float
         Share in the block's sparse loss.
     confidence : Tensor or None
@@ -113,6 +115,7 @@ class Mask(nn.Module):
         super().__init__()
         self.stride = site.stride
         self.layer = site.layer
+        self.resolution = site.resolution
         self.share = site.share
         self.confidence: Tensor | None = None
         self.decided: Tensor | None = None
@@ -126,6 +129,34 @@ class Mask(nn.Module):
         """Return the governed map's height and width for the mask's input ``x`` of shape ``(N, C, H, W)``."""
         height, width = x.shape[-2:]
         return (height - 1) // self.stride + 1, (width - 1) // self.stride + 1
+
+    def valid(self, x: Tensor) -> Tensor:
+        """Return which positions of the governed map lie on the image, not on padding: boolean ``(N, 1, H', W')``.
+
+        A position lies where its first pixel does. All positions are valid where nothing is padded.
+
+        Parameters
+        ----------
+        x
+            The mask's input, ``(N, C, H, W)``.
+
+        Raises
+        ------
+        ValueError
+            When the sizes at hand are those of another number of images.
+        """
+        height, width = self.size(x)
+        sizes = at_hand().sizes
+        if not sizes:
+            return torch.ones(len(x), 1, height, width, dtype=torch.bool, device=x.device)
+        if len(sizes) != len(x):
+            raise ValueError(f"{self.layer}: {len(x)} images in the batch but {len(sizes)} sizes at hand")
+        rows, columns = torch.tensor(sizes, device=x.device).T[..., None]
+        inside = [
+            self.resolution * torch.arange(length, device=x.device) < limit
+            for length, limit in ((height, rows), (width, columns))
+        ]
+        return inside[0][:, None, :, None] & inside[1][:, None, None, :]
 
     @abstractmethod
     def forward(self, x: Tensor) -> Tensor:

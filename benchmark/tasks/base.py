@@ -121,8 +121,15 @@ class Task(ABC):
         return PlainAdapter(model)
 
     @abstractmethod
-    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
-        """Return the task's loss of a training batch, a scalar."""
+    def training_outputs(self, model: nn.Module, batch: Batch) -> Any:
+        """Run a training batch through the model; methods get what it returns as `Step.outputs`.
+
+        Say shapes here: logits, or losses by name where the model itself computes them.
+        """
+
+    @abstractmethod
+    def loss(self, model: nn.Module, batch: Batch, outputs: Any) -> Tensor:
+        """Return the task's loss of a training batch, a scalar, from what `training_outputs` returned for it."""
 
     @abstractmethod
     def predict(self, model: nn.Module, batch: Batch) -> list[Any]:

@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 
 from benchmark.flops.measured import MeasuredCounter
-from benchmark.nn import observing, residual_blocks
+from benchmark.method import Step
+from benchmark.nn import observing, residual_blocks, training
 
 
 def gate(block, x):
@@ -75,11 +76,11 @@ def test_the_count_is_a_sum_over_positions(adapted, backbone):
 
 @pytest.mark.parametrize(("progress", "temperature", "noisy"), [(0.1, 5.0, True), (0.5, 2.5, True), (0.9, 1.0, False)])
 def test_training_decides_hard_and_passes_the_soft_gradient(adapted, progress, temperature, noisy):
-    method, model = adapted("dynconv")
-    method.on_step(model, progress)
+    _, model = adapted("dynconv")
     mask, x = model.layer1[0].mask2.train(), torch.randn(4, 16, 16, 16)
     logits = (mask.conv(x) + mask.linear(x.mean((2, 3)))[:, :, None, None]).detach()
-    decided = mask(x)
+    with training(progress):
+        decided = mask(x)
     assert set(decided.detach().unique().tolist()) <= {0.0, 1.0}
     assert torch.equal(decided.detach() > 0.5, logits >= 0) != noisy
     if not noisy:
@@ -90,8 +91,8 @@ def test_training_decides_hard_and_passes_the_soft_gradient(adapted, progress, t
 
 def test_the_loss_is_the_squared_distance_from_the_budget_plus_the_bounds(adapted):
     method, model = adapted("dynconv", budget=0.3)
-    method.on_step(model, 0.2)
-    model.train()(torch.randn(2, 3, 64, 64))
+    with training(0.2):
+        model.train()(torch.randn(2, 3, 64, 64))
     cost, total, shares = 0.0, 0.0, []
     for block in residual_blocks(model):
         mask = block.decided.masks[2].detach()
@@ -105,4 +106,4 @@ def test_the_loss_is_the_squared_distance_from_the_budget_plus_the_bounds(adapte
     upper, lower = 1 - annealed * 0.7, annealed * 0.3
     bounds = sum(max(0, share - upper) ** 2 + max(0, lower - share) ** 2 for share in shares) / len(shares)
     expected = 10 * ((cost / total - 0.3) ** 2 + bounds)
-    assert method.loss(model).item() == pytest.approx(expected.item(), rel=1e-5)
+    assert method.loss(model, Step(0.2, [], None)).item() == pytest.approx(expected.item(), rel=1e-5)

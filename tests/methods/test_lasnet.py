@@ -5,7 +5,8 @@ import torch
 import torch.nn.functional as F
 
 from benchmark.flops.measured import MeasuredCounter
-from benchmark.nn import observing, residual_blocks
+from benchmark.method import Step
+from benchmark.nn import observing, residual_blocks, training
 from benchmark.nn.budget import bounds_loss, computations, network_share
 
 SIDES = {"layer1": 4, "layer2": 4, "layer3": 2, "layer4": 1}
@@ -80,12 +81,12 @@ def test_untrained_masks_compute_everything(adapted):
 
 @pytest.mark.parametrize(("progress", "temperature"), [(0.0, 5.0), (0.5, 5.0 * 0.02**0.5), (1.0, 0.1)])
 def test_the_temperature_falls_exponentially(adapted, progress, temperature):
-    method, model = adapted("lasnet")
+    _, model = adapted("lasnet")
     undecided(model)
-    method.on_step(model, progress)
     mask, x = model.layer1[0].mask2.train(), torch.randn(1, 16, 16, 16)
     torch.manual_seed(7)
-    decided = mask(x)
+    with training(progress):
+        decided = mask(x)
     torch.manual_seed(7)
     logits = mask.conv(F.avg_pool2d(x, 4)).detach()
     margin = logits[:, :1] - logits[:, 1:]
@@ -101,9 +102,9 @@ def test_the_loss_adds_budget_bounds_and_distillation(adapted):
     method, model = adapted("lasnet", target=0.4)
     undecided(model)
     method.prepare(model)
-    method.on_step(model, 0.1)
     x = torch.randn(3, 3, 64, 64)
-    logits = model.train()(x)
+    with training(0.1):
+        logits = model.train()(x)
     teacher = model.distillation.teacher
     with torch.no_grad():
         taught = teacher.fc(teacher.avgpool(list(teacher.stages(x).values())[-1]).flatten(1))
@@ -111,7 +112,7 @@ def test_the_loss_adds_budget_bounds_and_distillation(adapted):
     divergence = 16 * (p * (p / q).log()).sum(1).mean()
     bounds = bounds_loss([each.share for each in computations(model)], 0.4, 0.1)
     expected = 10 * ((network_share(model) - 0.4) ** 2 + bounds) + 0.5 * divergence
-    torch.testing.assert_close(method.loss(model), expected)
+    torch.testing.assert_close(method.loss(model, Step(0.1, [], logits)), expected)
 
 
 def test_the_teacher_is_dense_and_leaves_no_trace(adapted):

@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from benchmark.flops.measured import MeasuredCounter
+from benchmark.method import Step
 from benchmark.nn import observing, residual_blocks
 
 
@@ -103,7 +104,7 @@ def test_a_stopped_position_is_not_counted(adapted):
 def test_the_ponder_cost_falls_through_the_scores(adapted):
     method, model = adapted("sact", ponder_weight=1.0)
     model.train()(torch.randn(2, 3, 64, 64))
-    loss = method.loss(model)
+    loss = method.loss(model, Step(0.0, [], None))
     loss.backward()
     # Untrained scores are low: all units run, and what is left shrinks as the scores grow.
     assert all(block.mask2.local.bias.grad < 0 for block in residual_blocks(model) if block.mask2 is not None)

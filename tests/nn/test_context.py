@@ -2,19 +2,26 @@
 
 import copy
 
+import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from benchmark.nn import (
     CarriedMask,
+    FixedMask,
     GumbelMask,
     Masks,
+    Site,
     at_hand,
     build_backbone,
     inference,
     interpolation,
     observing,
+    padded,
     residual_blocks,
+    training,
 )
 
 
@@ -48,6 +55,41 @@ def test_the_context_ends_where_its_block_ends():
             assert at_hand().identifiers(2) == ("b", "c")
         assert at_hand().images == ("a",) and at_hand().seed == 3
     assert at_hand().images == ()
+
+
+def test_progress_is_at_hand_in_training_alone():
+    assert at_hand().progress is None
+    with training(0.25):
+        assert at_hand().progress == 0.25
+    with inference(["a"], seed=3):
+        assert at_hand().progress is None
+        with padded([(8, 9)]):
+            assert at_hand().sizes == ((8, 9),) and at_hand().images == ("a",) and at_hand().seed == 3
+        assert at_hand().sizes == ()
+
+
+@given(
+    sizes=st.lists(st.tuples(st.integers(1, 64), st.integers(1, 64)), min_size=1, max_size=3),
+    resolution=st.sampled_from([1, 4, 8, 32]),
+    stride=st.sampled_from([1, 2]),
+)
+def test_positions_are_valid_whose_first_pixel_lies_on_the_image(sizes, resolution, stride):
+    mask = FixedMask(Site("layer1.0.mask1", 3, 3, stride, 1.0, resolution=resolution * stride), np.ones)
+    x = torch.zeros(len(sizes), 3, -(-64 // resolution), -(-64 // resolution))
+    assert bool(mask.valid(x).all())
+    with padded(sizes):
+        valid = mask.valid(x)
+    assert valid.shape == (len(sizes), 1, *mask.size(x)) and valid.dtype == torch.bool
+    for (height, width), region in zip(sizes, valid[:, 0], strict=True):
+        for row, column in np.ndindex(region.shape):
+            first = row * resolution * stride, column * resolution * stride
+            assert bool(region[row, column]) == (first[0] < height and first[1] < width)
+
+
+def test_sizes_of_another_number_of_images_are_an_error():
+    mask = FixedMask(Site("layer1.0.mask1", 3, 3, 1, 1.0), np.ones)
+    with padded([(8, 8)]), pytest.raises(ValueError, match="2 images in the batch but 1 sizes at hand"):
+        mask.valid(torch.zeros(2, 3, 8, 8))
 
 
 def test_a_wrong_number_of_identifiers_is_an_error():

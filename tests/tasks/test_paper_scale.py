@@ -9,7 +9,7 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torchvision.models.detection.image_list import ImageList
 
-from benchmark.method import discover
+from benchmark.method import Step, discover
 from benchmark.nn import residual_blocks
 from benchmark.recipe import Schedule
 from benchmark.tasks import find_task
@@ -235,7 +235,7 @@ def test_a_step_of_one_image_needs_the_documented_memory(method):
             model.rpn.head(list(levels.values()))
             heads = model.roi_heads
             heads.box_predictor(heads.box_head(torch.zeros(recipe.detector.boxes_per_image, 256, 7, 7)))
-            chosen.loss(body)
+            chosen.loss(body, Step(0.0, [], None))
         activations = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
         # The pooled boxes are an input here, and an activation there.
         activations += 4 * recipe.detector.boxes_per_image * 256 * 7 * 7

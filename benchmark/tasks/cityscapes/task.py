@@ -80,7 +80,11 @@ class Cityscapes(Task):
         ]
         return Batch([image for image, _ in pairs], [labels for _, labels in pairs], batch.identifiers)
 
-    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
+    def training_outputs(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return the logits of the head and of the auxiliary head, ``(N, classes, H, W)`` each."""
+        return cast(Segmenter, model).both(normalise(torch.stack(batch.images)))
+
+    def loss(self, model: nn.Module, batch: Batch, outputs: tuple[Tensor, Tensor]) -> Tensor:
         """Return the weighted mean cross-entropy over the evaluated pixels, plus the auxiliary head's by its weight."""
         segmenter = cast(Segmenter, model)
         targets = torch.stack(list(batch.targets)).long()
@@ -92,7 +96,7 @@ class Cityscapes(Task):
         total = max(1, len(evaluated)) if weights is None else weights[evaluated].sum().clamp(min=weights.min())
         losses = [
             F.cross_entropy(logits, targets, weights, ignore_index=IGNORED, reduction="sum") / total
-            for logits in segmenter.both(normalise(torch.stack(batch.images)))
+            for logits in outputs
         ]
         return losses[0] + segmenter.size.auxiliary * losses[1]
 

@@ -1,6 +1,7 @@
 """Faster R-CNN with a feature pyramid, assembled from torchvision's parts around one of our backbones."""
 
-from typing import Annotated, Literal
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ from torchvision.ops import MultiScaleRoIAlign
 from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastLevelMaxPool
 
 from benchmark.data.normalisation import DEVIATION, MEAN
+from benchmark.nn import padded
 from benchmark.nn.resnet import ResNet
 from benchmark.recipe import Fields
 from benchmark.tasks.coco.heads import BoxHeads, CentredAnchors, ProposalNetwork, initialise
@@ -91,9 +93,23 @@ class PyramidBackbone(nn.Module):
         return self.fpn(self.body.stages(x))
 
 
-def build_detector(
-    backbone: ResNet, classes: int, shorter_side: int, longer_side: int, size: DetectorSize
-) -> GeneralizedRCNN:
+class Detector(GeneralizedRCNN):
+    """torchvision's two-stage detector, whose backbone is also told how large each image of a padded batch is."""
+
+    def forward(self, images: list[Tensor], targets: Sequence[dict[str, Tensor]] | None = None) -> Any:
+        """Return the losses by name, scalars, in training, and each image's boxes, scores and labels at inference."""
+        own_sizes = [(image.shape[-2], image.shape[-1]) for image in images]
+        batch, resized = self.transform(images, targets)
+        with padded(batch.image_sizes):
+            maps = self.backbone(batch.tensors)
+        proposals, proposal_losses = self.rpn(batch, maps, resized)
+        detections, box_losses = self.roi_heads(maps, proposals, batch.image_sizes, resized)
+        if self.training:
+            return {**box_losses, **proposal_losses}
+        return self.transform.postprocess(detections, batch.image_sizes, own_sizes)
+
+
+def build_detector(backbone: ResNet, classes: int, shorter_side: int, longer_side: int, size: DetectorSize) -> Detector:
     """Build the detector.
 
     Parameters
@@ -110,8 +126,8 @@ def build_detector(
 
     Returns
     -------
-    GeneralizedRCNN
-        torchvision's model, a Faster R-CNN: losses in training, detections in inference.
+    Detector
+        A Faster R-CNN: losses in training, detections at inference.
     """
     body = PyramidBackbone(backbone, size.pyramid_channels)
     sides = tuple((size.smallest_anchor * 2**level,) for level in range(PYRAMID_LEVELS))
@@ -122,7 +138,7 @@ def build_detector(
     proposals = RPNHead(size.pyramid_channels, len(ASPECT_RATIOS))
     if size.initialisation == "mmdetection":
         initialise(body.fpn, proposals, box_head, predictor)
-    return GeneralizedRCNN(
+    return Detector(
         body,
         _proposal_network(anchors, proposals, size),
         _box_heads(box_head, predictor, size),

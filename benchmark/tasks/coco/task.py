@@ -72,10 +72,13 @@ class Coco(Task):
         """Return how the counter enters a detector: once an image, and once a region in its box head."""
         return DetectorAdapter(model)
 
-    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
+    def training_outputs(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        """Return proposal and box losses by torchvision's names, scalars: the detector computes them itself."""
+        return cast(dict[str, Tensor], model([image.float() / 255 for image in batch.images], batch.targets))
+
+    def loss(self, model: nn.Module, batch: Batch, outputs: dict[str, Tensor]) -> Tensor:
         """Return the sum of proposal and box losses."""
-        losses = model([image.float() / 255 for image in batch.images], batch.targets)
-        return sum(losses.values(), torch.zeros((), device=batch.images[0].device))
+        return sum(outputs.values(), torch.zeros((), device=batch.images[0].device))
 
     def predict(self, model: nn.Module, batch: Batch) -> list[Any]:
         """Return boxes ``(K, 4)`` as x, y, width, height in pixels, scores and labels of each image."""

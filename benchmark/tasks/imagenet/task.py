@@ -63,13 +63,16 @@ class ImageNet(Task):
             images.append(transforms.resized_crop(image, top, left, height, width, square, antialias=True))
         return Batch(images, batch.targets, batch.identifiers)
 
-    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
-        """Return the cross-entropy."""
+    def training_outputs(self, model: nn.Module, batch: Batch) -> Tensor:
+        """Return the logits, ``(N, classes)``."""
         side = cast(Classifier, model).side
         square = (side, side)
         images = torch.stack([image if image.shape[-2:] == square else _fit(image, side) for image in batch.images])
-        targets = torch.tensor(batch.targets, device=images.device)
-        return F.cross_entropy(model(normalise(images)), targets)
+        return cast(Tensor, model(normalise(images)))
+
+    def loss(self, model: nn.Module, batch: Batch, outputs: Tensor) -> Tensor:
+        """Return the cross-entropy."""
+        return F.cross_entropy(outputs, torch.tensor(batch.targets, device=outputs.device))
 
     def predict(self, model: nn.Module, batch: Batch) -> list[Any]:
         """Return the best classes of each image, best first, and their probabilities."""

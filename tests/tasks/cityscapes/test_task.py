@@ -136,7 +136,7 @@ def test_the_loss_is_the_mean_over_evaluated_pixels_plus_the_auxiliary_heads_sha
     model, crops = segmenter().eval(), batch((41, 41), (41, 41))
     crops.targets[0][:20] = IGNORED
     with torch.no_grad():
-        loss = float(TASK.loss(model, crops))
+        loss = float(TASK.loss(model, crops, TASK.training_outputs(model, crops)))
         both = [logits.double().numpy() for logits in model.both(normalise(torch.stack(crops.images)))]
     targets = torch.stack(crops.targets).numpy()
     images, rows, columns = np.nonzero(targets != IGNORED)
@@ -153,7 +153,7 @@ def test_class_weights_make_it_the_weighted_mean_and_must_be_as_many_as_the_clas
     crops.targets[0][:9] = IGNORED
     model = segmenter(auxiliary=0.0, class_weights=tuple(weights)).eval()
     with torch.no_grad():
-        loss = float(TASK.loss(model, crops))
+        loss = float(TASK.loss(model, crops, TASK.training_outputs(model, crops)))
         shares = model(normalise(torch.stack(crops.images))).double().log_softmax(1).numpy()
     sums = np.zeros(2)
     for share, labels in zip(shares, torch.stack(crops.targets).numpy(), strict=True):
@@ -181,7 +181,8 @@ def test_a_batch_of_ignored_pixels_has_a_finite_loss():
     crops = batch((41, 41))
     crops.targets[0][:] = IGNORED
     for weights in ((), (0.5,) * 19):
-        assert TASK.loss(segmenter(class_weights=weights).eval(), crops).item() == 0
+        model = segmenter(class_weights=weights).eval()
+        assert TASK.loss(model, crops, TASK.training_outputs(model, crops)).item() == 0
 
 
 def test_whole_images_of_any_size_are_predicted_at_their_own_size():

@@ -10,11 +10,20 @@ from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHe
 from torchvision.models.detection.image_list import ImageList
 from torchvision.ops import MultiScaleRoIAlign, box_iou
 
-from benchmark.nn import build_backbone
+from benchmark.nn import at_hand, build_backbone, inference
 from benchmark.tasks.coco.detector import DetectorSize, PyramidBackbone, build_detector
 from benchmark.tasks.coco.recipe import MINI_DETECTOR
 
 WIDTHS = {"pyramid_channels": 16, "representation": 32, "smallest_anchor": 8, "proposals_before": (100, 100)}
+
+
+def test_masks_know_each_images_size_within_a_padded_batch():
+    model, found = detector().eval(), []
+    model.backbone.register_forward_pre_hook(lambda _, inputs: found.append((at_hand().sizes, inputs[0].shape)))
+    with torch.no_grad(), inference(["wide", "narrow"], seed=4):
+        model([torch.rand(3, 96, 160), torch.rand(3, 96, 100)])
+        assert at_hand().sizes == ()
+    assert found == [(((96, 160), (96, 100)), (2, 3, 96, 160))]
 
 
 def detector(size=None, **settings):
