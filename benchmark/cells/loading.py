@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +15,6 @@ from benchmark.cells.running import MODEL, load_start
 from benchmark.errors import SaibenchError, StoreError, UsageError
 from benchmark.hardware import FULL
 from benchmark.method import address, discover
-from benchmark.nn import inference
 from benchmark.store import Record, Store
 from benchmark.tasks import Batch, find_task
 from benchmark.tensors import load_into
@@ -159,15 +158,11 @@ def backbone_inputs(model: nn.Module, planned: Plan, count: int) -> list[tuple[s
     list of (identifier, array)
         Arrays ``(3, H, W)``, float32: resized, normalised and padded as the task does.
     """
-    val, body = reader(planned.task.name, planned.folder, "val"), planned.task.backbone(model)
+    val = reader(planned.task.name, planned.folder, "val")
     inputs: list[tuple[str | int, np.ndarray]] = []
-    stem = cast(nn.Module, body.conv1)
     for index in range(min(count, len(val))):
-        batch = Batch.collate([val[index]])
-        hook = stem.register_forward_pre_hook(
-            lambda module, given, name=batch.identifiers[0]: inputs.append((name, given[0][0].contiguous().numpy()))
-        )
-        with inference(batch.identifiers, planned.request.seed), torch.inference_mode():
-            planned.task.predict(model, batch)
-        hook.remove()
+        sample = val[index]
+        with torch.inference_mode():
+            prepared = planned.task.prepare(model, Batch.collate([sample]))
+        inputs.append((sample.identifier, prepared.images[0].contiguous().numpy()))
     return inputs

@@ -7,7 +7,6 @@ A `benchmark.sampling.Sampling` comes out, from which pictures are drawn. Counti
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -70,17 +69,17 @@ def look(planned: Plan, model: nn.Module, image: Tensor, identifier: Identifier,
             f"method {planned.method.name!r} has no masks to show: it chooses no positions; take one that does, such "
             "as stochastic"
         )
-    batch, body = Batch([image], [None], [identifier]), planned.task.backbone(model)
-    drawn = []
-    with _first_input(body) as inputs, _confidences(body) as confidences, torch.inference_mode():
+    body, drawn = planned.task.backbone(model), []
+    with _confidences(body) as confidences, torch.inference_mode():
+        prepared = planned.task.prepare(model, Batch([image], [None], [identifier]))
         for seed in seeds:
             with inference([identifier], seed), mask_values() as found:
-                planned.task.predict(model, batch)
+                body(prepared.images)
             drawn.append({name: (values[0, 0] > 0).cpu().numpy() for name, values in found.items()})
     masks = {name: np.stack([each[name] for each in drawn]) for name in drawn[0]}
     if all((mask == mask[:1]).all() for mask in masks.values()):
         seeds, masks = list(seeds)[:1], {name: mask[:1] for name, mask in masks.items()}
-    return Sampling(denormalise(inputs[0]), str(identifier), list(seeds), masks, confidences)
+    return Sampling(denormalise(prepared.images[0]), str(identifier), list(seeds), masks, confidences)
 
 
 def look_at_first(planned: Plan, model: nn.Module) -> list[Sampling]:
@@ -131,18 +130,6 @@ def _identifiers(path: Path) -> list[str]:
     stem = path.stem
     below = ["/".join(path.resolve().parts[-depth:]) for depth in (1, 2, 3)]
     return [stem, stem.lstrip("0"), stem.removesuffix("_leftImg8bit"), *below]
-
-
-@contextmanager
-def _first_input(body: nn.Module) -> Iterator[list[Tensor]]:
-    """Collect what a backbone reads, ``(3, H, W)``: resized, normalised and padded as the task does."""
-    inputs: list[Tensor] = []
-    stem = cast(nn.Module, body.conv1)
-    hook = stem.register_forward_pre_hook(lambda module, given: inputs.append(given[0][0]))
-    try:
-        yield inputs
-    finally:
-        hook.remove()
 
 
 @contextmanager

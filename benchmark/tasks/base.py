@@ -55,8 +55,40 @@ class Batch:
         return [Batch(self.images[part], self.targets[part], self.identifiers[part]) for part in places]
 
 
+@dataclass
+class Prepared:
+    """A batch as a network reads it.
+
+    Attributes
+    ----------
+    images : Tensor
+        ``(N, 3, H, W)``, float32: resized, normalised, and padded to one size.
+    sizes : list of (int, int)
+        Height and width of each image in it, without its padding.
+    originals : list of (int, int)
+        Height and width that each image had before.
+    """
+
+    images: Tensor
+    sizes: list[Size]
+    originals: list[Size]
+
+    @classmethod
+    def whole(cls, images: Tensor, batch: Batch) -> "Prepared":
+        """Return images ``(N, 3, H, W)`` that have no padding."""
+        return cls(images, [_size(image) for image in images], [_size(image) for image in batch.images])
+
+
+def _size(image: Tensor) -> Size:
+    return image.shape[-2], image.shape[-1]
+
+
 class Task(ABC):
     """One task.
+
+    Inference takes three steps, which `predict` joins: `prepare` makes of images what the network reads, `forward` runs
+    the network, `decode` makes predictions of what it says. Who needs only what the network reads, such as an engine or
+    a look at masks, asks `prepare` alone.
 
     Attributes
     ----------
@@ -132,8 +164,21 @@ class Task(ABC):
         """Return the task's loss of a training batch, a scalar, from what `training_outputs` returned for it."""
 
     @abstractmethod
+    def prepare(self, model: nn.Module, batch: Batch) -> Prepared:
+        """Resize, normalise and pad a batch's images as the model reads them at inference."""
+
+    def forward(self, model: nn.Module, prepared: Prepared) -> Any:
+        """Return what the model says of prepared images: its own output for the tensor, unless overridden."""
+        return model(prepared.images)
+
+    @abstractmethod
+    def decode(self, outputs: Any, prepared: Prepared) -> list[Any]:
+        """Return the predictions that a forward's outputs mean, one an image, ready to be kept."""
+
     def predict(self, model: nn.Module, batch: Batch) -> list[Any]:
-        """Return the model's predictions for an inference batch, one an image, ready to be kept."""
+        """Return the model's predictions for an inference batch, one an image: the three steps in one."""
+        prepared = self.prepare(model, batch)
+        return self.decode(self.forward(model, prepared), prepared)
 
     @abstractmethod
     def evaluate(self, predictions: Mapping[Identifier, Any], reader: Any) -> dict[str, float]:

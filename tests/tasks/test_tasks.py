@@ -6,6 +6,7 @@ import pickle
 import pytest
 import torch
 
+from benchmark.checks.subject import equal
 from benchmark.flops.measured import MeasuredCounter
 from benchmark.listing import task_names
 from benchmark.nn.context import inference
@@ -50,3 +51,39 @@ def test_uniform_sampling_computes_less_with_each_size_of_its_curve(task, scale)
             task.predict(model, Batch.collate([image]))
         counted.append(int(counter.images()["macs_backbone"].iloc[0]))
     assert len(counted) > 2 and all(less < more for more, less in itertools.pairwise(counted))
+
+
+def test_a_backbone_reads_what_a_task_prepares(task, embedded):
+    """In a whole prediction of a batch, to the last bit: an engine and a look at masks take `prepare`'s word for it."""
+    recipe, reader = task.recipe("mini"), task.open(embedded[task.name], "val")
+    model = task.build(recipe, recipe.backbone, len(reader.classes), recipe.shorter_side).eval()
+    batch = Batch.collate([reader[0], reader[1]])
+    read = []
+    task.backbone(model).conv1.register_forward_pre_hook(lambda module, given: read.append(given[0].clone()))
+    with torch.inference_mode():
+        predicted = task.predict(model, batch)
+        prepared = task.prepare(model, batch)
+        again = task.decode(task.forward(model, prepared), prepared)
+    assert torch.equal(read[0], prepared.images) and equal(predicted, again)
+    assert prepared.originals == [image.shape[-2:] for image in batch.images]
+    assert all(
+        height <= prepared.images.shape[-2] and width <= prepared.images.shape[-1] for height, width in prepared.sizes
+    )
+
+
+def test_a_detector_in_three_steps_finds_what_torchvision_finds_in_one(embedded):
+    task = find_task("coco")
+    recipe, reader = task.recipe("mini"), task.open(embedded["coco"], "val")
+    torch.manual_seed(0)
+    model = task.build(recipe, recipe.backbone, len(reader.classes), 96).eval()
+    # Scores and boxes of an untrained head hardly differ from box to box.
+    torch.nn.init.normal_(model.roi_heads.box_predictor.bbox_pred.weight, std=0.1)
+    torch.nn.init.normal_(model.roi_heads.box_predictor.cls_score.weight, std=0.1)
+    batch = Batch.collate([reader[0], reader[1]])
+    with torch.inference_mode():
+        whole = model([image.float() / 255 for image in batch.images])
+        steps = task.predict(model, batch)
+    for expected, found in zip(whole, steps, strict=True):
+        corners = torch.cat((found["boxes"][:, :2], found["boxes"][:, :2] + found["boxes"][:, 2:]), dim=1)
+        assert len(corners) and torch.allclose(corners, expected["boxes"], atol=1e-4)
+        assert torch.equal(found["scores"], expected["scores"]) and torch.equal(found["labels"], expected["labels"])

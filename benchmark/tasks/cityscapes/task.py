@@ -23,7 +23,7 @@ from benchmark.flops.trace import Size
 from benchmark.metric import Metric
 from benchmark.nn import at_hand, build_backbone, inference
 from benchmark.recipe import Recipe
-from benchmark.tasks.base import Batch, Task
+from benchmark.tasks.base import Batch, Prepared, Task
 from benchmark.tasks.cityscapes import verification
 from benchmark.tasks.cityscapes.embedded import EMBEDDED
 from benchmark.tasks.cityscapes.outcomes import confuse
@@ -100,18 +100,27 @@ class Cityscapes(Task):
         ]
         return losses[0] + segmenter.size.auxiliary * losses[1]
 
-    def predict(self, model: nn.Module, batch: Batch) -> list[Any]:
-        """Return each image's label ids, uint8 ``(H, W)``, at its own size: the whole image in one pass.
+    def prepare(self, model: nn.Module, batch: Batch) -> Prepared:
+        """Resize and normalise whole images, which must be of one size: padding would change what the network sees."""
+        images = torch.stack(batch.images)
+        sides = _sides(images.shape[-2:], cast(Segmenter, model).shorter_side)
+        return Prepared.whole(normalise(transforms.resize(images, sides, antialias=True)), batch)
 
-        Images of one size run as one batch, others one by one: padding would change what the network sees.
-        """
-        segmenter = cast(Segmenter, model)
+    def decode(self, outputs: Any, prepared: Prepared) -> list[Any]:
+        """Return each image's label ids, uint8 ``(H, W)``, at its own size."""
+        size = prepared.originals[0]
+        if outputs.shape[-2:] != size:
+            outputs = F.interpolate(outputs, size, mode="bilinear")
+        return [torch.from_numpy(LABEL_IDS[scores.argmax(0).cpu().numpy()]) for scores in outputs]
+
+    def predict(self, model: nn.Module, batch: Batch) -> list[Any]:
+        """Return each image's label ids: images of one size run as one batch, others one by one."""
         if len({image.shape for image in batch.images}) == 1:
-            return _label_ids(segmenter, torch.stack(batch.images))
+            return super().predict(model, batch)
         found = []
-        for image, identifier in zip(batch.images, batch.identifiers, strict=True):
-            with inference([identifier], at_hand().seed):
-                found += _label_ids(segmenter, image[None])
+        for single in batch.split(1):
+            with inference(single.identifiers, at_hand().seed):
+                found += super().predict(model, single)
         return found
 
     def evaluate(self, predictions: Mapping[Identifier, Any], reader: CityscapesSegmentation) -> dict[str, float]:
@@ -162,15 +171,6 @@ class Cityscapes(Task):
         images = [image.flip(-1) if flip else image for image, flip in zip(batch.images, flips, strict=True)]
         targets = [labels.flip(-1) if flip else labels for labels, flip in zip(batch.targets, flips, strict=True)]
         return Batch(images, targets, batch.identifiers)
-
-
-def _label_ids(model: Segmenter, images: Tensor) -> list[Tensor]:
-    """Return the label ids, uint8 ``(H, W)``, of images ``(N, 3, H, W)``."""
-    size = images.shape[-2:]
-    logits = model(normalise(transforms.resize(images, _sides(size, model.shorter_side), antialias=True)))
-    if logits.shape[-2:] != size:
-        logits = F.interpolate(logits, size, mode="bilinear")
-    return [torch.from_numpy(LABEL_IDS[scores.argmax(0).cpu().numpy()]) for scores in logits]
 
 
 def _sides(size: Sequence[int], shorter: float) -> list[int]:

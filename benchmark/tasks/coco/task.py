@@ -13,6 +13,8 @@ import torch
 from pycocotools.cocoeval import COCOeval
 from torch import Tensor, nn
 from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
+from torchvision.models.detection.image_list import ImageList
+from torchvision.models.detection.transform import resize_boxes
 
 from benchmark.data.reader import Identifier
 from benchmark.data.verification import Progress, Report
@@ -20,7 +22,7 @@ from benchmark.flops.trace import Size
 from benchmark.metric import Metric
 from benchmark.nn import build_backbone
 from benchmark.recipe import Recipe
-from benchmark.tasks.base import Batch, Task
+from benchmark.tasks.base import Batch, Prepared, Task
 from benchmark.tasks.coco import verification
 from benchmark.tasks.coco.counting import DetectorAdapter
 from benchmark.tasks.coco.detector import build_detector
@@ -80,11 +82,24 @@ class Coco(Task):
         """Return the sum of proposal and box losses."""
         return sum(outputs.values(), torch.zeros((), device=batch.images[0].device))
 
-    def predict(self, model: nn.Module, batch: Batch) -> list[Any]:
-        """Return boxes ``(K, 4)`` as x, y, width, height in pixels, scores and labels of each image."""
+    def prepare(self, model: nn.Module, batch: Batch) -> Prepared:
+        """Normalise images, resize them within the detector's two sides, and pad them to multiples of 32."""
+        images, _ = cast(GeneralizedRCNN, model).transform([image.float() / 255 for image in batch.images])
+        originals = [(image.shape[-2], image.shape[-1]) for image in batch.images]
+        return Prepared(images.tensors, images.image_sizes, originals)
+
+    def forward(self, model: nn.Module, prepared: Prepared) -> list[dict[str, Tensor]]:
+        """Return each image's boxes as corners in pixels of the prepared image, scores and labels."""
+        detector, images = cast(Any, model), ImageList(prepared.images, prepared.sizes)
+        features = detector.backbone(images.tensors)
+        proposals, _ = detector.rpn(images, features)
+        return detector.roi_heads(features, proposals, images.image_sizes)[0]
+
+    def decode(self, outputs: Any, prepared: Prepared) -> list[Any]:
+        """Return boxes ``(K, 4)`` as x, y, width, height in the image's own pixels, scores and labels of each image."""
         kept = []
-        for detected in model([image.float() / 255 for image in batch.images]):
-            boxes = detected["boxes"].cpu()
+        for detected, size, original in zip(outputs, prepared.sizes, prepared.originals, strict=True):
+            boxes = resize_boxes(detected["boxes"], size, original).cpu()
             boxes[:, 2:] -= boxes[:, :2]
             kept.append({"boxes": boxes, "scores": detected["scores"].cpu(), "labels": detected["labels"].cpu()})
         return kept

@@ -17,7 +17,7 @@ from benchmark.data.reader import Identifier
 from benchmark.data.verification import Progress, Report
 from benchmark.metric import Metric
 from benchmark.recipe import Recipe
-from benchmark.tasks.base import Batch, Task
+from benchmark.tasks.base import Batch, Prepared, Task
 from benchmark.tasks.imagenet import verification
 from benchmark.tasks.imagenet.classifier import Classifier
 from benchmark.tasks.imagenet.embedded import EMBEDDED
@@ -74,10 +74,14 @@ class ImageNet(Task):
         """Return the cross-entropy."""
         return F.cross_entropy(outputs, torch.tensor(batch.targets, device=outputs.device))
 
-    def predict(self, model: nn.Module, batch: Batch) -> list[Any]:
-        """Return the best classes of each image, best first, and their probabilities."""
+    def prepare(self, model: nn.Module, batch: Batch) -> Prepared:
+        """Cut the classifier's square from the middle of each image."""
         images = torch.stack([_fit(image, cast(Classifier, model).side) for image in batch.images])
-        shares = model(normalise(images)).softmax(1)
+        return Prepared.whole(normalise(images), batch)
+
+    def decode(self, outputs: Any, prepared: Prepared) -> list[Any]:
+        """Return the best classes of each image, best first, and their probabilities."""
+        shares = outputs.softmax(1)
         best = shares.topk(min(KEPT, shares.shape[1]))
         return [
             {"labels": labels.cpu(), "scores": scores.cpu()}
