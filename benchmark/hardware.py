@@ -28,6 +28,7 @@ from lightning_fabric.strategies import DDPStrategy
 from torch import nn
 from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 
+from benchmark.cores import usable_cores
 from benchmark.errors import SaibenchError, UsageError
 
 # It says on standard error which processes it has started, and in which precision: the record says so.
@@ -86,8 +87,8 @@ class Hardware:
 
     @property
     def available(self) -> int:
-        """How many devices there are; without CUDA, a process for each core."""
-        return torch.cuda.device_count() if self.on_cuda else os.cpu_count() or 1
+        """How many devices there are; without CUDA, a process for each core that may be used."""
+        return torch.cuda.device_count() if self.on_cuda else usable_cores()
 
     def fabric(self) -> Fabric:
         """Return the Fabric of one device, or the one that starts a process for each of several."""

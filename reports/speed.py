@@ -35,8 +35,8 @@ def speed(results: Results) -> str:
         f"{settings['backbone']}, {settings['height']}×{settings['width']}, {machine['threads']} threads of "
         f"{machine['cpu']} ({machine['instruction_set']}), {settings['rounds']} rounds:",
         "",
-        "| density | seconds | speed-up | in theory | share realised |",
-        "| ---: | ---: | ---: | ---: | ---: |",
+        "| density | seconds | dense beside it | speed-up | in theory | share realised |",
+        "| ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     for row in run["backbone"]:
         if row["deformable"] or (row["density"] is not None and row["gamma"] is None):
@@ -44,8 +44,12 @@ def speed(results: Results) -> str:
         name = "dense" if row["density"] is None else f"{row['density']:.3f} (γ {row['gamma']:g})"
         rest = (row["speedup"], row["speedup_theoretical"], row["share"])
         lines.append(
-            f"| {name} | {row['seconds']:.2f} | " + " | ".join("" if v is None else f"{v:.2f}" for v in rest) + " |"
+            f"| {name} | {row['seconds']:.2f} | {_beside(row)} | "
+            + " | ".join("" if v is None else f"{v:.2f}" for v in rest)
+            + " |"
         )
+    if any("≈" in line for line in lines):
+        lines += ["", "≈: a record that has the ratio alone; the dense seconds are what it makes of the row's."]
     peers = [f"{peer['peer']} {peer['seconds']:.2f} s" for peer in run["peers"] if peer.get("seconds")]
     return "\n".join([*lines, "", f"Other runtimes, dense: {', '.join(peers)}."])
 
@@ -103,9 +107,8 @@ def steps(results: Results) -> str:
         return NOT_RUN
     layers = [row for row in run["layers"] if not row["deformable"]]
     # Of the dense run, the rounds of the first density: those of others may have had another load of the machine.
-    beside = timed[shown[0]]
     dense = [(row["layer"], row["seconds_dense"]) for row in layers if row["density"] == shown[0]]
-    columns = [(beside["seconds"] * beside["speedup"], dense)]
+    columns = [(timings.paired_dense(timed[shown[0]])[0], dense)]
     columns += [
         (timed[density]["seconds"], [(row["layer"], row["seconds"]) for row in layers if row["density"] == density])
         for density in shown
@@ -117,9 +120,11 @@ def steps(results: Results) -> str:
     sums = [{step: _sum(parts, names) for step, names in _STEPS.items()} for _, parts in columns]
     for step in _STEPS:
         lines.append(f"| {step} | {' | '.join(f'{each[step]:.3f}' if each[step] else '' for each in sums)} |")
-    rest = [whole - sum(each.values()) for (whole, _), each in zip(columns, sums, strict=True)]
-    lines.append(f"| between the kernels | {' | '.join(f'{each:.3f}' for each in rest)} |")
+    rest = [dict(parts).get(timings.BETWEEN) for _, parts in columns]
+    lines.append(f"| between the kernels | {' | '.join('–' if each is None else f'{each:.3f}' for each in rest)} |")
     lines.append(f"| all | {' | '.join(f'{whole:.3f}' for whole, _ in columns)} |")
+    if None in rest:
+        lines += ["", "–: a record that has each step's median over rounds, which do not add up to that of the whole."]
     return "\n".join(lines)
 
 
@@ -141,6 +146,14 @@ def cells(results: Results) -> str:
             f"{cell['speedup']:.2f} of {cell['speedup_measured_macs']:.2f} | {100 * cell['score']:.1f} |"
         )
     return "\n".join(lines)
+
+
+def _beside(row: dict[str, Any]) -> str:
+    """Return the seconds of the dense run that a row was timed beside; marked, where older records make them."""
+    if row["density"] is None:
+        return ""
+    seconds, measured = timings.paired_dense(row)
+    return f"{'' if measured else '≈ '}{seconds:.2f}"
 
 
 def _sum(parts: list[tuple[str, float]], names: tuple[str, ...]) -> float:

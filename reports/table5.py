@@ -36,6 +36,7 @@ _SHOWN = [
     Column("gamma", "γ"),
     Column("density", "Density", number(3), True),
     Column("seconds", "Seconds", number(3), True),
+    Column("seconds_dense", "Dense beside it (s)", number(3), True),
     Column("spread", "IQR (s)", number(3), True),
     Column("gmacs", "GFLOPs (MACs), measured", number(1), True),
     Column("theoretical", "Theoretical speed-up", number(2), True),
@@ -84,6 +85,7 @@ def _rows(run: dict[str, Any]) -> list[dict[str, Any]]:
                 "gamma": "" if gamma is None else f"{gamma:g}",
                 "density": row["density"],
                 "seconds": row["seconds"],
+                "seconds_dense": timings.paired_dense(row)[0] if row.get("speedup") else None,
                 "spread": row["seconds_iqr"],
                 "gmacs": row["gmacs"],
                 "theoretical": row.get("speedup_theoretical"),
@@ -109,8 +111,9 @@ def _table(run: dict[str, Any]) -> Table:
     ]
     dirty = " with uncommitted changes" if machine.get("git_dirty") else ""
     notes = [
-        "Medians over rounds; the real speed-up is the median of the ratios within a round. Random masks of the "
-        "density in every layer, mask convolutions included.",
+        "Medians over rounds; in each round the dense run goes before the sparse one, and the real speed-up is the "
+        "ratio of the two medians. Older records have the median of the ratios within a round, which gives the dense "
+        "seconds. Random masks of the density in every layer, mask convolutions included.",
         f"Sparse is faster than dense {'; '.join(even)}.",
         f"Provenance: Saibench {machine['saibench']}, commit {str(machine['git_sha'])[:10]}{dirty}; torch "
         f"{machine['torch']}; {machine['instruction_set']}; {settings['rounds']} rounds; {machine['finished']}.",
@@ -123,6 +126,7 @@ def _peers(run: dict[str, Any]) -> Table:
         Column("peer", "Runtime, dense network"),
         Column("version", "Version"),
         Column("seconds", "Seconds", number(3), True),
+        Column("seconds_dense", "Our dense run beside it (s)", number(3), True),
         Column("seconds_iqr", "IQR (s)", number(3), True),
         Column("engine_dense_speedup", "Our dense run is faster by", number(2), True),
         Column("skipped", "Not run because"),

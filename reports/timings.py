@@ -17,9 +17,12 @@ import numpy as np
 from benchmark.store import Store
 from reports.base import Results
 
-__all__ = ["Timings", "dense_row", "in_pytorch", "milliseconds", "read"]
+__all__ = ["BETWEEN", "Timings", "dense_row", "in_pytorch", "milliseconds", "paired_dense", "read"]
 
 _MACHINE = ("cpu", "threads", "instruction_set")
+
+#: The kind of layer under which a timing has what is not in any layer: between the kernels.
+BETWEEN = "between"
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,15 @@ def _dense_run(run: dict[str, Any], row: dict[str, Any]) -> Hashable:
 def dense_row(run: dict[str, Any]) -> dict[str, Any] | None:
     """Return the row of a network's dense run without deformable convolution; None if it was not timed."""
     return next((row for row in run["backbone"] if row["density"] is None and not row["deformable"]), None)
+
+
+def paired_dense(row: dict[str, Any]) -> tuple[float, bool]:
+    """Return the seconds of the dense run that a sparse row was timed beside, and whether the row has them.
+
+    Older records have the median of the ratios within a round alone: the seconds are then what it makes of the row's.
+    """
+    measured = row.get("seconds_dense")
+    return (row["seconds"] * row["speedup"], False) if measured is None else (measured, True)
 
 
 def _read(stores: list[Path]) -> Timings:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from benchmark.cores import usable_cores
 from benchmark.data.images import ImageStore
 from benchmark.errors import DataError
 
@@ -171,7 +172,7 @@ def inspect_images(
             return None
 
     sizes: dict[str, tuple[int, int]] = {}
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # decoding releases the interpreter
+    with ThreadPoolExecutor(usable_cores()) as pool:  # decoding releases the interpreter
         for done, (name, size) in enumerate(zip(names, pool.map(look, names), strict=True), start=1):
             if size is None:
                 report.add(split, "unreadable image", images.where(name), "broken: fetch it again")

@@ -4,7 +4,6 @@ Workers share nothing, so that one that is killed takes no other with it. Each a
 """
 
 import multiprocessing
-import os
 import signal
 import time
 from collections.abc import Sequence
@@ -13,6 +12,7 @@ from typing import Self
 
 import torch
 
+from benchmark.cores import usable_cores
 from benchmark.errors import UsageError
 from benchmark.executors.base import Ended, Job, Settings
 from benchmark.executors.working import work
@@ -129,8 +129,7 @@ def default_jobs(threads: int | None) -> int:
     """Return how many cells run side by side: one for each group of cores that a cell uses, one on a GPU."""
     if torch.cuda.is_available() or threads is None:
         return 1
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores // threads)
+    return max(1, usable_cores() // threads)
 
 
 EXECUTOR = LocalExecutor

@@ -5,7 +5,8 @@ other runtimes, ``record`` where reports are kept. Not here: the printing (`benc
 (`reports.table5`).
 """
 
-from benchmark.timing.cells import empty_report, time_cell
+from benchmark.timing.cells import IMAGES, empty_report, time_cell
+from benchmark.timing.clock import UNSTEADY
 from benchmark.timing.measure import DENSITIES, SIZES, Timing, Wanted, run
 from benchmark.timing.networks import PAPER_DENSITIES
 from benchmark.timing.peers import PEERS
@@ -13,9 +14,11 @@ from benchmark.timing.record import kept, save
 
 __all__ = [
     "DENSITIES",
+    "IMAGES",
     "PAPER_DENSITIES",
     "PEERS",
     "SIZES",
+    "UNSTEADY",
     "Timing",
     "Wanted",
     "empty_report",

@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 import copy
-import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from benchmark.engines import Engine, Floats, find
+from benchmark.engines import Engine, Floats, Result, find
 from benchmark.errors import SaibenchError
 from benchmark.nn import ResNet, inference, residual_blocks
 from benchmark.store import provenance, timestamp
-from benchmark.timing.clock import statistics
+from benchmark.timing.clock import Steps, Variant, disagreement, middle_parts, statistics, time_rounds
+from benchmark.timing.energy import Meter
+
+IMAGES = 100
+"""Validation images that are timed by default: the 99th percentile of fewer is their slowest."""
+
+SHARES = (50, 90, 99)
+"""Percentiles over images."""
+
+_MEANS = ("density", "gmacs", "gmacs_executed", "seconds", "seconds_dense", "seconds_masks")
+"""What a cell's report has as means over its images."""
+
+_PARTS = ("mask1", "mask2", "mask3", "interpolation1", "interpolation2", "interpolation3")
+"""What a block has beside the dense one's parts."""
 
 
 def empty_report(cell: dict[str, Any], images: int, rounds: int, threads: int | None) -> dict[str, Any]:
@@ -33,7 +45,7 @@ def empty_report(cell: dict[str, Any], images: int, rounds: int, threads: int | 
     kind, started = find(), timestamp()
     threads = kind.max_threads() if threads is None else threads
     return {
-        "machine": {**provenance(started), "threads": threads, **kind.hardware()},
+        "machine": {**provenance(started), "threads": threads, **kind.hardware(), "energy": Meter().source},
         "settings": {"rounds": rounds, "images": images},
         "complete": False,
         **{name: [] for name in ("backbone", "layers", "break_even", "peers")},
@@ -66,8 +78,8 @@ def time_cell(
     Returns
     -------
     dict
-        The report: its ``cell`` has ``images``, one row each, the means over them, and ``masks_in_pytorch``, how many
-        masks PyTorch decides.
+        The report. Its ``cell`` has ``images``, one row each; the means over them; ``percentiles`` over them of each
+        image's median and best round; and ``masks_in_pytorch``, how many masks PyTorch decides.
 
     Raises
     ------
@@ -79,48 +91,77 @@ def time_cell(
     if not images:
         raise SaibenchError("no images to time the cell on")
     kind, threads = find(), report["machine"]["threads"]
-    bare = copy.deepcopy(backbone)
-    for block in residual_blocks(bare):
-        for part in ("mask1", "mask2", "mask3", "interpolation1", "interpolation2", "interpolation3"):
-            setattr(block, part, None)
-    engines = kind(backbone, threads=threads), kind(bare, threads=threads)
+    engines = kind(backbone, threads=threads), kind(without_masks(backbone), threads=threads)
     rows = []
     for number, (identifier, image) in enumerate(images):
         if progress is not None:
             progress(number, len(images), f"image {identifier}")
         rows.append(_time_image(*engines, identifier, image, seed, report["settings"]["rounds"]))
-    mean = {name: float(np.mean([row[name] for row in rows])) for name in _MEANS}
-    report["cell"]["masks_in_pytorch"] = len(engines[0].masks_in_pytorch)
-    report["cell"] |= {"images": rows, **mean, "share": mean["speedup"] / mean["speedup_measured_macs"]}
+    report["cell"] |= {"images": rows, "masks_in_pytorch": len(engines[0].masks_in_pytorch), **summary(rows)}
     report["complete"] = True
     return report
 
 
-_MEANS = ("density", "gmacs", "gmacs_executed", "seconds", "seconds_dense", "speedup", "speedup_measured_macs")
-"""What a cell's report has as means over its images."""
+def without_masks(backbone: ResNet) -> ResNet:
+    """Return a copy that computes every position."""
+    bare = copy.deepcopy(backbone)
+    for block in residual_blocks(bare):
+        for part in _PARTS:
+            setattr(block, part, None)
+    return bare
+
+
+def summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return means and percentiles over images, and the ratios of these means."""
+    mean = {name: float(np.mean([row[name] for row in rows])) for name in _MEANS}
+    energy = {
+        name: float(np.mean([row[name] for row in rows])) if rows[0][name] is not None else None
+        for name in ("joules", "joules_dense")
+    }
+    gmacs_dense = float(np.mean([row["gmacs"] * row["speedup_measured_macs"] for row in rows]))
+    speedup, promised = mean["seconds_dense"] / mean["seconds"], gmacs_dense / mean["gmacs"]
+    return {
+        **mean,
+        **energy,
+        "speedup": speedup,
+        "speedup_measured_macs": promised,
+        "share": speedup / promised,
+        "disagreement": float(np.median([row["disagreement"] for row in rows])),
+        "percentiles": {
+            name: percentiles([row[name] for row in rows])
+            for name in ("seconds", "seconds_min", "seconds_dense", "seconds_dense_min")
+        },
+    }
+
+
+def percentiles(values: Sequence[float]) -> dict[str, float]:
+    """Return the percentiles `SHARES` over images, each the value of an image: the least that so many do not exceed."""
+    return {f"p{share}": float(np.percentile(values, share, method="inverted_cdf")) for share in SHARES}
 
 
 def _time_image(
     sparse: Engine, dense: Engine, identifier: str | int, image: Floats, seed: int, rounds: int
 ) -> dict[str, Any]:
     """Time one image, dense and sparse in each round."""
-    times: list[tuple[float, float]] = []
-    for _ in range(rounds + 1):
-        start = time.perf_counter()
-        without = dense(image)
-        middle = time.perf_counter()
+
+    def masked() -> Result:
         with inference([identifier], seed):
-            result = sparse(image)
-        times.append((middle - start, time.perf_counter() - middle))
-    seconds = np.array(times[1:])  # the first is not timed: buffers grow
-    masks = result.masks.values()
+            return sparse(image)
+
+    beside, own = Variant("dense", lambda: dense(image)), Variant("sparse", masked)
+    time_rounds([beside, own], rounds, Steps(0, None), "")
+    masks = own.result.masks.values()
+    without = statistics(beside)
     return {
         "image": identifier,
         "density": float(np.mean([(mask > 0).mean() for mask in masks])) if masks else 1.0,
-        "gmacs": result.macs / 1e9,
-        "gmacs_executed": result.executed / 1e9,
-        **statistics(seconds[:, 1]),
-        "seconds_dense": float(np.median(seconds[:, 0])),
-        "speedup": float(np.median(seconds[:, 0] / seconds[:, 1])),
-        "speedup_measured_macs": without.macs / result.macs,
+        "gmacs": own.result.macs / 1e9,
+        "gmacs_executed": own.result.executed / 1e9,
+        **statistics(own),
+        **{f"{name}_dense": without[name] for name in ("seconds", "joules")},
+        "seconds_dense_min": without["seconds_min"],
+        "seconds_masks": sum(seconds for kind, seconds in middle_parts(own).items() if ".mask" in kind),
+        "speedup": without["seconds"] / float(np.median(own.seconds)),
+        "speedup_measured_macs": beside.result.macs / own.result.macs,
+        "disagreement": disagreement(own.seconds, np.divide(beside.seconds, own.seconds)),
     }

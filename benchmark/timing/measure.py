@@ -14,6 +14,7 @@ from benchmark.engines import Engine, find
 from benchmark.errors import UsageError
 from benchmark.store import provenance, timestamp
 from benchmark.timing.clock import Progress, Steps
+from benchmark.timing.energy import Meter
 from benchmark.timing.networks import PAPER_DENSITIES, Networks, NetworkTiming, has_bottlenecks
 from benchmark.timing.peers import PEERS
 from benchmark.timing.record import kept, save
@@ -187,7 +188,7 @@ class Timing:
         """Return the report for a size: an interrupted one of the same, or a new one."""
         wanted, started = self.wanted, timestamp()
         report: dict[str, Any] = {
-            "machine": {**provenance(started), "threads": self.threads, **kind.hardware()},
+            "machine": {**provenance(started), "threads": self.threads, **kind.hardware(), "energy": Meter().source},
             "settings": {
                 "backbone": wanted.backbone,
                 "height": size[0],

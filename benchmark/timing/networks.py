@@ -11,13 +11,16 @@ import torch
 from benchmark.engines import Engine, Floats, Result
 from benchmark.flops import paper
 from benchmark.nn import Masks, ResNet, build_backbone, interpolation, residual_blocks
-from benchmark.timing.clock import Steps, Variant, median_interval, statistics, time_rounds, timed
+from benchmark.timing.clock import Steps, Variant, disagreement, middle_parts, ratio, statistics, time_rounds, timed
 from benchmark.timing.peers import prepare
 
 PAPER_DENSITIES = {0.02: 0.493, 0.05: 0.357, 0.1: 0.264, 0.2: 0.182}
 """Densities that the GFLOPs of the paper's Table 5 imply, by the weight of the sparse loss (docs/FIDELITY)."""
 
-_RATIOS = ("speedup", "speedup_low", "speedup_high", "speedup_theoretical", "speedup_measured_macs", "share")
+_PAIRED = (
+    "seconds_dense", "seconds_masks", "speedup", "speedup_low", "speedup_high", "speedup_theoretical",
+    "speedup_measured_macs", "share",
+)  # fmt: skip
 """What a sparse row has and the dense one has not: all rows of the report have the same fields."""
 
 
@@ -78,35 +81,37 @@ class NetworkTiming:
             "gamma": None,
             "gmacs": dense.result.macs / 1e9,
             "gmacs_executed": dense.result.executed / 1e9,
-            **statistics(dense.seconds),
-            **dict.fromkeys(_RATIOS),
+            **statistics(dense),
+            **dict.fromkeys(_PAIRED),
             "memory_bytes": self.networks.dense.memory_bytes,
         }
 
     def sparse_row(self, density: float, steps: Steps) -> dict[str, Any]:
         """Time the network at a density; the seconds of its kinds of layers go into the report."""
         dense, sparse = self._dense(), Variant(f"density {density:g}", self._at(density))
-        tallies = time_rounds([dense, sparse], self.rounds, steps, self._what)
-        ratio = np.array(dense.seconds) / np.array(sparse.seconds)
-        low, high = median_interval(ratio)
+        time_rounds([dense, sparse], self.rounds, steps, self._what)
+        speedup, low, high = ratio(dense.seconds, sparse.seconds)
         size = self.image.shape[1], self.image.shape[2]
         theory = float(paper.count(self.networks.model, *size)["macs"].sum())
         promised = theory / float(paper.count(self.networks.adapted, *size, density)["macs"].sum())
-        rows = _layer_rows(tallies["dense"], tallies[sparse.name], density)
-        self.report["layers"].extend({**self.name, **row} for row in rows)
+        parts = middle_parts(sparse)
+        self.report["layers"].extend({**self.name, **row} for row in _layer_rows(middle_parts(dense), parts, density))
         return {
             **self.name,
             "density": density,
             "gamma": next((g for g, d in PAPER_DENSITIES.items() if d == density), None),
             "gmacs": sparse.result.macs / 1e9,
             "gmacs_executed": sparse.result.executed / 1e9,
-            **statistics(sparse.seconds),
-            "speedup": float(np.median(ratio)),
+            **statistics(sparse),
+            "disagreement": disagreement(sparse.seconds, np.divide(dense.seconds, sparse.seconds)),
+            "seconds_dense": float(np.median(dense.seconds)),
+            "seconds_masks": sum(seconds for kind, seconds in parts.items() if ".mask" in kind),
+            "speedup": speedup,
             "speedup_low": low,
             "speedup_high": high,
             "speedup_theoretical": promised,
             "speedup_measured_macs": dense.result.macs / sparse.result.macs,
-            "share": float(np.median(ratio)) / promised,
+            "share": speedup / promised,
             "memory_bytes": self.networks.sparse.memory_bytes,
         }
 
@@ -116,8 +121,15 @@ class NetworkTiming:
         row, beside = prepare(peer, self.networks.model, self.image, dense.call(), self.networks.dense.threads)
         time_rounds([dense, beside], self.rounds, steps, self._what)
         if beside.seconds:
-            ratio = float(np.median(np.array(beside.seconds) / np.array(dense.seconds)))
-            row.update({**statistics(beside.seconds), "engine_dense_speedup": ratio})
+            faster, low, high = ratio(beside.seconds, dense.seconds)
+            row.update(
+                statistics(beside),
+                disagreement=disagreement(beside.seconds, np.divide(beside.seconds, dense.seconds)),
+                seconds_dense=float(np.median(dense.seconds)),
+                engine_dense_speedup=faster,
+                engine_dense_speedup_low=low,
+                engine_dense_speedup_high=high,
+            )
         return row
 
     def break_even(self) -> None:
@@ -149,27 +161,25 @@ class NetworkTiming:
         return lambda: self.networks.sparse(self.image, masks=masks)
 
 
-def _layer_rows(
-    dense: list[dict[str, float]], sparse: list[dict[str, float]], density: float
-) -> Iterator[dict[str, Any]]:
-    """Yield the seconds of each kind of layer at a density, and of the dense run beside it."""
-    for kind in dict.fromkeys([*dense[0], *sparse[0]]):
+def _layer_rows(dense: dict[str, float], sparse: dict[str, float], density: float) -> Iterator[dict[str, Any]]:
+    """Yield the seconds of each kind of layer at a density, and of the dense run beside it; both add up to a row's."""
+    for kind in dict.fromkeys([*dense, *sparse]):
         yield {
             "layer": kind,
             "density": density,
-            "seconds": float(np.median([row.get(kind, 0.0) for row in sparse])),
-            "seconds_dense": float(np.median([row.get(kind, 0.0) for row in dense])),
+            "seconds": sparse.get(kind, 0.0),
+            "seconds_dense": dense.get(kind, 0.0),
         }
 
 
 def break_even(ratios: list[tuple[float, float]]) -> float | None:
     """Return the highest density from which on downwards sparse beats dense, between the two timed ones."""
     previous: tuple[float, float] | None = None
-    for density, ratio in sorted(ratios):
-        if ratio < 1:
+    for density, speedup in sorted(ratios):
+        if speedup < 1:
             if previous is None:
                 return None
             low, high = previous
-            return float(low + (density - low) * (high - 1) / (high - ratio))
-        previous = (density, ratio)
+            return float(low + (density - low) * (high - 1) / (high - speedup))
+        previous = (density, speedup)
     return previous[0] if previous else None

@@ -15,14 +15,17 @@ import torch
 from torch import nn
 
 from benchmark.engines import Floats, Result
-from benchmark.timing.clock import Variant, statistics
+from benchmark.timing.clock import STATISTICS, Variant
 
 
 def prepare(
     name: str, model: nn.Module, image: Floats, reference: Result, threads: int
 ) -> tuple[dict[str, Any], Variant]:
     """Return a peer's row, and the peer; one that cannot run says why in its row, and takes no time."""
-    fields = ("version", *statistics([0.0]), "engine_dense_speedup", "relative_difference", "skipped")
+    fields = (
+        "version", *STATISTICS, "seconds_dense", "engine_dense_speedup", "engine_dense_speedup_low",
+        "engine_dense_speedup_high", "relative_difference", "skipped",
+    )  # fmt: skip
     row: dict[str, Any] = {"peer": name, **dict.fromkeys(fields)}
     try:
         with warnings.catch_warnings():

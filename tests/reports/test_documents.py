@@ -1,5 +1,6 @@
 """The figures in the README and in docs/results.md are those of the stored records."""
 
+import json
 import re
 from pathlib import Path
 
@@ -65,9 +66,49 @@ def test_a_store_without_timings_says_what_to_run(name):
     assert speed.BLOCKS[name](Results([], [], [])).startswith("not run: `saibench time ")
 
 
-def test_the_steps_of_the_largest_network_add_up_to_its_whole_time(reference):
-    table = [line.strip("| ").split("|") for line in speed.steps(reference).splitlines()[2:]]
+def timed(tmp_path, seconds_dense, between):
+    """A store with the timing of one network whose steps take a second dense and half of it sparse."""
+    layers = [("conv1", 0.2), ("layer1.conv2", 0.8), ("layer1.mask1", 0.0)]
+    rows = [{"layer": name, "seconds": seconds / 2, "seconds_dense": seconds} for name, seconds in layers]
+    if between:
+        rows.append({"layer": "between", "seconds": between, "seconds_dense": between})
+    common = {"backbone": "resnet50", "deformable": False, "gmacs": 1.0, "seconds_iqr": 0.0}
+    row = {"density": 0.264, "gamma": 0.1, "seconds": 0.6, "speedup": 1.9, "speedup_theoretical": 2.5, "share": 0.76}
+    run = {
+        "machine": {"cpu": "a", "threads": 2, "instruction_set": "avx2", "finished": "2026"},
+        "settings": {"backbone": "resnet50", "height": 64, "width": 96, "rounds": 3}, "peers": [], "break_even": [],
+        "backbone": [
+            {**common, "density": None, "gamma": None, "seconds": 1.2, "speedup": None, "speedup_theoretical": None,
+             "share": None},
+            {**common, **row, **({"seconds_dense": seconds_dense} if seconds_dense else {})},
+        ],
+        "layers": [{"deformable": False, "density": 0.264, **each} for each in rows],
+    }  # fmt: skip
+    (tmp_path / "timing").mkdir()
+    (tmp_path / "timing" / "one.json").write_text(json.dumps(run))
+    return Results([tmp_path], [], [])
+
+
+def test_the_steps_of_a_network_add_up_to_its_whole_time(tmp_path):
+    table = [line.split("|")[1:-1] for line in speed.steps(timed(tmp_path, 1.1, 0.1)).splitlines()[2:]]
     *parts, whole = [[float(cell.strip() or 0) for cell in row[1:]] for row in table]
-    for column, total in zip(zip(*parts, strict=True), whole, strict=True):
-        assert sum(column) == pytest.approx(total, abs=0.001 * len(column))
-        assert column[-1] < 0.1 * total  # between the kernels
+    assert whole == [1.1, 0.6] and parts[-1] == [0.1, 0.1]
+    assert [sum(column) for column in zip(*parts, strict=True)] == pytest.approx(whole)
+
+
+def test_a_row_says_the_dense_time_that_it_was_paired_with(tmp_path):
+    line = next(line for line in speed.speed(timed(tmp_path, 1.14, 0.1)).splitlines() if "γ" in line)
+    assert line == "| 0.264 (γ 0.1) | 0.60 | 1.14 | 1.90 | 2.50 | 0.76 |"
+
+
+def test_older_timings_are_read_and_what_they_cannot_say_is_marked(tmp_path):
+    results = timed(tmp_path, None, None)
+    text = speed.speed(results)
+    assert "| 0.264 (γ 0.1) | 0.60 | ≈ 1.14 | 1.90 |" in text and "a record that has the ratio alone" in text
+    *_, between, whole, _, note = speed.steps(results).splitlines()
+    assert between == "| between the kernels | – | – |" and "0.600" in whole and note.startswith("–: ")
+
+
+def test_no_time_in_the_documents_is_negative(reference):
+    for block in speed.BLOCKS.values():
+        assert not re.search(r"\| -[0-9]", block(reference))

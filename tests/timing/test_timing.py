@@ -10,11 +10,13 @@ import pytest
 from benchmark import timing
 from benchmark.cells import Request, execute, plan
 from benchmark.cli import main
+from benchmark.cli.commands import time as time_command
 from benchmark.engines import EngineUnavailable, find
 from benchmark.errors import UsageError
 from benchmark.nn import Masks, build_backbone, interpolation, residual_blocks
 from benchmark.store import Store
-from benchmark.timing.clock import median_interval
+from benchmark.timing.clock import BETWEEN, UNSTEADY, Variant, disagreement, median_interval, middle_parts
+from benchmark.timing.energy import NOT_EXPOSED, Meter
 from benchmark.timing.networks import break_even
 from reports import table5, timings
 from reports.base import Results
@@ -47,7 +49,9 @@ def test_every_density_is_a_row_beside_the_dense_one(reports):
         assert {tuple(row) for row in report["backbone"]} == {tuple(rows[0])}
         for row in rows[1:]:
             assert row["share"] == pytest.approx(row["speedup"] / row["speedup_theoretical"])
+            assert row["speedup"] == row["seconds_dense"] / row["seconds"]  # from what is printed
             assert row["speedup_low"] <= row["speedup"] <= row["speedup_high"]
+            assert 0 < row["seconds_masks"] < row["seconds"] and row["disagreement"] >= 0
             assert row["seconds_min"] <= row["seconds_p10"] <= row["seconds"] <= row["seconds_p90"]
             assert row["gmacs_executed"] >= row["gmacs"] > 0 and row["rounds"] == 2
         assert {row["gamma"] for row in rows[1:]} == {None, 0.02, 0.05, 0.1, 0.2}
@@ -55,11 +59,33 @@ def test_every_density_is_a_row_beside_the_dense_one(reports):
         assert report["complete"] and len(report["break_even"]) == 2
 
 
+def test_the_seconds_of_layers_and_between_them_add_up_to_the_rows(reports):
+    for report in reports:
+        for row in (row for row in report["backbone"] if row["density"] is not None):
+            layers = [
+                each for each in report["layers"]
+                if (each["density"], each["deformable"]) == (row["density"], row["deformable"])
+            ]  # fmt: skip
+            (between,) = (each for each in layers if each["layer"] == BETWEEN)
+            assert between["seconds"] >= 0 and between["seconds_dense"] >= 0
+            for name in ("seconds", "seconds_dense"):
+                assert sum(each[name] for each in layers) == pytest.approx(row[name])
+
+
+@pytest.mark.parametrize("rounds", [1, 2, 3, 6])
+def test_the_parts_of_the_middle_round_add_up_to_the_median(rounds):
+    rng = np.random.default_rng(rounds)
+    parts = [{"conv": a, BETWEEN: b} for a, b in rng.random((rounds, 2))]
+    variant = Variant("", lambda: None, [sum(part.values()) for part in parts], parts)
+    assert sum(middle_parts(variant).values()) == pytest.approx(np.median(variant.seconds))
+
+
 def test_peers_compute_the_same(reports):
     for report in reports:
         (peer,) = report["peers"]
         assert peer["relative_difference"] < 1e-4
         assert peer["seconds"] > 0
+        assert peer["engine_dense_speedup"] == peer["seconds"] / peer["seconds_dense"]
 
 
 def one_row_after_another(store, **changed):
@@ -135,6 +161,10 @@ def test_a_cell_is_timed_on_its_own_masks(cell):
     assert all(0 < row["density"] <= 1 for row in found["images"])
     assert found["masks_in_pytorch"] == 0  # a stochastic cell: kernels decide all of them
     assert found["share"] == pytest.approx(found["speedup"] / found["speedup_measured_macs"])
+    assert found["speedup"] == found["seconds_dense"] / found["seconds"]
+    for name, percentiles in found["percentiles"].items():
+        values = [row[name] for row in found["images"]]
+        assert percentiles == {"p50": min(values), "p90": max(values), "p99": max(values)}  # of two images
     assert found["seconds"] == pytest.approx(np.mean([row["seconds"] for row in found["images"]]))
 
 
@@ -162,6 +192,35 @@ def test_a_cell_timed_with_the_same_settings_is_found_again(cell, tmp_path):
     assert timing.kept(timing.empty_report(named, 2, 2, 1), tmp_path)["cell"]["images"] == cell["cell"]["images"]
     for other in ((named, 3, 2, 1), (named, 2, 3, 1), ({"cell_id": "ffff"}, 2, 2, 1)):
         assert timing.kept(timing.empty_report(*other), tmp_path) is None
+
+
+def test_rounds_that_disagree_are_told_from_those_that_do_not():
+    steady, busy = [1.0, 1.1, 1.0, 1.05, 1.2], [1.0, 1.0, 2.0, 3.0, 1.0]
+    assert disagreement(steady) < UNSTEADY < disagreement(busy)
+    assert disagreement(steady, busy) == disagreement(busy)
+
+
+def rapl(root, number, name, *readings):
+    folder = root / f"intel-rapl:{number}"
+    folder.mkdir(parents=True)
+    (folder / "name").write_text(name + "\n")
+    (folder / "max_energy_range_uj").write_text("1000\n")
+    (folder / "energy_uj").write_text("990\n")
+
+
+def test_energy_is_that_of_all_packages_and_survives_a_counter_that_starts_anew(tmp_path):
+    rapl(tmp_path, "0", "package-0")
+    rapl(tmp_path, "1", "package-1")
+    rapl(tmp_path, "0:0", "core")
+    rapl(tmp_path, "2", "psys")
+    meter = Meter(tmp_path)
+    assert meter.source == "RAPL, package-0, package-1" and meter.read() == [990, 990]
+    assert meter.joules([990, 10], [20, 50]) == pytest.approx((30 + 40) / 1e6)
+
+
+def test_energy_that_is_not_exposed_is_said_to_be_so(tmp_path):
+    meter = Meter(tmp_path)
+    assert meter.source == NOT_EXPOSED and meter.joules(meter.read(), meter.read()) is None
 
 
 def test_no_timings_say_what_makes_them(tmp_path):
@@ -204,6 +263,20 @@ class TestCommand:
         assert "None" not in out and "[" not in out
         assert "rows, about" in err
         assert len(list((tmp_path / "timing").glob("*.json"))) == 2
+
+    def test_more_threads_than_the_process_may_use_are_refused(self, monkeypatch, tmp_path, capsys):
+        monkeypatch.setattr(time_command, "usable_cores", lambda: 1)
+        assert self.call(monkeypatch, "--threads", 2, "--store", tmp_path) == 2
+        assert "this process may use 1 of the machine's" in " ".join(capsys.readouterr().err.split())
+
+    def test_rows_whose_rounds_disagree_say_so(self, monkeypatch, tmp_path, capsys):
+        monkeypatch.setattr(timing, "UNSTEADY", -1.0)
+        words = ["--backbone", "mini_small", "--size", "32x32", "--density", "0.5", "--rounds", 1, "--threads", 1]
+        assert self.call(monkeypatch, *words, "--store", tmp_path) == 0
+        out, err = capsys.readouterr()
+        rows = out.count("mini_small 32x32") - out.count("sparse is faster")
+        assert out.count("rounds disagree by") == rows >= 4
+        assert f"warning: in {rows} of {rows} rows" in err
 
     def test_quick_is_small(self, monkeypatch, tmp_path, capsys):
         words = ["--quick", "--backbone", "mini_small", "--threads", 1, "--store", tmp_path, "--json"]

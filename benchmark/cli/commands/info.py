@@ -1,11 +1,11 @@
 """``saibench info``: what a result on this machine would depend on."""
 
-import os
 from typing import Any
 
 from benchmark.cli.app import app
 from benchmark.cli.options import JsonOption
 from benchmark.cli.output import emit, print_table
+from benchmark.cores import usable_cores
 
 
 @app.command()
@@ -16,7 +16,7 @@ def info(json_: JsonOption = False) -> None:
     from benchmark.store import provenance
 
     found = {name: value for name, value in provenance().items() if name not in ("started", "finished")}
-    found["cores"] = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    found["cores"] = usable_cores()
     found["engines"] = _engines()
     found["cache"] = str(cache_folder())
     found["data"] = sorted(str(path.parent) for path in (cache_folder() / "data").glob(f"*/{MANIFEST}"))

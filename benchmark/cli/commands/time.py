@@ -20,6 +20,7 @@ from benchmark.cli.options import (
 )
 from benchmark.cli.output import emit, print_line, print_note
 from benchmark.cli.progress import Display, display
+from benchmark.cores import usable_cores
 from benchmark.errors import SaibenchError, UsageError
 
 #: Of the image and of the maps with which a bottleneck ResNet's stem and stages end, 4 bytes a number.
@@ -62,7 +63,7 @@ def time_(
     quick: Annotated[bool, typer.Option("--quick", help="two densities at 256x416 within a minute")] = False,
     checkpoint: CheckpointsOption = None,
     cells: Annotated[bool, typer.Option("--cells", help="time all finished trained cells of the store")] = False,
-    images: Annotated[int, typer.Option("--images", min=1, help="validation images of a cell to time")] = 10,
+    images: Annotated[int, typer.Option("--images", min=1, help="validation images of a cell to time")] = 100,
     data: DataOption = None,
     plugin: PluginOption = None,
     store: StoreOption = DEFAULT_STORE,
@@ -75,8 +76,11 @@ def time_(
     """
     named_peers = None if peers == "all" else split_list(peers, "--peers")
     pixels = {text: _pixels(text) for text in size or ["small" if quick else "full"]}
-    if threads is not None and threads > (os.cpu_count() or 1):
-        raise UsageError(f"--threads {threads}: this machine has {os.cpu_count()} cores")
+    if threads is not None and threads > usable_cores():
+        raise UsageError(
+            f"--threads {threads}: this process may use {usable_cores()} of the machine's {os.cpu_count()} cores "
+            "(affinity, control groups)"
+        )
     if checkpoint or cells:
         if quick or size or density or peers:
             raise UsageError("trained cells are timed at their own size and density, without peers")
@@ -125,6 +129,7 @@ def _print_networks(measured: Any, shown: Display, quiet: bool) -> None:
     for report, kind, row in measured.rows():
         if not quiet:
             print_line(f"{_network(report, row)}: {_peer(row) if kind == 'peers' else _row(row)}")
+    _say_unsteady([row for report in measured.reports for row in (*report["backbone"], *report["peers"])])
     if measured.left_out:
         print_note(f"{measured.left_out} rows left out for want of time: without --quick they are measured")
 
@@ -155,6 +160,7 @@ def _time_cells(
             if not quiet:
                 again = ", kept from an earlier run (--force times it again)" if before else ""
                 print_line(_cell(measured[-1]) + again)
+    _say_unsteady([report["cell"] for report in measured])
     if not measured:
         raise SaibenchError(f"{store}: none of its {len(records)} trained cells was timed; the lines above say why")
     if quiet:
@@ -258,19 +264,47 @@ def _seconds(seconds: float) -> str:
 
 def _row(row: dict[str, Any]) -> str:
     if row["density"] is None:
-        return f"dense {_times(row)}"
-    return f"density {row['density']:g} {_times(row)}, {_speedup(row, row['speedup_theoretical'])}"
+        return f"dense {_times(row)}{_unsteady(row)}"
+    return (
+        f"density {row['density']:g} {_times(row)}, {_seconds(row['seconds_masks'])} of it masks; "
+        f"{_speedup(row, row['speedup_theoretical'])}{_unsteady(row)}"
+    )
 
 
 def _speedup(row: dict[str, Any], promised: float) -> str:
-    return f"{row['speedup']:.2f} times the dense speed of {promised:.2f} in theory, a share of {row['share']:.2f}"
+    """Say how much faster than the dense run of the same rounds; the ratio of the two times that are printed."""
+    return (
+        f"dense beside it {_seconds(row['seconds_dense'])}, {row['speedup']:.2f} times as fast of {promised:.2f} in "
+        f"theory, a share of {row['share']:.2f}"
+    )
+
+
+def _unsteady(row: dict[str, Any]) -> str:
+    """Say where rounds disagree by more than half: the row then says little."""
+    from benchmark import timing
+
+    # Records of older versions, which may be continued or stand, do not say.
+    found = row.get("disagreement") or 0.0
+    return f"; rounds disagree by {100 * found:.0f} %" if found > timing.UNSTEADY else ""
+
+
+def _say_unsteady(rows: Sequence[dict[str, Any]]) -> None:
+    """Warn where some rows' rounds disagree by more than half."""
+    count = sum(bool(_unsteady(row)) for row in rows)
+    if count:
+        print_note(
+            f"warning: in {count} of {len(rows)} rows, rounds disagree by more than half: other work runs on these "
+            "cores; time again on an idle machine, or with more --rounds"
+        )
 
 
 def _peer(row: dict[str, Any]) -> str:
     if row["skipped"]:
         return f"{row['peer']} not run: {row['skipped']}"
-    ratio = row["engine_dense_speedup"]
-    return f"{row['peer']} {row['version']} {_times(row)}, {ratio:.2f} times as long as the engine's dense run"
+    return (
+        f"{row['peer']} {row['version']} {_times(row)}, {row['engine_dense_speedup']:.2f} times as long as the "
+        f"engine's dense run beside it, {_seconds(row['seconds_dense'])}{_unsteady(row)}"
+    )
 
 
 def _even(density: float | None) -> str:
@@ -285,9 +319,21 @@ def _cell(report: dict[str, Any]) -> str:
     score = "no score" if cell["score"] is None else f"{cell['metric']} {cell['score']:.4g}"
     return (
         f"{cell['cell_id']} {cell['task']} {cell['method']} {point} seed={cell['seed']}: {score}, density "
-        f"{cell['density']:.2f}, {_seconds(cell['seconds'])} (dense {_seconds(cell['seconds_dense'])}), "
-        f"{_speedup(cell, cell['speedup_measured_macs'])}"
+        f"{cell['density']:.2f}, {_seconds(cell['seconds'])}{_percentiles(cell)}; "
+        f"{_speedup(cell, cell['speedup_measured_macs'])}; energy {_energy(report)}{_unsteady(cell)}"
     )
+
+
+def _percentiles(cell: dict[str, Any]) -> str:
+    """Say how times differ over images; p99 of fewer than a hundred is the slowest."""
+    times = cell["percentiles"]["seconds"]
+    shown = ", ".join(f"{name} {_seconds(value)}" for name, value in times.items())
+    return f" ({shown} over {len(cell['images'])} images)"
+
+
+def _energy(report: dict[str, Any]) -> str:
+    joules = report["cell"]["joules"]
+    return str(report["machine"]["energy"]) if joules is None else f"{joules:.3g} J an image"
 
 
 def _pixels(size: str) -> tuple[int, int] | None:

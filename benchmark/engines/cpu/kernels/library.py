@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmark.cores import usable_cores
 from benchmark.engines.base import EngineUnavailable, Floats
 from benchmark.engines.cpu.kernels.checks import THREAD_LIMIT
 
@@ -58,8 +59,7 @@ def max_threads() -> int:
     """Return the cores that this process may run on, or what ``OMP_NUM_THREADS`` says instead, as for PyTorch."""
     require()
     wanted = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(int(wanted) if wanted.isdecimal() and int(wanted) else cores, THREAD_LIMIT)
+    return min(int(wanted) if wanted.isdecimal() and int(wanted) else usable_cores(), THREAD_LIMIT)
 
 
 def available_instruction_sets() -> list[str]:
