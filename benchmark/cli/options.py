@@ -172,7 +172,7 @@ ShownMethodName = Annotated[
         "--method", help="a method's name or file, untrained", callback=_method, autocompletion=complete_method
     ),
 ]
-Scale = Literal["mini", "small", "paper"]
+Scale = Literal["mini", "evidence", "small", "paper"]
 ScaleOption = Annotated[Scale, typer.Option("--scale", help="of data, model and training")]
 SeedOption = Annotated[int, typer.Option("--seed", min=0, help="seed of everything random")]
 DataOption = Annotated[Path | None, typer.Option("--data", help="the data set's folder; the embedded set without it")]

@@ -14,7 +14,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +34,22 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Size:
-    """Extent of an embedded set: height and width in pixels, and the number of images by split."""
+    """Extent of an embedded set.
+
+    Attributes
+    ----------
+    height, width : int
+        Of an image, pixels.
+    images : mapping
+        Number of images by split.
+    style : object
+        How the images look, in the terms of the task's renderer; None for its usual way.
+    """
 
     height: int
     width: int
     images: dict[str, int]
+    style: Any = None
 
 
 @dataclass(frozen=True)
@@ -152,6 +163,7 @@ class EmbeddedSet:
         return {
             "generator": self.version, "task": self.task, "scale": scale, "seed": seed, "height": size.height,
             "width": size.width, "images": size.images, "classes": list(self.classes),
+            **({} if size.style is None else {"style": asdict(size.style)}),
         }  # fmt: skip
 
 

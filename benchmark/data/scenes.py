@@ -2,9 +2,12 @@
 
 A scene carries what the paper is about: a large, redundant background (sky, buildings, trees, ground;
 gradients, soft texture and a little noise) and a few objects of very different sizes whose class shows only
-in fine detail: outlines and colours are shared, the inner pattern differs. It knows no file format (that is
-`embedded`), and draws random numbers from one counter-based generator per image, so an image depends on its
-key alone.
+in fine detail: outlines and colours are shared, the inner pattern differs. `Style` has the knobs. It knows no file
+format (that is `embedded`), and draws random numbers from one counter-based generator per image, so an image depends
+on its key alone.
+
+Pictures are painted channel by channel, ``(3, H, W)``, and each layer only in the rows and columns that it touches:
+with the channels last, NumPy's inner loops would be three values long.
 """
 
 from __future__ import annotations
@@ -16,6 +19,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+
+from benchmark.errors import UsageError
 
 FloatArray = NDArray[np.float32]
 BoolArray = NDArray[np.bool_]
@@ -29,15 +34,68 @@ OBJECT_CLASSES = tuple(f"{outline}-{pattern}" for outline in OUTLINES for patter
 #: What lies about in the scenes and is none of their objects.
 CLUTTER_CLASSES = tuple(name for name in OBJECT_CLASSES if name not in SCENE_CLASSES)
 #: Kinds of background, by the name Cityscapes gives them; their index is the value in `Scene.background`.
-BACKGROUNDS = ("sky", "building", "vegetation", "road", "sidewalk", "terrain", "ego vehicle", "traffic light")
+BACKGROUNDS = ("sky", "building", "vegetation", "road", "sidewalk", "terrain", "ego vehicle", "traffic light", "pole")
 #: What looks like an object but for its pattern, which is no class of the scenes; a kind of background.
 CLUTTER = "traffic light"
 
 FAINTNESS = (0.0, 0.8)  # smallest and largest share of a pattern's contrast that is taken away
+OBJECT_SHARES = (0.13, 0.33)  # smallest and largest side of a single object over the picture's
 OBJECT_FAINTNESS = (0.4, 0.98)  # of single objects: with nothing to be found but the class, their patterns show less
 NOISE = (1.5, 4.0)  # deviation of the sensor noise, of 255
 
 SMALL, LARGE = 32**2, 96**2  # COCO's size classes by area, in pixels
+#: How objects' sides are spread over their range of shares: the logarithm goes with this power of a uniform draw, which
+#: makes 4 of 10 small, 3 medium and 3 large over the range 0.02 to 0.7; COCO has 41, 34 and 24 of 100.
+SKEW = 1.3
+
+
+@dataclass(frozen=True)
+class Style:
+    """How the objects of a scene look: the knobs of the renderer beside its size in pixels.
+
+    Attributes
+    ----------
+    shares : (float, float) or None
+        Smallest and largest side of an object over the image's shorter side; spread like COCO's, many small and few
+        large. None: small or medium by COCO's classes, equally often, and now and then a large one.
+    period : float or None
+        Pixels after which the detail that tells the class repeats, on objects of every size. None: it grows with the
+        root of the side.
+    smallest : float
+        Side of the smallest objects, pixels; no share makes one smaller.
+    faint : (float, float)
+        Smallest and largest share of a pattern's contrast that is taken away.
+    poles : bool
+        Whether street scenes have poles: a class a few pixels thin.
+    """
+
+    shares: tuple[float, float] | None = None
+    period: float | None = None
+    smallest: float = 15
+    faint: tuple[float, float] = FAINTNESS
+    poles: bool = False
+
+    def __post_init__(self) -> None:
+        if self.shares is not None and not 0 < self.shares[0] < self.shares[1] <= 1:
+            raise UsageError(
+                f"objects of {self.shares[0]:g} to {self.shares[1]:g} of the image: give 0 < smaller < larger <= 1"
+            )
+        if self.period is not None and self.period < 2:
+            raise UsageError(f"detail of {self.period:g} pixels: pixels show none that repeats after fewer than 2")
+
+    def draw_side(self, rng: np.random.Generator, shorter: int) -> float:
+        """Draw the side of an object in pixels, in an image whose shorter side has so many."""
+        if self.shares is not None:
+            least = max(self.shares[0] * shorter, self.smallest)
+            return least * max(self.shares[1] * shorter / least, 1.0) ** (rng.uniform() ** SKEW)
+        if rng.uniform() < 0.5:
+            return float(rng.uniform(self.smallest, 31))
+        return float(36 * (min(0.5 * shorter, 100) / 36) ** rng.uniform())
+
+    def needed(self, area: float) -> float:
+        """Return how many of an object's pixels others and the picture's edge must leave in sight."""
+        half = max(40.0, 0.5 * area)
+        return LARGE + 1 if area > LARGE and self.shares is None else half
 
 
 def generator(*key: object) -> np.random.Generator:
@@ -131,69 +189,111 @@ def _skyline(rng: np.random.Generator, width: int, horizon: float, height: int) 
     return (horizon - height * (rng.uniform(0.06, 0.16) + 0.04 * edge)).astype(np.float32)
 
 
-def _paint_background(
-    rng: np.random.Generator, height: int, width: int, hood: bool
-) -> tuple[FloatArray, list[tuple[int, BoolArray]]]:
-    """Draw sky, skyline and ground; return the picture (H, W, 3) and its layers from back to front."""
-    kinds = {name: index for index, name in enumerate(BACKGROUNDS)}
-    y, x = np.mgrid[0:height, 0:width].astype(np.float32)
+@dataclass
+class _Canvas:
+    """A picture under way, and what was laid on it from back to front.
+
+    Attributes
+    ----------
+    picture : ndarray, float32, (3, H, W)
+        Values from 0 to 255.
+    layers : list of (kind, mask)
+        As in `Scene`.
+    """
+
+    picture: FloatArray
+    layers: list[tuple[int, BoolArray]]
+
+    def lay(self, kind: str, window: tuple[slice, slice], mask: BoolArray, colours: FloatArray) -> None:
+        """Paint ``colours``, of a shape that fits ``(3, h, w)``, where a mask (h, w) of a window of the picture is set."""
+        whole = np.zeros(self.picture.shape[1:], bool)
+        whole[window] = mask
+        self.layers.append((BACKGROUNDS.index(kind), whole))
+        np.copyto(self.picture[(slice(None), *window)], colours, where=mask)
+
+
+def _paint_background(rng: np.random.Generator, height: int, width: int, hood: bool) -> _Canvas:
+    """Draw sky, skyline and ground."""
+    y = np.arange(height, dtype=np.float32)[:, None]
+    x = np.arange(width, dtype=np.float32)[None, :]
     light = rng.uniform(0.8, 1.1)
     horizon = height * rng.uniform(0.3, 0.55) + (x - width / 2) * rng.uniform(-0.04, 0.04)
-    layers: list[tuple[int, BoolArray]] = [(kinds["sky"], np.ones((height, width), bool))]
+    canvas = _Canvas(np.empty((3, height, width), np.float32), [])
+    everywhere = (slice(None), slice(None))
+    # The ground hides all below the horizon: what stands on it need not be painted further down.
+    above = slice(0, min(height, int(horizon.max()) + 3))
+    below = slice(max(0, int(horizon.min())), height)
 
     top, bottom = _SKIES[rng.integers(len(_SKIES))]
-    blend = np.clip(y / horizon, 0, 1)[..., None]
-    picture = top * (1 - blend) + bottom * blend
-    clouds = np.clip(_texture(rng, height, width, rng.uniform(2, 4)) + rng.uniform(-0.6, 0.2), 0, 1)
-    picture = picture + (_colour(246, 246, 248) - picture) * (0.6 * clouds[..., None])
-
-    def lay(kind: str, mask: BoolArray, colours: NDArray[np.floating]) -> None:
-        layers.append((kinds[kind], mask))
-        picture[mask] = np.broadcast_to(colours, picture.shape)[mask]
+    blend = np.clip(y[above] / horizon, 0, 1)
+    sky = _planes(top) * (1 - blend) + _planes(bottom) * blend
+    clouds = np.clip(_texture(rng, height, width, rng.uniform(2, 4))[above] + rng.uniform(-0.6, 0.2), 0, 1)
+    canvas.picture[:, above] = sky + (_planes(_colour(246, 246, 248)) - sky) * (0.6 * clouds)
+    canvas.layers.append((BACKGROUNDS.index("sky"), np.ones((height, width), bool)))
 
     style = rng.uniform()
     if style < 0.75:  # trees
-        edge = _skyline(rng, width, float(horizon.mean()), height)
-        leaves = _texture(rng, height, width, 9) + 0.5 * _texture(rng, height, width, 22)
+        # Of the whole map, because a mean rounds by the number of its terms.
+        middle = np.ascontiguousarray(np.broadcast_to(horizon, (height, width))).mean()
+        edge = _skyline(rng, width, float(middle), height)
+        leaves = _texture(rng, height, width, 9)[above] + 0.5 * _texture(rng, height, width, 22)[above]
         green = _hsv(rng.uniform(0.24, 0.36), rng.uniform(0.35, 0.55), rng.uniform(0.36, 0.52))
-        lay("vegetation", (y >= edge) & (y <= horizon + 1), green * (1 + 0.16 * leaves[..., None]))
-    if style > 0.4:  # buildings
-        left = -rng.uniform(0, 0.2) * height
-        while left < width:
-            across = height * rng.uniform(0.16, 0.42)
-            if rng.uniform() < 0.7:
-                roof = horizon - height * rng.uniform(0.1, 0.27)
-                wall = (x >= left) & (x < left + across) & (y >= roof) & (y <= horizon + 1)
-                base = _hsv(rng.uniform(0.02, 0.13), rng.uniform(0.05, 0.35), rng.uniform(0.5, 0.78))
-                pitch = height * rng.uniform(0.035, 0.055)
-                windows = (((x - left) % pitch) > 0.45 * pitch) & (((y - roof) % (1.4 * pitch)) > 0.8 * pitch)
-                shade = 1 - 0.16 * windows - 0.12 * (x - left) / across
-                lay("building", wall, base * shade[..., None])
-            left += across
+        trees = (y[above] >= edge) & (y[above] <= horizon + 1)
+        canvas.lay("vegetation", (above, slice(None)), trees, _planes(green) * (1 + 0.16 * leaves))
+    if style > 0.4:
+        _paint_buildings(rng, canvas, horizon, above)
 
-    ground = y > horizon
-    depth = np.clip((y - horizon) / (height - horizon), 0, 1)
+    ground = y[below] > horizon
+    depth = np.clip((y[below] - horizon) / (height - horizon), 0, 1)
     if rng.uniform() < 0.5:
-        grain = _texture(rng, height, width, 14)
+        grain = _texture(rng, height, width, 14)[below]
         colour = _hsv(rng.uniform(0.13, 0.22), rng.uniform(0.3, 0.5), rng.uniform(0.55, 0.7))
-        lay("terrain", ground, colour * (0.86 + 0.18 * depth + 0.05 * grain)[..., None])
+        canvas.lay("terrain", (below, slice(None)), ground, _planes(colour) * (0.86 + 0.18 * depth + 0.05 * grain))
     else:
         colour = _hsv(rng.uniform(0.04, 0.12), rng.uniform(0.06, 0.16), rng.uniform(0.62, 0.74))
         joints = np.abs(np.sin(9 / (depth + 0.25))) < 0.12
-        lay("sidewalk", ground, colour * (0.88 + 0.14 * depth - 0.05 * joints)[..., None])
+        canvas.lay("sidewalk", (below, slice(None)), ground, _planes(colour) * (0.88 + 0.14 * depth - 0.05 * joints))
     vanishing = width * rng.uniform(0.3, 0.7)
     centre = width * rng.uniform(0.3, 0.7)
     middle = vanishing + (centre - vanishing) * depth
     half = height * (0.03 + rng.uniform(0.5, 0.8) * depth)
     asphalt = _hsv(rng.uniform(0.55, 0.7), rng.uniform(0.02, 0.1), rng.uniform(0.36, 0.46))
     lane = (np.abs(x - middle) < 0.03 * half) & (np.sin(7 / (depth + 0.2) + rng.uniform(0, 6)) > 0.2)
-    tint = 0.94 + 0.12 * depth + 0.03 * _texture(rng, height, width, 5) + 0.5 * lane
-    lay("road", ground & (np.abs(x - middle) < half), asphalt * tint[..., None])
+    tint = 0.94 + 0.12 * depth + 0.03 * _texture(rng, height, width, 5)[below] + 0.5 * lane
+    canvas.lay("road", (below, slice(None)), ground & (np.abs(x - middle) < half), _planes(asphalt) * tint)
     if hood:  # what the camera sees of its own car; Cityscapes ignores it
         rise = height * (0.04 - 0.05 * ((x - width / 2) / width * 2) ** 2)
-        bonnet = y > height - rise
-        lay("ego vehicle", bonnet, _colour(46, 48, 54) * (1.3 - 0.3 * y / height)[..., None])
-    return picture * np.float32(light), layers
+        canvas.lay(
+            "ego vehicle", everywhere, y > height - rise, _planes(_colour(46, 48, 54)) * (1.3 - 0.3 * y / height)
+        )
+    canvas.picture *= np.float32(light)
+    return canvas
+
+
+def _paint_buildings(rng: np.random.Generator, canvas: _Canvas, horizon: FloatArray, above: slice) -> None:
+    """Draw a row of houses with gaps, down to the horizon (1, W)."""
+    height, width = canvas.picture.shape[1:]
+    y = np.arange(height, dtype=np.float32)[above, None]
+    left = -rng.uniform(0, 0.2) * height
+    while left < width:
+        across = height * rng.uniform(0.16, 0.42)
+        if rng.uniform() < 0.7:
+            columns = slice(max(0, int(left)), min(width, int(left + across) + 2))
+            x = np.arange(width, dtype=np.float32)[None, columns]
+            edge = horizon[:, columns]
+            roof = edge - height * rng.uniform(0.1, 0.27)
+            wall = (x >= left) & (x < left + across) & (y >= roof) & (y <= edge + 1)
+            base = _hsv(rng.uniform(0.02, 0.13), rng.uniform(0.05, 0.35), rng.uniform(0.5, 0.78))
+            pitch = height * rng.uniform(0.035, 0.055)
+            windows = (((x - left) % pitch) > 0.45 * pitch) & (((y - roof) % (1.4 * pitch)) > 0.8 * pitch)
+            shade = 1 - 0.16 * windows - 0.12 * (x - left) / across
+            canvas.lay("building", (above, columns), wall, _planes(base) * shade)
+        left += across
+
+
+def _planes(colour: FloatArray) -> FloatArray:
+    """Shape a colour (3,) to go with maps (H, W)."""
+    return colour[:, None, None]
 
 
 # --- objects ------------------------------------------------------------------------------------------------
@@ -213,20 +313,16 @@ class _Shape:
 
 
 def _draw_shape(
-    rng: np.random.Generator,
-    label: str,
-    side: float,
-    centre: tuple[float, float],
-    faint: tuple[float, float] = FAINTNESS,
+    rng: np.random.Generator, label: str, side: float, centre: tuple[float, float], style: Style = Style()
 ) -> _Shape:
     """Draw the look of an object of about `side` pixels; its class shows in none of what is drawn here."""
     aspect = rng.uniform(0.88, 1.14)
-    # Patterns grow slower than their objects, so that large ones hang on fine detail too, not only small ones.
-    period = 5.2 * (side / 15) ** 0.5 * (1.2 if label.endswith("dots") else 1.0)
+    # Unless a style fixes it, patterns grow slower than their objects, so that large ones hang on fine detail too.
+    period = (style.period or 5.2 * (side / 15) ** 0.5) * (1.2 if label.endswith("dots") else 1.0)
     hue = rng.uniform()
     dark = _hsv(hue, rng.uniform(0.6, 0.95), rng.uniform(0.28, 0.5))
     light = _hsv((hue + rng.uniform(0.1, 0.6)) % 1, rng.uniform(0.05, 0.35), rng.uniform(0.9, 1.0))
-    faintness = np.float32(rng.uniform(*faint))  # some patterns stand out less than others
+    faintness = np.float32(rng.uniform(*style.faint))  # some patterns stand out less than others
     middle = ((dark + light) / 2).astype(np.float32)
     return _Shape(
         label=label,
@@ -240,7 +336,7 @@ def _draw_shape(
 
 
 def _window(shape: _Shape, height: int, width: int, margin: float) -> tuple[slice, slice]:
-    reach = 1.45 * max(shape.half) + margin
+    reach = 1.2 * max(shape.half) + margin  # a tilted tile reaches out by 1.14
     x, y = shape.centre
 
     def span(middle: float, extent: int) -> slice:
@@ -252,8 +348,8 @@ def _window(shape: _Shape, height: int, width: int, margin: float) -> tuple[slic
 
 def _local(shape: _Shape, window: tuple[slice, slice], shift: float = 0.0) -> tuple[FloatArray, FloatArray]:
     """Coordinates of the window's pixels in the object's own frame, in pixels."""
-    y, x = np.mgrid[window].astype(np.float32)
-    x, y = x - np.float32(shape.centre[0]), y - np.float32(shape.centre[1] + shift)
+    rows, columns = (np.arange(part.start, part.stop, dtype=np.float32) for part in window)
+    x, y = (columns - np.float32(shape.centre[0]))[None, :], (rows - np.float32(shape.centre[1] + shift))[:, None]
     cosine, sine = np.float32(np.cos(shape.angle)), np.float32(np.sin(shape.angle))
     return cosine * x + sine * y, cosine * y - sine * x
 
@@ -291,80 +387,129 @@ def _depth(shape: _Shape, u: FloatArray, v: FloatArray) -> FloatArray:
     return np.minimum(a - np.abs(u), b - np.abs(v))
 
 
-def _coverage(shape: _Shape, height: int, width: int) -> BoolArray:
-    """Pixels that the object covers, (H, W)."""
+@dataclass
+class _Patch:
+    """A mask where it can be set: the pixels (h, w) of a window of a picture."""
+
+    window: tuple[slice, slice]
+    mask: BoolArray
+
+    def whole(self, height: int, width: int) -> BoolArray:
+        """Return it for the whole picture, (H, W)."""
+        mask = np.zeros((height, width), bool)
+        mask[self.window] = self.mask
+        return mask
+
+
+def _coverage(shape: _Shape, height: int, width: int) -> _Patch:
+    """Pixels that the object covers."""
     window = _window(shape, height, width, 1)
-    covered = np.zeros((height, width), bool)
-    covered[window] = _distance(shape, *_local(shape, window)) < 0
-    return covered
+    return _Patch(window, _distance(shape, *_local(shape, window)) < 0)
 
 
 def _paint(picture: FloatArray, shape: _Shape) -> None:
-    """Draw the object and its soft shadow into `picture`, (H, W, 3), in place."""
-    height, width = picture.shape[:2]
+    """Draw the object and its soft shadow into `picture`, (3, H, W), in place."""
+    height, width = picture.shape[1:]
     side = min(shape.half)
     window = _window(shape, height, width, 0.3 * side + 2)
     drop = 0.16 * side
     blur = 0.25 * side + 1
-    shadow = np.clip(0.5 - _distance(shape, *_local(shape, window, drop)) / blur, 0, 1)
-    picture[window] *= (1 - 0.32 * shadow)[..., None]
+    part = picture[(slice(None), *window)]
+    part *= 1 - 0.32 * np.clip(0.5 - _distance(shape, *_local(shape, window, drop)) / blur, 0, 1)
 
     u, v = _local(shape, window)
     distance = _distance(shape, u, v)
-    share = _pattern(shape, u, v)[..., None]
-    body = shape.colours[0] * (1 - share) + shape.colours[1] * share
+    share = _pattern(shape, u, v)
+    body = _planes(shape.colours[0]) * (1 - share) + _planes(shape.colours[1]) * share
     rim = np.clip(distance + 0.1 * side + 0.5, 0, 1)  # a plain rim, the same for all classes
-    body = body + (_colour(38, 36, 40) - body) * (0.55 * rim)[..., None]
+    body = body + (_planes(_colour(38, 36, 40)) - body) * (0.55 * rim)
     shade = 1.06 - 0.16 * (0.5 * u / shape.half[0] + v / shape.half[1])
-    alpha = np.clip(0.5 - distance, 0, 1)[..., None]
-    picture[window] += alpha * (body * shade[..., None] - picture[window])
+    part += np.clip(0.5 - distance, 0, 1) * (body * shade - part)
 
 
 def _finish(rng: np.random.Generator, picture: FloatArray) -> NDArray[np.uint8]:
-    """Add sensor noise and round to bytes."""
-    noise = rng.standard_normal(picture.shape[:2], np.float32)[..., None] * np.float32(rng.uniform(*NOISE))
-    return np.clip(np.rint(picture + noise), 0, 255).astype(np.uint8)
+    """Add sensor noise to a picture (3, H, W), which it changes, and round it to bytes, (H, W, 3)."""
+    noise = rng.standard_normal(picture.shape[1:], np.float32) * np.float32(rng.uniform(*NOISE))
+    picture += noise
+    np.clip(np.rint(picture, out=picture), 0, 255, out=picture)
+    return np.ascontiguousarray(picture.astype(np.uint8).transpose(1, 2, 0))
 
 
 # --- scenes -------------------------------------------------------------------------------------------------
 
 
-def _draw_side(rng: np.random.Generator, shorter: int, smallest: float) -> float:
-    """Draw the side of an object in pixels: small or medium by COCO's classes, equally often."""
-    if rng.uniform() < 0.5:
-        return float(rng.uniform(smallest, 31))
-    return float(36 * (min(0.5 * shorter, 100) / 36) ** rng.uniform())
+class _InSight:
+    """Which pixels of objects are seen while others are put in front of them, one after the other."""
+
+    def __init__(self) -> None:
+        self.patches: list[_Patch] = []
+        self.needed: list[float] = []
+        self._seen: list[tuple[_Patch, int]] = []
+
+    def add(self, patch: _Patch, needed: float) -> bool:
+        """Put an object in front, unless it or one behind it would show fewer pixels than it needs; return whether."""
+        seen = [_behind(old, pixels, patch) for old, pixels in self._seen]
+        seen.append((patch, int(patch.mask.sum())))
+        if any(pixels < least for (_, pixels), least in zip(seen, [*self.needed, needed], strict=True)):
+            return False
+        self._seen = seen
+        self.patches.append(patch)
+        self.needed.append(needed)
+        return True
+
+    def masks(self) -> list[_Patch]:
+        """Return what is seen of each object, in the order in which they were put."""
+        return [patch for patch, _ in self._seen]
 
 
-def _needed(shape: _Shape) -> float:
-    """Return the pixels of an object that others and the picture's edge must leave in sight."""
-    area = 3.1 * shape.half[0] * shape.half[1]
-    return LARGE + 1 if area > LARGE else max(40.0, 0.5 * area)
+def _behind(patch: _Patch, pixels: int, front: _Patch) -> tuple[_Patch, int]:
+    """Return what is seen of a patch behind another, and in how many pixels; before, it was seen in ``pixels``."""
+    rows, columns = (
+        slice(max(a.start, b.start), min(a.stop, b.stop)) for a, b in zip(patch.window, front.window, strict=True)
+    )
+    if rows.start >= rows.stop or columns.start >= columns.stop:
+        return patch, pixels
+    here, there = (
+        (slice(rows.start - y.start, rows.stop - y.start), slice(columns.start - x.start, columns.stop - x.start))
+        for y, x in (patch.window, front.window)
+    )
+    mask = patch.mask.copy()
+    mask[here] &= ~front.mask[there]
+    return _Patch(patch.window, mask), int(mask.sum())
 
 
-def _visible(outlines: list[BoolArray]) -> list[BoolArray]:
-    """Take from each outline what later ones cover."""
-    masks: list[BoolArray] = []
-    covered: BoolArray | np.bool_ = np.False_
-    for outline in reversed(outlines):
-        masks.append(outline & ~covered)
-        covered = outline | covered
-    return masks[::-1]
-
-
-def _paint_clutter(
-    rng: np.random.Generator, picture: FloatArray, shorter: int, smallest: float, faint: tuple[float, float]
-) -> list[tuple[int, BoolArray]]:
-    """Draw up to three things that only their pattern tells from objects; return them as layers of background."""
-    height, width = picture.shape[:2]
-    layers = []
+def _paint_clutter(rng: np.random.Generator, canvas: _Canvas, style: Style) -> None:
+    """Draw up to three things that only their pattern tells from objects; they are layers of background."""
+    height, width = canvas.picture.shape[1:]
     for _ in range(int(rng.integers(0, 4))):
-        side = _draw_side(rng, shorter, smallest)
+        side = style.draw_side(rng, min(height, width))
         centre = (float(rng.uniform(0, width)), float(rng.uniform(0.2, 1) * height))
-        shape = _draw_shape(rng, CLUTTER_CLASSES[rng.integers(len(CLUTTER_CLASSES))], side, centre, faint)
-        _paint(picture, shape)
-        layers.append((BACKGROUNDS.index(CLUTTER), _coverage(shape, height, width)))
-    return [(kind, mask) for kind, mask in layers if mask.any()]
+        shape = _draw_shape(rng, CLUTTER_CLASSES[rng.integers(len(CLUTTER_CLASSES))], side, centre, style)
+        _paint(canvas.picture, shape)
+        patch = _coverage(shape, height, width)
+        if patch.mask.any():
+            canvas.layers.append((BACKGROUNDS.index(CLUTTER), patch.whole(height, width)))
+
+
+def _paint_poles(rng: np.random.Generator, canvas: _Canvas) -> None:
+    """Draw up to four poles, which stand on the ground and reach above the horizon."""
+    height, width = canvas.picture.shape[1:]
+    for _ in range(int(rng.integers(0, 5))):
+        foot, across = rng.uniform(0.55, 0.95) * height, height * rng.uniform(0.01, 0.022)
+        left, top = rng.uniform(0, width - across), foot - height * rng.uniform(0.3, 0.6)
+        columns = slice(round(left), min(width, round(left) + max(2, round(across))))
+        window = (slice(max(0, round(top)), round(foot)), columns)
+        mask = np.ones((window[0].stop - window[0].start, columns.stop - columns.start), bool)
+        canvas.lay("pole", window, mask, _planes(_hsv(rng.uniform(), 0.06, rng.uniform(0.25, 0.7))))
+
+
+def _draw_sides(rng: np.random.Generator, shorter: int, style: Style) -> list[float]:
+    """Draw the sides of one to six objects, in pixels, the largest first."""
+    wanted = int(rng.integers(1, 7))
+    sides = sorted((style.draw_side(rng, shorter) for _ in range(wanted)), reverse=True)
+    if style.shares is None and rng.uniform() < 0.1 and shorter > 120:  # one large object, as far as there is room
+        return [float(rng.uniform(114, min(170, 0.97 * shorter))), *sides[: min(2, wanted - 1)]]
+    return sides
 
 
 def render_scene(
@@ -374,8 +519,7 @@ def render_scene(
     *,
     crowds: bool = True,
     hood: bool = False,
-    smallest: float = 15,
-    faint: tuple[float, float] = FAINTNESS,
+    style: Style = Style(),
 ) -> Scene:
     """Render one scene with one to six objects, which may overlap and leave the picture.
 
@@ -389,71 +533,71 @@ def render_scene(
         Whether now and then a crowd of tiny objects of one class is added.
     hood : bool
         Whether the bonnet of the camera's car is seen at the lower edge.
-    smallest : float
-        Side of the smallest objects, pixels.
-    faint : tuple of float
-        Smallest and largest share of a pattern's contrast that is taken away.
+    style : Style
+        How objects look.
 
     Returns
     -------
     Scene
-        At least half of every object is in sight, and of a large one more than `LARGE` pixels.
+        At least half of every object is in sight; without `Style.shares`, of a large one more than `LARGE` pixels.
     """
-    picture, layers = _paint_background(rng, height, width, hood)
+    canvas = _paint_background(rng, height, width, hood)
+    if style.poles:
+        _paint_poles(rng, canvas)
+    _paint_clutter(rng, canvas, style)
     shorter = min(height, width)
-    layers += _paint_clutter(rng, picture, shorter, smallest, faint)
-    wanted = int(rng.integers(1, 7))
-    sides = sorted((_draw_side(rng, shorter, smallest) for _ in range(wanted)), reverse=True)
-    if rng.uniform() < 0.1 and shorter > 120:  # one large object, as far as the picture has room
-        sides = [float(rng.uniform(114, min(170, 0.97 * shorter))), *sides[: min(2, wanted - 1)]]
     shapes: list[_Shape] = []
-    outlines: list[BoolArray] = []
-    for side in sides:
+    sight = _InSight()
+    for side in _draw_sides(rng, shorter, style):
         label = SCENE_CLASSES[rng.integers(len(SCENE_CLASSES))]
         for _ in range(12):
-            margin = min((0.5 if side > 110 else 0.42) * side, 0.49 * shorter)
-            centre = (float(rng.uniform(margin, width - margin)), float(rng.uniform(margin, height - margin)))
-            if shapes and rng.uniform() < 0.25:  # beside another object, so that overlap is common
-                other = shapes[rng.integers(len(shapes))]
-                turn, reach = rng.uniform(0, 6.28), 0.8 * (max(other.half) + side / 2)
-                centre = (
-                    float(np.clip(other.centre[0] + reach * np.cos(turn), 0.3 * side, width - 0.3 * side)),
-                    float(np.clip(other.centre[1] + reach * np.sin(turn), 0.3 * side, height - 0.3 * side)),
-                )
-            shape = _draw_shape(rng, label, side, centre, faint)
-            proposal = [*outlines, _coverage(shape, height, width)]
-            needed = [_needed(s) for s in [*shapes, shape]]
-            seen = [int(mask.sum()) for mask in _visible(proposal)]
-            if all(pixels >= least for pixels, least in zip(seen, needed, strict=True)):
+            shape = _draw_shape(rng, label, side, _draw_centre(rng, height, width, side, shapes), style)
+            area = 3.1 * shape.half[0] * shape.half[1]
+            if sight.add(_coverage(shape, height, width), style.needed(area)):
                 shapes.append(shape)
-                outlines = proposal
                 break
-    labels = [SCENE_CLASSES.index(shape.label) for shape in shapes]
-    crowd = [False] * len(shapes)
+    outlines = [patch.whole(height, width) for patch in sight.patches]
+    masks = [patch.whole(height, width) for patch in sight.masks()]
+    instances = [
+        Instance(SCENE_CLASSES.index(shape.label), mask, False, outline)
+        for shape, mask, outline in zip(shapes, masks, outlines, strict=True)
+    ]
     for shape in shapes:
-        _paint(picture, shape)
+        _paint(canvas.picture, shape)
     if crowds and rng.uniform() < 0.08:
-        group = _crowd(rng, height, width, outlines)
+        taken = np.logical_or.reduce([np.zeros((height, width), bool), *outlines])
+        group = _crowd(rng, taken)
         if group:
             for shape in group:
-                _paint(picture, shape)
-            outlines.append(np.logical_or.reduce([_coverage(shape, height, width) for shape in group]))
-            labels.append(SCENE_CLASSES.index(group[0].label))
-            crowd.append(True)
+                _paint(canvas.picture, shape)
+            heap = np.logical_or.reduce([_coverage(shape, height, width).whole(height, width) for shape in group])
+            instances.append(Instance(SCENE_CLASSES.index(group[0].label), heap, True, heap))
     background = np.zeros((height, width), np.uint8)
-    for kind, mask in layers:
+    for kind, mask in canvas.layers:
         background[mask] = kind
-    instances = [
-        Instance(label, mask, is_crowd, outline)
-        for label, mask, is_crowd, outline in zip(labels, _visible(outlines), crowd, outlines, strict=True)
-    ]
-    return Scene(_finish(rng, picture), background, layers, instances)
+    return Scene(_finish(rng, canvas.picture), background, canvas.layers, instances)
 
 
-def _crowd(rng: np.random.Generator, height: int, width: int, outlines: list[BoolArray]) -> list[_Shape]:
-    """Draw a heap of tiny objects of one class that leaves the others in sight; empty if there is no room."""
+def _draw_centre(
+    rng: np.random.Generator, height: int, width: int, side: float, others: list[_Shape]
+) -> tuple[float, float]:
+    """Draw where an object stands, x and y in pixels: often beside another, so that overlap is common."""
+    margin = min((0.5 if side > 110 else 0.42) * side, 0.49 * min(height, width))
+    centre = (float(rng.uniform(margin, width - margin)), float(rng.uniform(margin, height - margin)))
+    if not others or rng.uniform() >= 0.25:
+        return centre
+    other = others[rng.integers(len(others))]
+    turn, reach = rng.uniform(0, 6.28), 0.8 * (max(other.half) + side / 2)
+    return (
+        float(np.clip(other.centre[0] + reach * np.cos(turn), 0.3 * side, width - 0.3 * side)),
+        float(np.clip(other.centre[1] + reach * np.sin(turn), 0.3 * side, height - 0.3 * side)),
+    )
+
+
+def _crowd(rng: np.random.Generator, taken: BoolArray) -> list[_Shape]:
+    """Draw a heap of tiny objects of one class that leaves what is taken (H, W) in sight; empty if there is no room."""
+    height, width = taken.shape
     label = SCENE_CLASSES[rng.integers(len(SCENE_CLASSES))]
-    taken = np.logical_or.reduce([np.zeros((height, width), bool), *outlines])
     centre = np.array([rng.uniform(0.2, 0.8) * width, rng.uniform(0.3, 0.9) * height])
     spread = rng.uniform(9, 15)
     group = []
@@ -461,16 +605,21 @@ def _crowd(rng: np.random.Generator, height: int, width: int, outlines: list[Boo
         place = centre + rng.standard_normal(2) * spread * np.array([1.3, 0.7])
         shape = _draw_shape(rng, label, rng.uniform(7, 11), (float(place[0]), float(place[1])))
         covered = _coverage(shape, height, width)
-        if covered.sum() >= 12 and not (covered & taken).any():
+        if covered.mask.sum() >= 12 and not (covered.mask & taken[covered.window]).any():
             group.append(shape)
     return group if len(group) >= 5 else []
 
 
-def render_object(rng: np.random.Generator, size: int, label: int) -> NDArray[np.uint8]:
-    """Render a picture (size, size, 3) of one object, of class `label` of `OBJECT_CLASSES`."""
-    picture, _ = _paint_background(rng, size, size, hood=False)
-    side = size * rng.uniform(0.13, 0.33)
+def render_object(
+    rng: np.random.Generator, size: int, label: int, style: Style = Style(shares=OBJECT_SHARES, faint=OBJECT_FAINTNESS)
+) -> NDArray[np.uint8]:
+    """Render a picture (size, size, 3) of one object, of class `label` of `OBJECT_CLASSES`.
+
+    Its side is a share of the picture's that is drawn evenly from the style's range.
+    """
+    canvas = _paint_background(rng, size, size, hood=False)
+    side = size * rng.uniform(*(style.shares or OBJECT_SHARES))
     margin = 0.5 * side
     centre = (float(rng.uniform(margin, size - margin)), float(rng.uniform(margin, size - margin)))
-    _paint(picture, _draw_shape(rng, OBJECT_CLASSES[label], side, centre, OBJECT_FAINTNESS))
-    return _finish(rng, picture)
+    _paint(canvas.picture, _draw_shape(rng, OBJECT_CLASSES[label], side, centre, style))
+    return _finish(rng, canvas.picture)

@@ -19,11 +19,34 @@ NAMED_KEYS = 20  # keys that a message names
 
 @dataclass(frozen=True)
 class BackboneSpec:
-    """What tells one ResNet from another: block kind, blocks per stage, first stage's planes."""
+    """What tells one ResNet from another.
+
+    Attributes
+    ----------
+    block : type
+        Kind of the residual blocks.
+    depths : tuple of int
+        Blocks of each stage.
+    width : int
+        Channels of the stem.
+    stem_kernel : int
+        Side of the stem's convolution; a deep stem has its own.
+    stages : tuple of int or None
+        Planes of each stage; None: the stem's width, doubled from stage to stage.
+    """
 
     block: type[Bottleneck] | type[BasicBlock]
     depths: tuple[int, int, int, int]
     width: int = 64
+    stem_kernel: int = 7
+    stages: tuple[int, int, int, int] | None = None
+
+    @property
+    def planes(self) -> tuple[int, int, int, int]:
+        """Planes of each stage: a block's inner channels."""
+        if self.stages is not None:
+            return self.stages
+        return self.width, 2 * self.width, 4 * self.width, 8 * self.width
 
 
 BACKBONES: Mapping[str, BackboneSpec] = {
@@ -33,6 +56,10 @@ BACKBONES: Mapping[str, BackboneSpec] = {
     "resnet101": BackboneSpec(Bottleneck, (3, 4, 23, 3)),
     "mini": BackboneSpec(Bottleneck, (2, 2, 2, 2), width=16),
     "mini_small": BackboneSpec(Bottleneck, (1, 1, 1, 1), width=16),
+    # Most of the work at stride 16 in wide blocks, a narrow stem: what masks cannot save is a seventh, as docs/flops.md
+    # shows piece by piece.
+    "evidence": BackboneSpec(Bottleneck, (1, 1, 6, 1), width=24, stem_kernel=3, stages=(16, 32, 128, 128)),
+    "evidence_small": BackboneSpec(Bottleneck, (1, 1, 2, 1), width=24, stem_kernel=3, stages=(16, 32, 128, 128)),
     "mini_basic": BackboneSpec(BasicBlock, (2, 3, 3, 2), width=16),
     "mini_basic_small": BackboneSpec(BasicBlock, (2, 2, 2, 2), width=16),
 }
@@ -55,11 +82,10 @@ class ResNet(nn.Sequential):
         super().__init__()
         self.spec = spec
         self.deep_stem = deep_stem
-        channels = self._stem(spec.width, deep_stem)
+        channels = self._stem(spec, deep_stem)
         strides, dilations = _strides(output_stride)
         resolution = 4  # the stem halves twice
-        for stage, depth in enumerate(spec.depths):
-            planes = spec.width * 2**stage
+        for stage, (depth, planes) in enumerate(zip(spec.depths, spec.planes, strict=True)):
             blocks: list[ResidualBlock] = []
             for index in range(depth):
                 stride = strides[stage] if index == 0 else 1
@@ -81,7 +107,7 @@ class ResNet(nn.Sequential):
                 resolution *= stride
                 channels = planes * spec.block.expansion
             self.add_module(f"layer{stage + 1}", nn.Sequential(*blocks))
-        self.stage_channels = tuple(spec.width * 2**stage * spec.block.expansion for stage in range(4))
+        self.stage_channels = tuple(planes * spec.block.expansion for planes in spec.planes)
         # Taken before a method adds masks. Files of torchvision's first weights have no counts of batches.
         self.pretrained_keys = tuple(
             key for key in self.state_dict() if ".offset." not in key and not key.endswith("num_batches_tracked")
@@ -100,8 +126,9 @@ class ResNet(nn.Sequential):
         # The released code started from torchvision's first weights; V2 has the same keys and other numbers.
         return f"torchvision's first ImageNet weights (IMAGENET1K_V1) of {name}"
 
-    def _stem(self, width: int, deep: bool) -> int:
+    def _stem(self, spec: BackboneSpec, deep: bool) -> int:
         """Add torchvision's stem, or TorchCV's deep one of three 3x3 convolutions, twice as wide; return channels."""
+        width, side = spec.width, spec.stem_kernel
         self.conv1: nn.Module
         if deep:
             self.conv1 = nn.Sequential(
@@ -114,7 +141,7 @@ class ResNet(nn.Sequential):
                 nn.Conv2d(width, 2 * width, 3, 1, 1, bias=False),
             )
         else:
-            self.conv1 = nn.Conv2d(3, width, 7, 2, 3, bias=False)
+            self.conv1 = nn.Conv2d(3, width, side, 2, side // 2, bias=False)
         channels = 2 * width if deep else width
         self.bn1 = nn.BatchNorm2d(channels)
         self.relu = nn.ReLU(inplace=True)

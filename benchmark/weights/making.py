@@ -5,7 +5,7 @@ import json
 import math
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,6 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from benchmark.cells.request import cache_folder, reader
-from benchmark.data.embedded import Size
 from benchmark.errors import UsageError
 from benchmark.evaluate import evaluate
 from benchmark.files import atomic_path, write_atomic
@@ -29,7 +28,6 @@ from benchmark.train import LOSSES, Loop, TrainingStep, derive_seed, fit
 from benchmark.weights import files
 
 SEED = 1000  # of the scenes and of the training: far from the seeds of cells, whose images these networks must not know
-SCALE = "mini"
 
 
 class WithoutMethod(Method):
@@ -42,6 +40,8 @@ class Making:
 
     Attributes
     ----------
+    scale : str
+        The scale whose recipe and scenes train it.
     backbone : str
         Name of the backbone.
     schedule : Schedule
@@ -49,9 +49,14 @@ class Making:
     """
 
     task: Task
-    recipe: Recipe
+    scale: str
     backbone: str
     schedule: Schedule
+
+    @property
+    def recipe(self) -> Recipe:
+        """The scale's."""
+        return self.task.recipe(self.scale)
 
     @property
     def images(self) -> int:
@@ -61,10 +66,10 @@ class Making:
     def data(self, progress: Any = None) -> Path:
         """Return the folder of the training scenes, rendered on first use."""
         embedded = self.task.embedded
-        extent = embedded.sizes[SCALE]
+        extent = embedded.sizes[self.scale]
         share = math.ceil(self.images / len(embedded.classes)) if embedded.per_class else self.images
-        size = Size(extent.height, extent.width, {"train": share})
-        return embedded.make(SCALE, cache_folder() / "data", SEED, size=size, progress=progress)
+        size = replace(extent, images={"train": share})
+        return embedded.make(self.scale, cache_folder() / "data", SEED, size=size, progress=progress)
 
     def build(self, classes: int) -> nn.Module:
         """Return the untrained network."""
@@ -72,22 +77,22 @@ class Making:
         return self.task.build(self.recipe, self.backbone, classes, self.recipe.shorter_side)
 
 
-def makings(task: Task, backbones: Sequence[str] = (), steps: int | None = None) -> list[Making]:
-    """Return how a task's starting weights are made, for all of its backbones unless some are named.
+def makings(task: Task, scale: str, backbones: Sequence[str] = (), steps: int | None = None) -> list[Making]:
+    """Return how a task's starting weights of a scale are made, for all of its backbones unless some are named.
 
     Raises
     ------
     UsageError
-        For a task or a backbone without starting weights.
+        For a scale or a backbone without starting weights.
     """
-    recipe = task.recipe(SCALE)
+    recipe = task.recipe(scale)
     unknown = [name for name in backbones if name not in recipe.shipped]
     if recipe.pretrain is None or not recipe.shipped:
-        raise UsageError(f"{task.name} ships no starting weights")
+        raise UsageError(f"{task.name} ships no starting weights at scale {scale!r}")
     if unknown:
         raise UsageError(f"{task.name} ships no weights of {unknown[0]!r}; it has {', '.join(recipe.shipped)}")
     schedule = recipe.pretrain.replace(steps=steps or recipe.pretrain.steps)
-    return [Making(task, recipe, name, schedule) for name in backbones or recipe.shipped]
+    return [Making(task, scale, name, schedule) for name in backbones or recipe.shipped]
 
 
 def make(making: Making, out: Path, report: Report | None = None) -> dict[str, Any]:
@@ -125,7 +130,7 @@ def make(making: Making, out: Path, report: Report | None = None) -> dict[str, A
     record = {
         "task": making.task.name,
         "backbone": making.backbone,
-        "command": f"saibench weights make {making.task.name} --backbone {making.backbone}"
+        "command": f"saibench weights make {making.task.name} --scale {making.scale} --backbone {making.backbone}"
         f" --steps {making.schedule.steps}",
         "steps": making.schedule.steps,
         "batch": making.schedule.batch,
@@ -155,14 +160,15 @@ def _compact(value: Tensor) -> Tensor:
     return value.half() if value.is_floating_point() and value.ndim > 1 else value
 
 
-def validation(task: Task) -> Reader:
+def validation(making: Making) -> Reader:
     """Return the scale's validation images, on which cells are evaluated too."""
-    return reader(task.name, task.embedded.make(SCALE, cache_folder() / "data"), "val")
+    task = making.task
+    return reader(task.name, task.embedded.make(making.scale, cache_folder() / "data"), "val")
 
 
 def measure(making: Making, model: nn.Module) -> dict[str, Any]:
     """Return the value of the metric on the scale's validation images, and what these are."""
-    val = validation(making.task)
+    val = validation(making)
     recipe = making.recipe
     found = evaluate(making.task, model, val, SEED, recipe.workers, recipe.evaluation_batch)
     value = making.task.evaluate(found.predictions, val)[making.task.metrics[0].name]

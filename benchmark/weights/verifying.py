@@ -30,7 +30,7 @@ def verify(making: Making, where: Path | None = None) -> list[str]:
     record = json.loads(described.read_text(encoding="utf-8"))
     if hashlib.sha256(path.read_bytes()).hexdigest() != record["sha256"]:
         return [f"{path} has another SHA-256 than {described.name} says: fetch both again, or make them again"]
-    model = making.build(len(validation(making.task).classes))
+    model = making.build(len(validation(making).classes))
     unfilled = files.fill(model, path)
     if unfilled:
         return [f"{path} leaves {len(unfilled)} keys of the network unfilled, such as {unfilled[0]}"]

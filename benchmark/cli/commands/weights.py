@@ -7,17 +7,18 @@ from typing import Annotated
 import typer
 
 from benchmark.cli.app import app
-from benchmark.cli.options import JsonOption, TaskName
+from benchmark.cli.options import JsonOption, ScaleOption, TaskName
 from benchmark.cli.output import emit, print_line
 from benchmark.cli.progress import Display, display
 
-weights_app = typer.Typer(no_args_is_help=True, help="The starting weights of scale mini.")
+weights_app = typer.Typer(no_args_is_help=True, help="The starting weights of scales mini and evidence.")
 app.add_typer(weights_app, name="weights")
 
 
 @weights_app.command()
 def make(
     task: TaskName,
+    scale: ScaleOption = "mini",
     backbone: Annotated[list[str] | None, typer.Option("--backbone", help="repeatable; all without it")] = None,
     steps: Annotated[int | None, typer.Option("--steps", min=1, help="in place of the recipe's")] = None,
     out: Annotated[Path | None, typer.Option("--out", help="folder to write to; the task's own without it")] = None,
@@ -30,7 +31,7 @@ def make(
 
     found = find_task(task)
     records = []
-    for each in making.makings(found, backbone or (), steps):
+    for each in making.makings(found, scale, backbone or (), steps):
         destination = out or files.folder(found)
         with display(json_) as shown:
             report = functools.partial(_report, shown, each.backbone)
@@ -56,10 +57,11 @@ def verify(task: Annotated[str | None, typer.Argument(help="all tasks without it
     from benchmark.weights import making, verifying
 
     wrong = []
-    for name in [task] if task else task_names():
-        for each in making.makings(find_task(name)):
-            found = verifying.verify(each)
-            print_line("\n".join(found) or f"{name} {each.backbone}: as its record says")
-            wrong += found
+    for found_task in map(find_task, [task] if task else task_names()):
+        for scale in (scale for scale, recipe in found_task.recipes.items() if recipe.shipped):
+            for each in making.makings(found_task, scale):
+                found = verifying.verify(each)
+                print_line("\n".join(found) or f"{found_task.name} {each.backbone}: as its record says")
+                wrong += found
     if wrong:
         raise typer.Exit(1)

@@ -53,6 +53,18 @@ MINI = DetectionRecipe(
     evaluation_batch=8,
     detector=MINI_DETECTOR,
 )
+# Chosen by docs/decisions/0006-evidence.md.
+EVIDENCE = MINI.replace(
+    backbone="evidence",
+    shorter_side=256,
+    longer_side=448,
+    shipped=("evidence", "evidence_small"),
+    pretrain=FROM_NOTHING.replace(steps=2000),
+    pretrain_passes=8,
+    parameters={"window": 7, "grid_stride": 11},
+    curves={**MINI.curves, "gamma": (0.05, 0.3, 1.0, 3.0), "shorter_side": (256, 192, 128)},
+    detector=MINI_DETECTOR.replace(smallest_anchor=12),
+)
 SMALL = MINI.replace(
     shipped=(),
     shorter_side=256,

@@ -29,7 +29,7 @@ from benchmark.tasks.coco.detector import build_detector
 from benchmark.tasks.coco.embedded import EMBEDDED
 from benchmark.tasks.coco.outcomes import match
 from benchmark.tasks.coco.reader import CocoDetection
-from benchmark.tasks.coco.recipe import MINI, PAPER, SMALL, DetectionRecipe
+from benchmark.tasks.coco.recipe import EVIDENCE, MINI, PAPER, SMALL, DetectionRecipe
 
 METRICS = tuple(map(Metric.percent, ("AP", "AP50", "AP75", "APs", "APm", "APl")))  # in the order of COCOeval
 
@@ -40,7 +40,7 @@ class Coco(Task):
     name = "coco"
     metrics = METRICS
     nominal_classes = 80
-    recipes: ClassVar[Mapping[str, Recipe]] = {"mini": MINI, "small": SMALL, "paper": PAPER}
+    recipes: ClassVar[Mapping[str, Recipe]] = {"mini": MINI, "evidence": EVIDENCE, "small": SMALL, "paper": PAPER}
     embedded = EMBEDDED
 
     def open(self, root: Path, split: str) -> CocoDetection:
