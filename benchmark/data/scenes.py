@@ -204,8 +204,8 @@ class _Canvas:
     picture: FloatArray
     layers: list[tuple[int, BoolArray]]
 
-    def lay(self, kind: str, window: tuple[slice, slice], mask: BoolArray, colours: FloatArray) -> None:
-        """Paint ``colours``, of a shape that fits ``(3, h, w)``, where a mask (h, w) of a window of the picture is set."""
+    def lay(self, kind: str, window: tuple[slice, slice], mask: BoolArray, colours: NDArray[np.floating]) -> None:
+        """Paint ``colours``, which fit ``(3, h, w)``, where a mask (h, w) of a window of the picture is set."""
         whole = np.zeros(self.picture.shape[1:], bool)
         whole[window] = mask
         self.layers.append((BACKGROUNDS.index(kind), whole))

@@ -3,8 +3,9 @@
 import functools
 import hashlib
 import inspect
+from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 from torch import nn
 
@@ -18,6 +19,7 @@ class Owner(Protocol):
     """A task, as far as this file knows it."""
 
     name: ClassVar[str]
+    recipes: ClassVar[Mapping[str, Any]]
 
 
 def folder(task: Owner) -> Path:
@@ -35,9 +37,9 @@ def find(task: Owner, backbone: str) -> Path:
     """
     path = folder(task) / f"{backbone}{ENDING}"
     if not path.is_file():
-        raise DataError(
-            f"no starting weights {path}: make them with `saibench weights make {task.name}`, or add --from-scratch"
-        )
+        scales = [f" --scale {name}" for name, recipe in task.recipes.items() if backbone in recipe.shipped]
+        command = f"saibench weights make {task.name}{''.join(scales[:1])} --backbone {backbone}"
+        raise DataError(f"no starting weights {path}: make them with `{command}`, or add --from-scratch")
     return path
 
 

@@ -34,7 +34,7 @@ def cache(tmp_path_factory):
 @pytest.fixture(scope="module")
 def made(cache, tmp_path_factory):
     """Weights of a network by a shortened command: how, where, record."""
-    (shortened,) = making.makings(find_task("cityscapes"), ["mini"], STEPS)
+    (shortened,) = making.makings(find_task("cityscapes"), "mini", ["mini"], STEPS)
     out = tmp_path_factory.mktemp("weights")
     return shortened, out, making.make(shortened, out)
 
@@ -84,7 +84,7 @@ def test_verify_catches_a_metric_that_is_not_the_records(made, copied):
 
 
 def test_verify_names_keys_that_are_not_filled(made, copied):
-    (deeper,) = making.makings(find_task("coco"), ["mini"])
+    (deeper,) = making.makings(find_task("coco"), "mini", ["mini"])
     (line,) = verifying.verify(deeper, copied)
     assert "leaves" in line and "keys of the network unfilled, such as backbone.body.conv1.weight" in line
 
@@ -99,10 +99,14 @@ def test_broken_weights_and_unknown_backbones_are_one_clear_error(made, copied):
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(DataError, match=r"mini\.safetensors is broken"):
         files.fill(torch.nn.Linear(1, 1), path)
-    with pytest.raises(DataError, match="no starting weights .*: make them with `saibench weights make coco`"):
+    with pytest.raises(
+        DataError, match="no starting weights .*: make them with `saibench weights make coco --backbone resnet18`"
+    ):
         files.find(find_task("coco"), "resnet18")
     with pytest.raises(UsageError, match="coco ships no weights of 'resnet18'; it has mini, mini_small"):
-        making.makings(find_task("coco"), ["resnet18"])
+        making.makings(find_task("coco"), "mini", ["resnet18"])
+    with pytest.raises(UsageError, match="coco ships no starting weights at scale 'small'"):
+        making.makings(find_task("coco"), "small")
 
 
 @pytest.mark.parametrize("task", task_names())
