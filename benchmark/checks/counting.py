@@ -17,6 +17,7 @@ from torch.utils.flop_counter import flop_registry
 from benchmark.checks.subject import Subject
 from benchmark.flops.additions import counted_by_pairs, kind_of
 from benchmark.flops.measured import MeasuredCounter
+from benchmark.flops.trace import unfused_attention
 from benchmark.nn import ResidualBlock
 from benchmark.nn.interpolation import Interpolation
 
@@ -38,7 +39,7 @@ def counts_everything(subject: Subject) -> str:
     """Each multiply-accumulate that runs for an image belongs to a row of the counter."""
     model = subject.trained().eval()
     counter = MeasuredCounter(model, subject.plan.task.adapter(model))
-    with counter.recording(), Watcher(model) as watcher:
+    with counter.recording(), unfused_attention(), Watcher(model) as watcher:
         subject.predictions(model, [0])
     counted = counter.dense_macs()
     for layer, ran in watcher.macs.items():
@@ -140,9 +141,19 @@ def _deformable(output: Tensor, x: Tensor, weight: Tensor, *rest: Any) -> int:
     return output.numel() * weight[0].numel()
 
 
+def _attention(output: Any, query: Tensor, key: Tensor, value: Tensor, *rest: Any) -> int:
+    return query[..., 0].numel() * key.shape[-2] * (query.shape[-1] + value.shape[-1])
+
+
+def _recurrent(output: Any, x: Tensor, inputs: Tensor, states: Tensor, *rest: Any) -> int:
+    return x[..., 0].numel() * (inputs.numel() + states.numel())
+
+
 #: Operators with multiply-accumulates that PyTorch has no formula for: from output and inputs to their number.
 _MORE_OPERATORS: dict[Any, Any] = {
     torch.ops.torchvision.deform_conv2d: _deformable,
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention,
+    torch.ops.aten.mkldnn_rnn_layer: _recurrent,
     torch.ops.aten.mv: lambda output, matrix, vector: matrix.numel(),
     torch.ops.aten.addmv: lambda output, start, matrix, vector: matrix.numel(),
     torch.ops.aten.dot: lambda output, one, other: one.numel(),

@@ -170,8 +170,16 @@ def _class_inherits(kind: Any, methods: tuple[str, ...]) -> bool:
     return all(getattr(kind, name).__module__.startswith("benchmark.nn.") for name in methods)
 
 
+#: What returns one size, of an axis or a whole tensor.
+_LENGTHS = (Tensor.size, Tensor.numel, Tensor.nelement, torch.numel)
+
+
 class _Keeping(TorchFunctionMode):
-    """Keeps whatever PyTorch's functions return, whether a later one reads it or not."""
+    """Keeps whatever PyTorch's functions return, whether a later one reads it or not.
+
+    A tracer makes tensors of sizes. A part gets them as the integers that they are when it runs, or `round` and `range`
+    of a size would be errors here alone.
+    """
 
     def __init__(self, kept: list[Tensor]) -> None:
         super().__init__()
@@ -180,6 +188,10 @@ class _Keeping(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         output = func(*args, **(kwargs or {}))
         if torch.jit.is_tracing():
+            if isinstance(output, torch.Size):
+                return torch.Size(map(int, output))
+            if func in _LENGTHS:
+                return int(output)
             self.kept.extend(tensors(output))
         return output
 

@@ -29,7 +29,7 @@ from torch.overrides import TorchFunctionMode
 
 from benchmark.errors import SaibenchError
 from benchmark.flops.additions import Added, additions, tensors, wrap
-from benchmark.flops.handles import NOT_COUNTED, handles
+from benchmark.flops.handles import NOT_COUNTED, REFUSED, handles
 from benchmark.flops.structure import Structure, structure
 
 #: Longest side at which a structure is traced; larger images are scaled from there where that is exact.
@@ -184,6 +184,11 @@ def trace(module: nn.Module, inputs: tuple[Tensor, ...]) -> DenseCounts:
     -------
     DenseCounts
         Each operator belongs to the module that called it, and to no other.
+
+    Raises
+    ------
+    SaibenchError
+        Naming the layer that multiplies in a way that no handle knows.
     """
     analysis = FlopCountAnalysis(_Flat(module), inputs)
     analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings("none")
@@ -203,6 +208,11 @@ def trace(module: nn.Module, inputs: tuple[Tensor, ...]) -> DenseCounts:
     for name, by_operator in own.items():
         place = f"{added[name]}: " if name in added else ""
         for operator, count in by_operator.items():
+            if count and operator.startswith(REFUSED):
+                raise SaibenchError(
+                    f"{_layer(name) or 'the network'}: {operator.removeprefix(REFUSED)} multiplies in a way that cannot "
+                    "be counted; write it with matrix products, convolutions or scaled_dot_product_attention"
+                )
             if count and operator.startswith(NOT_COUNTED):
                 seen[place + operator.removeprefix(NOT_COUNTED)] += int(count)
             elif count:
@@ -232,11 +242,23 @@ def _isolated(function: Callable[[], Any]) -> Any:
     """Call a function that runs a structure, so that nobody notices.
 
     In a context of its own, since the images at hand are not the structure's and observers wait for the model's masks;
-    and without moving PyTorch's generator, from which masks may draw.
+    without moving PyTorch's generator, from which masks may draw; and without the fused attention of inference, which
+    is one operator that says nothing of its parts.
     """
-    with torch.no_grad(), torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+    with torch.no_grad(), torch.random.fork_rng(devices=[]), unfused_attention(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return contextvars.Context().run(function)
+
+
+@contextmanager
+def unfused_attention() -> Iterator[None]:
+    """Let `nn.MultiheadAttention` and transformer layers run by the operators that they are made of."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
 
 
 _skeletons: dict[Structure, Skeleton] = {}
