@@ -1,9 +1,9 @@
 """Handles for fvcore: what an operator costs, from the shapes of its inputs and outputs.
 
-One small function an operator, with fvcore's signature (inputs, outputs) -> count, for what fvcore does not know
-(deformable convolution, RoIAlign, attention, recurrent layers), for products, whose handles in fvcore stop at a vector
-and round an `einsum`, and for what Saibench does not count (normalisation, ReLU, pooling, …): the latter are recorded by
-name, so that nothing is zero silently. An operator that multiplies in a way that no handle knows is refused, not listed.
+One small function an operator, with fvcore's signature (inputs, outputs) -> count: for what fvcore does not know
+(deformable convolution, RoIAlign, attention, recurrent layers); for products, whose handles in fvcore stop at a vector
+and round an `einsum`; and for what Saibench does not count (normalisation, ReLU, pooling, …). The latter are recorded
+by name, so that nothing is zero silently. An operator that multiplies in a way that no handle knows is refused.
 Convolution, linear layers and bilinear resizing keep fvcore's own handles. Masks are no business of these shapes (see
 `benchmark.flops.measured`).
 """

@@ -209,9 +209,10 @@ def trace(module: nn.Module, inputs: tuple[Tensor, ...]) -> DenseCounts:
         place = f"{added[name]}: " if name in added else ""
         for operator, count in by_operator.items():
             if count and operator.startswith(REFUSED):
+                where, what = _layer(name) or "the network", operator.removeprefix(REFUSED)
                 raise SaibenchError(
-                    f"{_layer(name) or 'the network'}: {operator.removeprefix(REFUSED)} multiplies in a way that cannot "
-                    "be counted; write it with matrix products, convolutions or scaled_dot_product_attention"
+                    f"{where}: {what} multiplies in a way that cannot be counted; write it with "
+                    "matrix products, convolutions or scaled_dot_product_attention"
                 )
             if count and operator.startswith(NOT_COUNTED):
                 seen[place + operator.removeprefix(NOT_COUNTED)] += int(count)

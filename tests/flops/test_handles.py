@@ -155,7 +155,9 @@ def unroll(gates, sizes, hidden, directions, steps, projected):
 
 
 @pytest.mark.parametrize(("kind", "gates"), [(nn.GRU, 3), (nn.LSTM, 4), (nn.RNN, 1)])
-@pytest.mark.parametrize("options", [{}, {"bidirectional": True, "num_layers": 2}, {"batch_first": True, "bias": False}])
+@pytest.mark.parametrize(
+    "options", [{}, {"bidirectional": True, "num_layers": 2}, {"batch_first": True, "bias": False}]
+)
 def test_recurrent_layers(kind, gates, options):
     layer = kind(3, 4, **options).requires_grad_(False)
     directions = 2 if options.get("bidirectional") else 1
