@@ -36,4 +36,4 @@ def test_the_work_of_a_block_has_one_author():
             name = node.func.attr if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) else None
             if name == "positions_read":
                 callers.add(str(path.relative_to(ROOT / "benchmark")))
-    assert callers == {"nn/work.py", "engines/cpu/kernels/samples.py"}
+    assert callers == {"nn/work.py"}

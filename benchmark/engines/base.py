@@ -1,4 +1,4 @@
-"""What every engine is: it runs a backbone for one image, with real sparsity, and says what it executed.
+"""What every engine is: it runs a backbone for images, with real sparsity, and says what it executed.
 
 Timing and checks use an engine through `Engine` alone. Not here: how any engine computes.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -138,16 +138,31 @@ class Engine(Protocol):
         """Bytes of maps, scratch and lists held after the calls so far, for all threads (weights not included)."""
         ...
 
-    def __call__(self, image: Floats, *, masks: Mapping[str, Floats] | None = None) -> Result:
-        """Compute the stage maps of one image; its identifier and seed are those at hand (`benchmark.nn.context`).
+    @overload
+    def __call__(self, image: Floats, *, masks: Mapping[str, Floats] | None = None) -> Result: ...
+
+    @overload
+    def __call__(
+        self, image: Sequence[Floats], *, masks: Sequence[Mapping[str, Floats] | None] | None = None
+    ) -> list[Result]: ...
+
+    def __call__(self, image: Any, *, masks: Any = None) -> Any:
+        """Compute the stage maps of images; their identifiers and seed are those at hand (`benchmark.nn.context`).
 
         Parameters
         ----------
         image
-            Normalised image, ``(3, H, W)`` float32, C-contiguous.
+            One normalised image, ``(3, H, W)`` float32, C-contiguous; or several, ``(N, 3, H, W)`` or a list of images
+            of any sizes.
         masks
             Masks by place (``layer1.0.mask1``) to use instead of the block's own, ``(H, W)`` float32 at the governed
-            map's size. The masks are still decided, so that time and tally stay those of a sparse network.
+            map's size; for several images a list of such mappings. The masks are still decided, so that time and tally
+            stay those of a sparse network.
+
+        Returns
+        -------
+        Result or list of Result
+            One for each image.
 
         Raises
         ------

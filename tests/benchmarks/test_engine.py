@@ -6,6 +6,7 @@ import torch
 
 from benchmark.engines import EngineUnavailable
 from benchmark.engines.cpu import CPUEngine, kernels
+from benchmark.engines.cpu.descriptions import Geometry
 from benchmark.timing.networks import network
 from benchmark.timing.peers import PEERS, prepare
 
@@ -13,6 +14,8 @@ try:
     kernels.require()
 except EngineUnavailable as reason:
     pytest.skip(str(reason), allow_module_level=True)
+
+from tests.engines.cpu import operators
 
 SIZE = (256, 416)
 BACKBONE = "ResNet-50 at 256x416"
@@ -51,12 +54,11 @@ def test_peer(benchmark, image, name):
 @pytest.mark.benchmark(group="3x3 convolution, 256 to 256 channels, 62x104", min_rounds=5, warmup=True)
 def test_convolution(benchmark, density):
     rng = np.random.default_rng(0)
-    layer = kernels.Convolution(
-        rng.standard_normal((256, 256, 3, 3)).astype(np.float32), None, kernels.Geometry(256, 3, 1, 1)
-    )
+    weight = rng.standard_normal((256, 256, 3, 3)).astype(np.float32)
+    layer = operators.Convolution(weight, None, Geometry(256, 3, 1, 1))
     x = rng.standard_normal((62 * 104, 256)).astype(np.float32)
     positions = np.flatnonzero(rng.random(62 * 104) < density).astype(np.int32)
-    out = kernels.empty(len(positions), 256)
+    out = np.empty((len(positions), 256), np.float32)
     benchmark(lambda: layer(x, (62, 104), out, positions=positions))
 
 
@@ -65,11 +67,10 @@ def test_convolution(benchmark, density):
 def test_interpolation(benchmark, density):
     rng = np.random.default_rng(0)
     mask = (rng.random((62, 104)) < density).astype(np.float32)
-    samples = kernels.SampleIndex(kernels.Samples(mask), 7, compact=True)
-    rows, out = kernels.empty(samples.rows, 1024), kernels.empty(mask.size, 1024)
-    rows[:] = 1.0
+    samples = operators.SampleIndex(operators.Samples(mask), 7, compact=True)
+    rows, out = np.ones((int(mask.sum()), 1024), np.float32), np.empty((mask.size, 1024), np.float32)
     table = np.ones((7, 7), np.float32)
-    benchmark(lambda: kernels.blend(samples, rows, out, numerator=table, denominator=table))
+    benchmark(lambda: operators.blend(samples, rows, out, numerator=table, denominator=table))
 
 
 @pytest.mark.benchmark(group="mask products, 18 outputs of 168 rows", min_rounds=5, warmup=True)
@@ -77,7 +78,7 @@ def test_interpolation(benchmark, density):
 def test_mask_products(benchmark, channels):
     rng = np.random.default_rng(0)
     weight = rng.standard_normal((18, channels, 1, 1)).astype(np.float32)
-    layer = kernels.NarrowConvolution(weight, None, kernels.Geometry(channels))
-    x, out = rng.standard_normal((168, channels)).astype(np.float32), kernels.empty(168, 18)
+    layer = operators.NarrowConvolution(weight, None, Geometry(channels))
+    x, out = rng.standard_normal((168, channels)).astype(np.float32), np.empty((168, 18), np.float32)
     benchmark(lambda: layer(x, (168, 1), out))
     benchmark.extra_info["gmacs"] = x.shape[0] * weight.size / 1e9

@@ -1,13 +1,12 @@
-"""From a trained backbone to one that runs on the CPU with real sparsity, image by image."""
+"""From a trained backbone to one that runs on the CPU with real sparsity."""
 
 from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import Any, cast
+from typing import Any, Literal, cast, overload
 from weakref import WeakSet
 
 import numpy as np
@@ -16,13 +15,15 @@ from numpy.typing import NDArray
 from torch import nn
 
 from benchmark.engines.base import EngineRefusal, Floats, Result, Row
-from benchmark.engines.cpu import kernels
-from benchmark.engines.cpu.compiling import CompiledBlock, CompiledStem, PlacedMask, Rows
+from benchmark.engines.cpu import descriptions, kernels
+from benchmark.engines.cpu.compiling import CompiledBlock, PlacedMask, Rows, compile_stem
+from benchmark.engines.cpu.descriptions import QUESTIONS, Network
+from benchmark.engines.cpu.kernels import library
 from benchmark.engines.cpu.layers import array
 from benchmark.engines.cpu.masks import checked, place_masks
-from benchmark.engines.cpu.memory import Memory
+from benchmark.engines.cpu.memory import Buffers, Memory, Stage
 from benchmark.nn.blocks import BasicBlock, Bottleneck, ResidualBlock
-from benchmark.nn.context import at_hand
+from benchmark.nn.context import at_hand, inference
 from benchmark.nn.interpolation import Nearest, Reuse
 from benchmark.nn.noise import field_key
 from benchmark.nn.resnet import ResNet
@@ -30,25 +31,10 @@ from benchmark.nn.work import Size
 
 STEM = ("conv1", "bn1", "relu", "maxpool")
 
+GivenMasks = Mapping[str, Floats]
 
-@dataclass
-class Layout:
-    """Where an image of one size has its maps and masks.
-
-    Attributes
-    ----------
-    compiled
-        The same as the plan takes it.
-    stages
-        Each stage's map, ``(H, W, C)``.
-    shapes, begins
-        Each mask's height and width, and where it begins in the array of all masks, whose length comes last.
-    """
-
-    compiled: object
-    stages: dict[str, Floats]
-    shapes: list[Size]
-    begins: list[int]
+# What `saibench_run_network` returns, in the order of plan.h.
+_DONE, _NO_MEMORY, _BAD_IMAGE, _BAD_MASK = range(4)
 
 
 class CPUEngine:
@@ -93,8 +79,8 @@ class CPUEngine:
         self._local = threading.local()
         self._memories: WeakSet[Memory] = WeakSet()
         self._rows = Rows()
-        self._stem = CompiledStem(model, self._rows)
-        self._stages: list[tuple[str, list[CompiledBlock]]] = []
+        stem = compile_stem(model, self._rows)
+        self._stages: list[Stage] = []
         self._masks: list[PlacedMask] = []
         stages = _stages(model)
         placed = iter(place_masks([block for _, blocks in stages for block in blocks]))
@@ -103,14 +89,17 @@ class CPUEngine:
             for block in blocks:
                 compiled.append(CompiledBlock(block, next(placed), self._rows, len(self._masks)))
                 self._masks += compiled[-1].masks
-            self._stages.append((name, compiled))
-        self._blocks = [block for _, compiled in self._stages for block in compiled]
+            self._stages.append(Stage(name, compiled))
+        self._blocks = [block for stage in self._stages for block in stage.blocks]
         self.mask_layers = [mask.placed.name for mask in self._masks]
         self.masks_in_pytorch = [mask.placed.name for mask in self._masks if mask.placed.kind != "hard"]
         self._names = frozenset(self.mask_layers)
-        self._noise_layers = [mask.placed.module.layer if mask.placed.noisy else None for mask in self._masks]
-        observed = any(mask.placed.kind == "forward" for mask in self._masks)
-        self._plan = kernels.Plan(self._stem.plan, [block.plan for block in self._blocks], observed=observed)
+        self._noise_layers = [mask.placed.module.layer if mask.placed.is_noisy else None for mask in self._masks]
+        is_observed = any(mask.placed.kind == "forward" for mask in self._masks)
+        rows, instruction_set = len(self._rows.kinds), kernels.instruction_set()
+        self._network = Network(stem, [block.plan for block in self._blocks], rows, is_observed, instruction_set)
+        kinds = descriptions.REGIONS, descriptions.FILLS, descriptions.MASKS
+        self._plan = library.compiled.Network(self._network, *kinds)
 
     @staticmethod
     def max_threads() -> int:
@@ -127,66 +116,74 @@ class CPUEngine:
         """Bytes of maps, scratch and lists held after the calls so far, for all threads (weights not included)."""
         return sum(memory.bytes for memory in self._memories)
 
-    def __call__(self, image: Floats, *, masks: Mapping[str, Floats] | None = None) -> Result:
-        """Compute the stage maps of one image; its identifier and seed are those at hand (`benchmark.nn.context`).
+    @overload
+    def __call__(self, image: Floats, *, masks: GivenMasks | None = None) -> Result: ...
+
+    @overload
+    def __call__(
+        self, image: Sequence[Floats], *, masks: Sequence[GivenMasks | None] | None = None
+    ) -> list[Result]: ...
+
+    def __call__(self, image: Any, *, masks: Any = None) -> Any:
+        """Compute the stage maps of images; their identifiers and seed are those at hand (`benchmark.nn.context`).
 
         Parameters
         ----------
         image
-            Normalised image, ``(3, H, W)`` float32, C-contiguous.
+            One normalised image, ``(3, H, W)`` float32, C-contiguous; or several, ``(N, 3, H, W)`` or a list of images
+            of any sizes. Those of one size run together.
         masks
-            Masks by layer to use instead of the block's own, ``(H, W)`` float32 at the governed map's size. The
-            masks are still decided, so that time and tally stay those of a sparse network.
+            Masks by layer to use instead of the block's own, ``(H, W)`` float32 at the governed map's size; for several
+            images a list of such mappings. The masks are still decided, so that time and tally stay those of a sparse
+            network.
+
+        Returns
+        -------
+        Result or list of Result
+            One for each image. The seconds of a tally are an image's share of the time of those that ran together.
 
         Raises
         ------
         TypeError, ValueError
             For an image or a mask of the wrong type, shape or layout, or with NaN.
         """
-        unknown = set(masks or ()) - self._names
+        if isinstance(image, np.ndarray) and image.ndim != 4:
+            return self._run([image], [masks or {}])[0]
+        images = list(image) if isinstance(image, (np.ndarray, list, tuple)) else [image]
+        given = [each or {} for each in masks] if masks is not None else [{} for _ in images]
+        if len(given) != len(images):
+            raise ValueError(f"{len(images)} images, but masks for {len(given)}")
+        return self._run(images, given)
+
+    def _run(self, images: Sequence[object], given: Sequence[GivenMasks]) -> list[Result]:
+        unknown = set().union(*given) - self._names
         if unknown:
             raise ValueError(f"no mask layers {sorted(unknown)}; there are {self.mask_layers}")
-        image = _checked(image)
+        by_size: dict[Size, list[int]] = {}
+        found = [_checked(image) for image in images]
+        for number, image in enumerate(found):
+            by_size.setdefault((image.shape[1], image.shape[2]), []).append(number)
+        here = at_hand()
+        identifiers = here.identifiers(len(images))
+        results: dict[int, Result] = {}
         with self._lock:
-            return _Call(self, self._own(), image, masks or {}).run()
+            for place, (size, numbers) in enumerate(by_size.items()):
+                call = _Call(
+                    self,
+                    self._memory().laid_out(place, len(numbers), size, self._network, self._stages, self.threads),
+                    [found[number] for number in numbers],
+                    [given[number] for number in numbers],
+                    [identifiers[number] for number in numbers],
+                )
+                results |= zip(numbers, call.run(), strict=True)
+        return [results[number] for number in range(len(images))]
 
-    def _own(self) -> Memory:
+    def _memory(self) -> Memory:
         """Return the calling thread's buffers."""
         if not hasattr(self._local, "memory"):
             self._local.memory = Memory()
             self._memories.add(self._local.memory)
         return cast(Memory, self._local.memory)
-
-    def _layout(self, memory: Memory, size: Size) -> Layout:
-        """Return where an image of this size has its maps, in the calling thread's buffers."""
-        if memory.layout is not None and memory.layout[0] == size:
-            return cast(Layout, memory.layout[1])
-        stem = self._stem.out_size(size)
-        if min(stem) < 1:
-            raise ValueError(f"an image of {size[0]} x {size[1]} is smaller than the stem's kernels")
-        at, features, products = stem, 1, math.prod(stem) * self._stem.outputs
-        shapes: list[Size] = []
-        ends: list[tuple[str, Size, int]] = []
-        for name, blocks in self._stages:
-            for block in blocks:
-                sizes = block.sizes(at)
-                shapes += [mask.shape(at, sizes) for mask in block.masks]
-                features = max(features, math.prod(sizes[0]) * block.inner)
-                products = max(products, math.prod(at) * block.columns)
-                at = sizes[-1]
-                ends.append((name, at, block.outputs))
-        maps = [memory.named(name, math.prod(end) * channels) for name, end, channels in ends]
-        wide = memory.named("scattered", math.prod(stem) * self._stem.width) if self._stem.width else None
-        begins = np.cumsum([0, *(math.prod(shape) for shape in shapes)])
-        # Mask products go into the stem's map: the first block has read it before the first are written.
-        first = memory.named("layer0", products)
-        compiled = kernels.layout(
-            maps, begins[:-1].astype(np.int64), first, wide, memory.named("features", features), first
-        )
-        stages = {name: map_.reshape(*end, channels) for (name, end, channels), map_ in zip(ends, maps, strict=True)}
-        layout = Layout(compiled, stages, shapes, begins.tolist())
-        memory.layout = size, layout
-        return layout
 
 
 class Tally(Mapping[str, Row]):
@@ -221,8 +218,8 @@ class Tally(Mapping[str, Row]):
 class Masks(Mapping[str, Floats]):
     """An image's masks by layer, ``(H, W)``: parts of one array, made as they are asked for."""
 
-    def __init__(self, layers: list[str], layout: Layout, masks: Floats) -> None:
-        self._layers, self._layout, self._masks = layers, layout, masks
+    def __init__(self, layers: list[str], buffers: Buffers, masks: Floats, image: int) -> None:
+        self._layers, self._buffers, self._masks, self._image = layers, buffers, masks, image
 
     def __len__(self) -> int:
         """Return the number of masks."""
@@ -238,85 +235,131 @@ class Masks(Mapping[str, Floats]):
             number = self._layers.index(layer)
         except ValueError:
             raise KeyError(layer) from None
-        begin, shape = self._layout.begins[number], self._layout.shapes[number]
-        return self._masks[begin : begin + math.prod(shape)].reshape(shape)
+        sizes, images = self._buffers.mask_sizes, self._buffers.images
+        begin = images * sum(sizes[:number]) + self._image * sizes[number]
+        return self._masks[begin : begin + sizes[number]].reshape(self._buffers.mask_shapes[number])
 
 
 class _Call:
-    """One image: what the plan is given, and what it asks for."""
+    """Images of one size: what the plan is given, and what it asks for."""
 
-    def __init__(self, engine: CPUEngine, memory: Memory, image: Floats, given: Mapping[str, Floats]) -> None:
-        self._engine, self._memory, self._image = engine, memory, image
-        self._layout = engine._layout(memory, (image.shape[1], image.shape[2]))
-        layout = self._layout
-        self._all = kernels.empty(layout.begins[-1] + 1)
+    def __init__(
+        self,
+        engine: CPUEngine,
+        laid_out: tuple[Buffers, Any],
+        images: list[Floats],
+        given: Sequence[GivenMasks],
+        identifiers: Sequence[str | int],
+    ) -> None:
+        self._engine, self._images, self._identifiers = engine, images, identifiers
+        self._buffers, self._compiled = laid_out
+        buffers = self._buffers
+        self._all = library.empty(buffers.images * sum(buffers.mask_sizes) + 1)
         self._given: list[Floats | None] | None = None
-        if given:
+        if any(given):
             self._given = [
-                checked(name, given[name], shape) if name in given else None
-                for name, shape in zip(engine.mask_layers, layout.shapes, strict=True)
+                checked(name, masks[name], shape) if name in masks else None
+                for masks in given
+                for name, shape in zip(engine.mask_layers, buffers.mask_shapes, strict=True)
             ]
-        self._macs = np.zeros((2, len(engine._rows.kinds)), dtype=np.int64)
-        self._seconds = np.zeros(len(engine._rows.kinds))
+        rows = len(engine._rows.kinds)
+        self._macs = np.zeros((2, buffers.images, rows), dtype=np.int64)
+        self._seconds = np.zeros((len(buffers.workspaces), rows))
 
-    def run(self) -> Result:
+    def run(self) -> list[Result]:
         """Run the plan."""
-        engine = self._engine
-        try:
-            engine._plan(
-                self._layout.compiled,
-                self._image,
-                self._all,
-                self._given,
-                self._keys(),
-                (self._macs, self._seconds),
-                self._memory.arena,
-                self._answer,
-                engine.threads,
+        engine, buffers = self._engine, self._buffers
+        if kernels.instruction_set() != engine._network.instruction_set:
+            raise ValueError(
+                f"weights were packed for {engine._network.instruction_set}, but {kernels.instruction_set()} is "
+                "selected: compile the engine after use_instruction_set"
             )
-        except kernels.BadMask as error:
-            name, shape = engine._masks[error.index].placed.name, self._layout.shapes[error.index]
-            raise ValueError(f"{name}: mask of shape {shape} holds NaN, infinity or negative values") from None
-        tally = Tally(engine._rows.kinds, self._macs, self._seconds)
-        return Result(dict(self._layout.stages), tally, Masks(engine.mask_layers, self._layout, self._all))
+        error, image, mask = library.compiled.run(
+            engine._plan,
+            self._compiled,
+            self._images,
+            engine.threads,
+            self._all,
+            self._given,
+            self._keys(),
+            self._macs,
+            self._seconds,
+            self._answer,
+        )
+        if error == _BAD_IMAGE:
+            raise ValueError(f"image with shape {self._images[image].shape} holds NaN or infinity")
+        if error == _BAD_MASK:
+            name, shape = engine.mask_layers[mask], buffers.mask_shapes[mask]
+            raise ValueError(f"{name}: mask of shape {shape} holds NaN, infinity or negative values")
+        if error == _NO_MEMORY:
+            raise MemoryError("scratch memory of a plan")
+        assert error == _DONE, error
+        seconds = self._seconds.sum(0) / buffers.images
+        return [
+            Result(
+                {name: stage[number] for name, stage in buffers.stages.items()},
+                Tally(engine._rows.kinds, self._macs[:, number], seconds),
+                Masks(engine.mask_layers, buffers, self._all, number),
+            )
+            for number in range(buffers.images)
+        ]
 
     def _keys(self) -> NDArray[np.uint64]:
-        """Return the key of each mask's noise: two words."""
-        here = at_hand()
-        (image,) = here.identifiers(1)
+        """Return the key of each image's noise for each mask: two words."""
+        seed = at_hand().seed
         keys = [
-            bytes(16) if layer is None else field_key(here.seed, image, layer) for layer in self._engine._noise_layers
+            bytes(16) if layer is None else field_key(seed, image, layer)
+            for image in self._identifiers
+            for layer in self._engine._noise_layers
         ]
         return np.frombuffer(b"".join(keys), dtype=np.uint64)
 
-    def _answer(self, what: str, block: int, number: int, given: NDArray[Any], out: NDArray[Any] | None) -> None:
-        """Do what no kernel does (`kernels.plans.QUESTIONS`)."""
-        if what == "nearest":
+    def _answer(
+        self, what: int, block: int, number: int, first: int, given: NDArray[Any], out: NDArray[Any] | None
+    ) -> None:
+        """Do what no kernel does (`descriptions.QUESTIONS`), for a group of images from number ``first`` on."""
+        question = QUESTIONS[what]
+        if question == "nearest":
             self._nearest(block, number, given, cast(Floats, out))
             return
-        if what == "source":
+        if question == "source":
             self._source(given, cast(Floats, out))
             return
-        compiled = self._engine._blocks[block]
-        mask = next(mask for mask in compiled.masks if mask.placed.number == number)
-        if what == "decided":
-            decided = Masks(self._engine.mask_layers, self._layout, self._all)[mask.placed.name]
-            mask.placed.module.decided = torch.from_numpy(decided)[None, None]
-        elif what == "values":
-            self._macs[0, mask.row] += mask.placed.values(given, cast(Floats, out))
+        mask = next(mask for mask in self._engine._blocks[block].masks if mask.placed.number == number)
+        with inference(self._identifiers[first : first + len(given)], at_hand().seed):
+            self._mask(question, mask, slice(first, first + len(given)), given, out)
+
+    def _mask(
+        self,
+        question: Literal["values", "forward", "decided", "nearest", "source"],
+        mask: PlacedMask,
+        images: slice,
+        given: NDArray[Any],
+        out: NDArray[Any] | None,
+    ) -> None:
+        if question == "decided":
+            # A copy of the values: other blocks' masks may read them after the group's memory is another's.
+            mask.placed.module.decided = torch.from_numpy(given[..., 0].copy())[:, None]
+        elif question == "values":
+            self._macs[0, images, mask.plan.row] += mask.placed.values(given, cast(Floats, out))
         else:
-            self._macs[0, mask.row] += mask.placed.forward(given, cast(Floats, out), self._engine.threads)
+            self._macs[0, images, mask.plan.row] += mask.placed.forward(given, cast(Floats, out), self._engine.threads)
 
     def _nearest(self, block: int, number: int, given: NDArray[Any], out: NDArray[Any]) -> None:
         module = cast(Nearest, self._engine._blocks[block].fills[number])
-        out[..., 0] = module.index(torch.from_numpy(given[..., 0])).numpy().reshape(out.shape[:2])
+        positions = math.prod(out.shape[1:3])
+        for mask, rows in zip(given, out, strict=True):
+            found = module.index(torch.from_numpy(mask[..., 0])).numpy()
+            if found.min() < 0 or found.max() >= positions:
+                raise ValueError(f"the nearest fill names positions {found.min()} .. {found.max()} of {positions}")
+            rows[..., 0] = found.reshape(rows.shape[:2])
 
     @staticmethod
     def _source(given: NDArray[Any], out: NDArray[Any]) -> None:
         """Bring what a convolution reads to its output's shape, for the reuse fill."""
-        tensor = torch.from_numpy(given)[None].permute(0, 3, 1, 2)
-        matched = Reuse.match(tensor, torch.empty(1, out.shape[2], *out.shape[:2]))
-        out[:] = array(matched[0].permute(1, 2, 0))
+        tensor = torch.from_numpy(given).permute(0, 3, 1, 2)
+        matched = Reuse.match(tensor, torch.empty(len(out), out.shape[3], *out.shape[1:3]))
+        out[:] = array(matched.permute(0, 2, 3, 1))
 
 
 def _stages(model: ResNet) -> list[tuple[str, list[ResidualBlock]]]:

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmark.engines.base import Floats
-from benchmark.engines.cpu.kernels import MaskConvolution
-from benchmark.engines.cpu.layers import array, geometry
+from benchmark.engines.cpu.descriptions import Geometry, MaskPlan, Pass, check
+from benchmark.engines.cpu.layers import array, geometry, pack
 from benchmark.nn.blocks import ResidualBlock
 from benchmark.nn.masks import GumbelMask, LearnedMask, Mask
 from benchmark.nn.work import Size
@@ -53,14 +53,14 @@ class Placed:
 
     @property
     def kind(self) -> str:
-        """How it is decided, of `kernels.MASKS`."""
+        """How it is decided, of `descriptions.MASKS`."""
         if not has_kernel(self.module):
             return "forward"
         hard = type(self.module) is GumbelMask and not self.module.soft_inference
         return "hard" if hard else "values"
 
     @property
-    def noisy(self) -> bool:
+    def is_noisy(self) -> bool:
         """Whether a kernel draws noise for it."""
         return self.kind == "hard" and cast(GumbelMask, self.module).stochastic
 
@@ -70,20 +70,30 @@ class Placed:
         return cast(LearnedMask, self.module).grid_stride or 0
 
     def values(self, logits: NDArray[Any], out: NDArray[Any]) -> int:
-        """Write M of the kernel's logits as the module's own class makes it; return its multiply-accumulates."""
+        """Write M of the kernel's logits ``(N, H, W, 1)`` as the module's own class makes it.
+
+        Returns
+        -------
+        int
+            Multiply-accumulates of one image.
+        """
         module = cast(LearnedMask, self.module)
         with torch.no_grad():
-            tensor = torch.from_numpy(logits).permute(2, 0, 1)[None]
-            values, macs = self._counted(logits.shape[:2], lambda: module.values(tensor))
+            tensor = torch.from_numpy(logits).permute(0, 3, 1, 2)
+            values, macs = self._counted(logits.shape[:3], lambda: module.values(tensor))
             if module.grid_stride is not None:
                 grid = torch.zeros_like(values)
                 grid[..., :: module.grid_stride, :: module.grid_stride] = 1
                 values = torch.maximum(values, grid)
-        out[..., 0] = array(values[0, 0])
-        return macs
+        return self._written(values, out, macs)
 
     def forward(self, x: NDArray[Any], out: NDArray[Any], threads: int) -> int:
-        """Write M as the module's own forward makes it of a map; return its multiply-accumulates.
+        """Write M as the module's own forward makes it of maps ``(N, H, W, C)``.
+
+        Returns
+        -------
+        int
+            Multiply-accumulates of one image.
 
         Raises
         ------
@@ -91,32 +101,27 @@ class Placed:
             If the mask has another size than the map that it governs.
         """
         # Channels last, as the map lies in memory: a view, no copy.
-        source = torch.from_numpy(x)[None].permute(0, 3, 1, 2)
+        source = torch.from_numpy(x).permute(0, 3, 1, 2)
         with _torch_threads(threads), torch.no_grad():
-            values, macs = self._counted(x.shape[:2], lambda: self.module(source))
-        if tuple(values.shape) != (1, 1, *out.shape[:2]):
-            raise ValueError(f"{self.name}: the mask is {tuple(values.shape)}, expected {(1, 1, *out.shape[:2])}")
-        out[..., 0] = array(values[0, 0])
+            values, macs = self._counted(x.shape[:3], lambda: self.module(source))
+        return self._written(values, out, macs)
+
+    def _written(self, values: Tensor, out: NDArray[Any], macs: int) -> int:
+        expected = (len(out), 1, *out.shape[1:3])
+        if tuple(values.shape) != expected:
+            raise ValueError(f"{self.name}: the mask is {tuple(values.shape)}, expected {expected}")
+        out[..., 0] = array(values[:, 0])
         return macs
 
     def _counted(self, size: tuple[int, ...], run: Callable[[], Tensor]) -> tuple[Tensor, int]:
-        """Run, and return the result and its multiply-accumulates: counted once for each map size, as it takes time."""
-        key = (size[0], size[1])
-        if key in self._counts:
-            return run(), self._counts[key]
+        """Run, and return the result and one image's multiply-accumulates: counted once for each map size."""
+        images, *key = size
+        if (key[0], key[1]) in self._counts:
+            return run(), self._counts[key[0], key[1]]
         with FlopCounterMode(display=False) as counter:
             values = run()
-        self._counts[key] = counter.get_total_flops() // 2
-        return values, self._counts[key]
-
-
-@dataclass(frozen=True)
-class Pass:
-    """One or two masks with a convolution each, whose products come from one pass over the map."""
-
-    masks: list[Placed]
-    convolution: MaskConvolution
-    late: bool
+        self._counts[key[0], key[1]] = counter.get_total_flops() // 2 // images
+        return values, self._counts[key[0], key[1]]
 
 
 def place_masks(blocks: Sequence[ResidualBlock]) -> list[list[Placed]]:
@@ -136,19 +141,76 @@ def place_masks(blocks: Sequence[ResidualBlock]) -> list[list[Placed]]:
     return [[place(block, number, mask) for number, mask in masks] for block, masks in zip(blocks, found, strict=True)]
 
 
-def passes(masks: Sequence[Placed], late: Sequence[int]) -> Iterator[Pass]:
-    """Yield the passes of a block's masks that have a kernel: first those over its input, then the late ones."""
+def add_passes(
+    masks: Sequence[Placed], late: Sequence[int], first: int, row: Callable[[Placed], int]
+) -> tuple[list[Pass], list[tuple[Placed, MaskPlan]]]:
+    """Describe a block's masks in the order in which they are decided: over its input, then the late ones.
+
+    Parameters
+    ----------
+    late
+        Numbers of the masks that are decided from their convolution's own input.
+    first
+        Number in the network of the block's first mask.
+    row
+        Gives a mask's row in the tally.
+
+    Returns
+    -------
+    tuple
+        The passes over a map that the masks with a kernel take, two masks each, and all masks.
+    """
+    passes: list[Pass] = []
+    described: list[tuple[Placed, MaskPlan]] = []
     for is_late in (False, True):
-        learned = [mask for mask in masks if mask.kind != "forward" and (mask.number in late) == is_late]
-        for first in range(0, len(learned), MASK_LIMIT):
-            together = learned[first : first + MASK_LIMIT]
-            convolutions = [cast(LearnedMask, mask.module).conv for mask in together]
-            convolution = MaskConvolution(
-                [array(conv.weight) for conv in convolutions],
-                [0.0 if conv.bias is None else float(conv.bias.detach()) for conv in convolutions],
-                [geometry(mask.name, conv) for mask, conv in zip(together, convolutions, strict=True)],
-            )
-            yield Pass(together, convolution, is_late)
+        now = [mask for mask in masks if (mask.number in late) == is_late]
+        learned = [mask for mask in now if mask.kind != "forward"]
+        for begin in range(0, len(learned), MASK_LIMIT):
+            together = learned[begin : begin + MASK_LIMIT]
+            for mask, column, bias, walk in zip(together, *_add_pass(passes, together, is_late, row), strict=True):
+                index = first + len(described)
+                plan = MaskPlan(
+                    mask.name,
+                    row(mask),
+                    mask.kind,
+                    index,
+                    mask.number,
+                    is_late,
+                    len(passes) - 1,
+                    column,
+                    mask.grid,
+                    mask.is_noisy,
+                    bias,
+                    walk,
+                )
+                described.append((mask, plan))
+        for mask in now:
+            if mask.kind == "forward":
+                plan = MaskPlan(mask.name, row(mask), mask.kind, first + len(described), mask.number, is_late)
+                described.append((mask, plan))
+    return passes, described
+
+
+def _add_pass(
+    passes: list[Pass], together: Sequence[Placed], is_late: bool, row: Callable[[Placed], int]
+) -> tuple[list[int], list[float], list[Geometry]]:
+    """Add one pass for masks over the same map; return each one's first column, its bias and its walk."""
+    convolutions = [cast(LearnedMask, mask.module).conv for mask in together]
+    walks = [geometry(mask.name, conv) for mask, conv in zip(together, convolutions, strict=True)]
+    check(len({walk.channels for walk in walks}) == 1, together[0].name, "masks of one pass read the same channels")
+    # The product of each position with each tap: a convolution with a 1 x 1 kernel and an output for each tap.
+    taps = [
+        array(conv.weight).transpose(0, 2, 3, 1).reshape(walk.kernel**2, -1)
+        for conv, walk in zip(convolutions, walks, strict=True)
+    ]
+    stacked = np.ascontiguousarray(np.concatenate(taps))[:, :, None, None]
+    first = together[0]
+    passes.append(
+        Pass(pack(first.name, stacked, None, Geometry(walks[0].channels), row(first), is_narrow=True), is_late)
+    )
+    columns = np.cumsum([0, *(len(rows) for rows in taps[:-1])]).tolist()
+    biases = [0.0 if conv.bias is None else float(conv.bias.detach()) for conv in convolutions]
+    return columns, biases, walks
 
 
 def has_kernel(module: Mask) -> bool:

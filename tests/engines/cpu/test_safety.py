@@ -9,15 +9,19 @@ import time
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
-from benchmark.engines import EngineUnavailable
+from benchmark.engines import EngineRefusal, EngineUnavailable
 from benchmark.engines.cpu import CPUEngine, kernels
+from benchmark.engines.cpu.descriptions import Geometry, check_map
 from benchmark.nn import Masks, build_backbone, interpolation, residual_blocks
 
 try:
     kernels.require()
 except EngineUnavailable as reason:
     pytest.skip(str(reason), allow_module_level=True)
+
+from tests.engines.cpu import operators
 
 WRONG_THREADS = [0, -1, 257, 60_000, 100_000]
 
@@ -58,7 +62,7 @@ class TestPythonThreads:
         assert not wrong
 
     def test_two_of_them_on_two_kernels_at_once(self):
-        layer = kernels.Convolution(np.random.default_rng(0).random((64, 32, 3, 3), np.float32), None, GEOMETRY32)
+        layer = operators.Convolution(np.random.default_rng(0).random((64, 32, 3, 3), np.float32), None, GEOMETRY32)
         x = np.random.default_rng(1).random((900, 32), np.float32)
         expected, wrong = np.empty((900, 64), np.float32), []
         layer(x, (30, 30), expected)
@@ -88,33 +92,17 @@ class TestPythonThreads:
         assert engine.memory_bytes == before
 
 
-GEOMETRY32 = kernels.Geometry(32, 3, 1, 1)
+GEOMETRY32 = Geometry(32, 3, 1, 1)
 
 
 class TestThreads:
     @pytest.mark.parametrize("threads", WRONG_THREADS)
     def test_numbers_that_cannot_be_are_refused(self, threads):
-        mask, image = kernels.Samples(ones(4, 4)), ones(3, 4, 4)
-        masks = kernels.MaskConvolution([ones(1, 3, 3, 3)], [0.0], [kernels.Geometry(3, 3, 1, 1)])
-        calls = [
-            lambda: CPUEngine(sparse_network(), threads=threads),
-            lambda: kernels.Samples(ones(4, 4), threads=threads),
-            lambda: kernels.SampleIndex(mask, 3, compact=True, threads=threads),
-            lambda: kernels.positions_read(mask, kernels.Geometry(1), (4, 4), threads=threads),
-            lambda: kernels.channels_last(image, threads=threads),
-            lambda: kernels.max_pool(ones(16, 3), (4, 4), ones(4, 3), kernel=2, stride=2, padding=0, threads=threads),
-            lambda: masks.products(ones(16, 3), (4, 4), ones(16, 9), threads=threads),
-            lambda: masks.logits(0, ones(16, 9), (4, 4), threads=threads),
-            lambda: kernels.blend(
-                kernels.SampleIndex(mask, 3, compact=True), ones(16, 3), ones(16, 3), threads=threads
-            ),
-        ]
-        for call in calls:
-            with pytest.raises(ValueError, match=f"threads must be 1 to 256, not {threads}"):
-                call()
+        with pytest.raises(ValueError, match=f"threads must be 1 to 256, not {threads}"):
+            CPUEngine(sparse_network(), threads=threads)
 
     def test_as_many_as_may_be_give_the_same(self):
-        layer = kernels.Convolution(ones(16, 32, 3, 3), None, GEOMETRY32)
+        layer = operators.Convolution(ones(16, 32, 3, 3), None, GEOMETRY32)
         x = np.random.default_rng(1).random((900, 32), np.float32)
         one, many = np.empty((900, 16), np.float32), np.empty((900, 16), np.float32)
         layer(x, (30, 30), one)
@@ -129,7 +117,7 @@ class TestThreads:
 
     @pytest.mark.skipif(sys.platform == "win32", reason="no fork")
     def test_a_forked_child_has_threads_of_its_own(self):
-        layer = kernels.Convolution(ones(16, 32, 3, 3), None, GEOMETRY32)
+        layer = operators.Convolution(ones(16, 32, 3, 3), None, GEOMETRY32)
         x, out = ones(900, 32), np.zeros((900, 16), np.float32)
         layer(x, (30, 30), out, threads=2)
         child = os.fork()
@@ -142,124 +130,97 @@ class TestThreads:
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
-class TestBounds:
-    """Every case here read or wrote beyond an array, or could have."""
-
-    def test_products_of_another_width(self):
-        narrow = kernels.NarrowConvolution(ones(18, 4, 1, 1), None, kernels.Geometry(4))
-        with pytest.raises(ValueError, match=r"products has shape \(30, 9\)"):
-            kernels.Follow(narrow, ones(30, 9))
-
-    def test_what_follows_is_pointwise(self):
-        wide = kernels.NarrowConvolution(ones(9, 4, 3, 3), None, kernels.Geometry(4, 3, 1, 1))
-        with pytest.raises(ValueError, match="1 x 1"):
-            kernels.Follow(wide, ones(30, 9))
+class TestLimits:
+    """What would read or write beyond an array is refused where it is described, by layer and limit."""
 
     def test_weights_packed_for_another_instruction_set(self, isa):
         others = [name for name in kernels.available_instruction_sets() if name != isa]
         if not others:
             pytest.skip("one instruction set alone")
-        layer = kernels.Convolution(ones(2, 4, 3, 3), None, kernels.Geometry(4, 3, 1, 1))
-        narrow = kernels.NarrowConvolution(ones(9, 4, 1, 1), None, kernels.Geometry(4))
-        follow = kernels.Follow(narrow, ones(30, 9))
+        engine, image = CPUEngine(sparse_network(), threads=1), np.zeros((3, 64, 64), np.float32)
         kernels.use_instruction_set(others[0])
         try:
-            for call in (
-                lambda: layer(ones(30, 4), (5, 6), ones(30, 2)),
-                lambda: layer.deform(ones(30, 4), (5, 6), ones(30, 18), ones(30, 2)),
-                lambda: narrow(ones(30, 4), (5, 6), ones(30, 9)),
-                lambda: follow.bound(ones(30, 4)),
-            ):
-                with pytest.raises(ValueError, match=f"packed for {isa}, but {others[0]} is selected"):
-                    call()
+            with pytest.raises(ValueError, match=f"packed for {isa}, but {others[0]} is selected"):
+                engine(image)
         finally:
             kernels.use_instruction_set(isa)
-        layer(ones(30, 4), (5, 6), ones(30, 2))
+        engine(image)
 
-    @pytest.mark.parametrize("ring", [0, -1])
-    def test_rings_without_rows(self, ring):
-        with pytest.raises(ValueError, match=f"a ring of {ring} rows"):
-            kernels.SampleIndex(kernels.Samples(ones(4, 4)), 3, compact=True, ring=ring)
-        if ring == 0:  # nothing sampled needs no row
-            kernels.SampleIndex(kernels.Samples(0 * ones(4, 4)), 3, compact=True, ring=ring)
+    @pytest.mark.parametrize("size", [(0, 64), (64, 0), (1, 1)])
+    def test_images_without_a_position(self, size):
+        engine = CPUEngine(sparse_network(), threads=1)
+        image = np.zeros((3, *size), np.float32)
+        if 0 in size:
+            with pytest.raises(ValueError, match="image has shape"):
+                engine(image)
+        else:
+            assert engine(image).stages["layer4"].shape[:2] == size
 
-    @pytest.mark.parametrize("size", [(0, 5), (5, 0), (-4, -4), (1 << 20, 1 << 20)])
-    def test_sizes_that_no_map_has(self, size):
-        pointwise, three = kernels.Geometry(4), kernels.Geometry(4, 3, 1, 3)
-        masks = kernels.MaskConvolution([ones(1, 4, 3, 3)], [0.0], [three])
-        samples = kernels.Samples(ones(4, 4))
-        for call in (
-            lambda: kernels.max_pool(ones(16, 4), size, ones(4, 4), kernel=3, stride=2, padding=1),
-            lambda: kernels.Convolution(ones(2, 4, 3, 3), None, three)(ones(16, 4), size, ones(16, 2)),
-            lambda: kernels.NarrowConvolution(ones(9, 4, 1, 1), None, pointwise)(ones(16, 4), size, ones(16, 9)),
-            lambda: masks.logits(0, ones(16, 9), size),
-            lambda: kernels.positions_read(samples, pointwise, size),
-        ):
-            with pytest.raises(ValueError, match="size must be"):
-                call()
-
-    @pytest.mark.parametrize("which", [-1, 1])
-    def test_masks_that_are_not_there(self, which):
-        masks = kernels.MaskConvolution([ones(1, 4, 3, 3)], [0.0], [kernels.Geometry(4, 3, 1, 1)])
-        for call in (masks.logits, masks.decide):
-            with pytest.raises(ValueError, match=f"there are masks 0 to 0, not {which}"):
-                call(which, ones(16, 9), (4, 4))
-
-    def test_rows_as_taps_where_there_is_no_border(self):
-        rows = kernels.Geometry(4, 3, 1, 1, row_taps=True)
-        with pytest.raises(ValueError, match="row_taps"):
-            kernels.MaskConvolution([ones(1, 4, 3, 3)], [0.0], [rows])
-        with pytest.raises(ValueError, match="no border"):
-            kernels.positions_read(kernels.Samples(ones(4, 4)), rows, (4, 4))
-
-    def test_masks_of_one_pass_read_the_same_channels(self):
-        walks = [kernels.Geometry(4, 3, 1, 1), kernels.Geometry(5, 3, 1, 1)]
-        with pytest.raises(ValueError, match="same channels"):
-            kernels.MaskConvolution([ones(1, 4, 3, 3), ones(1, 5, 3, 3)], [0.0, 0.0], walks)
-        with pytest.raises(ValueError, match="one output"):
-            kernels.MaskConvolution([ones(2, 4, 3, 3)], [0.0], walks[:1])
-
-    def test_lists_cannot_be_written_or_replaced(self):
-        samples = kernels.Samples(ones(4, 4))
-        index = kernels.SampleIndex(samples, 3, compact=True)
-        for owner, name in ((samples, "positions"), (samples, "starts"), (index, "index")):
-            with pytest.raises(AttributeError):
-                setattr(owner, name, np.full(16, 99, np.int32))
-            with pytest.raises(ValueError, match="read-only"):
-                getattr(owner, name)[:] = 99
-            with pytest.raises(ValueError, match="WRITEABLE"):
-                getattr(owner, name).flags.writeable = True
-        with pytest.raises(AttributeError):
-            index.rows = 99
+    def test_maps_of_more_positions_than_a_number_of_32_bits_counts(self):
+        with pytest.raises(ValueError, match="50000 x 50000 positions: 1 to 2147483647"):
+            check_map((50_000, 50_000))
+        with pytest.raises(ValueError, match="64 maps of 8000 x 8000"):
+            check_map((8000, 8000), 64)
 
     def test_a_geometry_beyond_32_bits(self):
         for wrong in ({"padding": 2**30}, {"stride": 2**31}, {"dilation": 2**30, "kernel": 3}):
             with pytest.raises(ValueError, match="reaches"):
-                kernels.Geometry(4, **wrong)
+                Geometry(4, **wrong)
 
-    def test_maps_without_channels(self):
-        with pytest.raises(ValueError, match="no channels"):
-            kernels.max_pool(ones(16, 0), (4, 4), ones(4, 0), kernel=2, stride=2, padding=0)
-        index = kernels.SampleIndex(kernels.Samples(ones(4, 4)), 3, compact=True)
-        with pytest.raises(ValueError, match="no channels"):
-            kernels.blend(index, ones(16, 0), ones(16, 0))
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            (lambda m: setattr(m.layer1[0], "conv2", nn.Conv2d(16, 16, 3, padding=1, groups=2)), r"layer1\.0\.conv2"),
+            (lambda m: setattr(m.layer1[0], "conv2", nn.Conv2d(16, 16, (3, 1))), r"layer1\.0\.conv2: .*square"),
+            (
+                lambda m: setattr(m.layer1[0], "conv2", nn.Conv2d(16, 16, 3, padding=1, padding_mode="reflect")),
+                r"layer1\.0\.conv2",
+            ),
+            (
+                lambda m: setattr(m.layer2[0], "conv1", nn.Conv2d(63, 32, 1)),
+                r"layer2\.0.*: it reads 64 .* with 63",
+            ),
+            (
+                lambda m: setattr(m.layer2[0], "conv2", nn.Conv2d(31, 32, 3)),
+                r"layer2\.0\.conv2: it reads 31 .* with 32",
+            ),
+            (lambda m: setattr(m, "conv1", nn.Conv2d(1, 16, 7, 2, 3)), "conv1: it reads 1 channels of a map with 3"),
+            (
+                lambda m: setattr(m, "conv1", nn.Conv2d(3, 16, 7, 2, 3, dilation=2)),
+                "conv1: .*row_taps needs dilation 1",
+            ),
+            (lambda m: setattr(m, "maxpool", nn.MaxPool2d(17, 2, 8)), "maxpool: .*up to 15"),
+            (lambda m: setattr(m, "maxpool", nn.MaxPool2d(3, 2, 1, dilation=2)), "maxpool"),
+            (lambda m: setattr(m, "maxpool", nn.AvgPool2d(3, 2, 1)), "maxpool: .*not AvgPool2d"),
+            (lambda m: setattr(m.layer1[0].mask1, "grid_stride", -1), r"layer1\.0\.mask1: .*grids of 1"),
+            (
+                lambda m: setattr(m.layer1[0].mask1, "conv", nn.Conv2d(15, 1, 3, padding=1)),
+                r"layer1\.0\.mask1: masks of one pass read the same channels",
+            ),
+        ],
+    )
+    def test_layers_that_do_not_fit_are_named_when_they_are_compiled(self, change, message):
+        model = sparse_network()
+        change(model)
+        with pytest.raises(EngineRefusal, match=message):
+            CPUEngine(model.eval(), threads=1)
 
 
 class TestNotANumber:
     def test_a_relu_and_a_pooling_pass_it_on(self):
         nan = np.zeros((16, 20), np.float32)
         nan[5] = np.nan
-        layer = kernels.Convolution(ones(35, 20, 1, 1), None, kernels.Geometry(20))
+        layer = operators.Convolution(ones(35, 20, 1, 1), None, Geometry(20))
         out = ones(16, 35)
         layer(nan, (4, 4), out, relu=True)
         np.testing.assert_array_equal(np.isnan(out).all(1), np.isnan(nan[:, 0]))
         blended = ones(16, 20)
-        index = kernels.SampleIndex(kernels.Samples(ones(4, 4)), 3, compact=True)
-        kernels.blend(index, nan, blended, relu=True)
+        index = operators.SampleIndex(operators.Samples(ones(4, 4)), 3, compact=True)
+        operators.blend(index, nan, blended, relu=True)
         np.testing.assert_array_equal(np.isnan(blended), np.isnan(nan))
         for first in (nan, nan[::-1].copy()):  # met first or last by the window
             pooled = ones(4, 20)
-            kernels.max_pool(first, (4, 4), pooled, kernel=3, stride=2, padding=1)
+            operators.max_pool(first, (4, 4), pooled, kernel=3, stride=2, padding=1)
             image = torch.from_numpy(first.reshape(1, 4, 4, 20)).permute(0, 3, 1, 2)
             expected = torch.nn.functional.max_pool2d(image, 3, 2, 1)[0].permute(1, 2, 0).reshape(4, 20)
             np.testing.assert_array_equal(pooled, expected.numpy())
@@ -279,15 +240,14 @@ class TestNotANumber:
 
     @pytest.mark.parametrize("value", [np.nan, np.inf])
     def test_biases_and_weights_are_checked(self, value):
-        bias = ones(2)
-        bias[1] = value
-        for call in (
-            lambda: kernels.Convolution(ones(2, 4, 3, 3), bias, kernels.Geometry(4, 3)),
-            lambda: kernels.NarrowConvolution(ones(2, 4, 3, 3), bias, kernels.Geometry(4, 3)),
-            lambda: kernels.MaskConvolution([ones(1, 4, 3, 3)], [value], [kernels.Geometry(4, 3)]),
-        ):
-            with pytest.raises(ValueError, match=r"bias .*holds NaN or infinity"):
-                call()
+        model = sparse_network()
+        with torch.no_grad():
+            for change in (model.layer3[0].conv2.weight, model.layer2[0].mask1.conv.bias):
+                before = change.clone()
+                change.view(-1)[0] = value
+                with pytest.raises(ValueError, match=r"layer\d\.0\.(conv2|mask1): .*holds NaN or infinity"):
+                    CPUEngine(model, threads=1)
+                change.copy_(before)
 
     def test_the_layer_is_named(self):
         model = build_backbone("mini_small")
@@ -310,7 +270,7 @@ def test_a_mask_that_is_written_to_while_it_is_listed_stays_in_bounds():
     thread.start()
     try:
         for _ in range(300):
-            samples = kernels.Samples(mask)
+            samples = operators.Samples(mask)
             rows = np.repeat(np.arange(64), np.diff(samples.starts))
             np.testing.assert_array_equal(samples.positions // 64, rows)
     finally:

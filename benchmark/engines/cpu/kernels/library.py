@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import math
+import operator
 import os
 from functools import cache
 from typing import Any
@@ -12,17 +13,19 @@ import numpy as np
 
 from benchmark.cores import usable_cores
 from benchmark.engines.base import EngineUnavailable, Floats
-from benchmark.engines.cpu.kernels.checks import THREAD_LIMIT
 
 try:
     compiled: Any = importlib.import_module("benchmark.engines.cpu.kernels._kernels")
 except ImportError:  # installed without a C compiler
     compiled = None
 
-INTERFACE = 3
+INTERFACE = 4
 """That of `_kernels.pyx`: kernels compiled from another commit may have another one."""
 
 INSTRUCTION_SETS = ("portable", "avx2", "avx512")
+
+THREAD_LIMIT = 256
+"""Threads at most: those of the pool (`MAX_THREADS` of threads.h)."""
 
 
 def require() -> None:
@@ -62,6 +65,19 @@ def max_threads() -> int:
     return min(int(wanted) if wanted.isdecimal() and int(wanted) else usable_cores(), THREAD_LIMIT)
 
 
+def checked_threads(threads: int) -> int:
+    """Check a number of threads and return it.
+
+    Raises
+    ------
+    ValueError
+        For a number that cannot be.
+    """
+    if not 1 <= threads <= THREAD_LIMIT:
+        raise ValueError(f"threads must be 1 to {THREAD_LIMIT}, not {threads}")
+    return operator.index(threads)
+
+
 def available_instruction_sets() -> list[str]:
     """Return the instruction sets that this CPU and this build can run, slowest first."""
     require()
@@ -79,31 +95,6 @@ def use_instruction_set(name: str) -> None:
     require()
     if name not in INSTRUCTION_SETS or not compiled.use_isa(INSTRUCTION_SETS.index(name)):
         raise ValueError(f"instruction set {name!r} is not available here: {available_instruction_sets()}")
-
-
-class Packed:
-    """Weights as the inner kernels of one instruction set read them; kernels of another would read past their end."""
-
-    def __init__(self, size: int) -> None:
-        require()
-        self._weights = empty(size)
-        self._isa = instruction_set()
-
-    @property
-    def weights(self) -> Floats:
-        """The packed weights.
-
-        Raises
-        ------
-        ValueError
-            If another instruction set has been selected since.
-        """
-        if compiled.isa_name() != self._isa:
-            raise ValueError(
-                f"weights were packed for {self._isa}, but {compiled.isa_name()} is selected: "
-                "compile the engine, or build the convolution, after use_instruction_set"
-            )
-        return self._weights
 
 
 def empty(*shape: int) -> Floats:

@@ -13,7 +13,7 @@ static void follow_tile(const saibench_follow *follow, const saibench_blend_args
     int n = 0;
     for (int y = y0; y < y1; y++)
         for (int x = x0; x < x1; x++, n++) {
-            const size_t p = (size_t)y * a->width + x;
+            const size_t p = (size_t)(y - a->out_row) * a->width + x;
             rows[n] = a->out + p * a->channels;
             out[n] = follow->out + p * follow->outputs;
         }
@@ -27,7 +27,6 @@ typedef struct {
     int row0, row1, across, threads;
     share shares[MAX_THREADS];
     blend_tables tables;
-    int64_t pairs;
 } blend_call;
 
 static void blend_tiles(void *context, int thread)
@@ -35,22 +34,31 @@ static void blend_tiles(void *context, int thread)
     blend_call *c = context;
     const saibench_blend_args *a = c->a;
     const unsigned arithmetic = saibench_flush_subnormals();
-    int64_t pairs = 0;
+    const int border = a->window - 1, line = a->width + border;
     int tile;
     while (saibench_take(c->shares, c->threads, thread, 1, 1, &tile) > 0) {
         const int y0 = c->row0 + tile / c->across * BLEND_ROWS, x0 = tile % c->across * BLEND_COLUMNS;
         const int y1 = y0 + BLEND_ROWS < c->row1 ? y0 + BLEND_ROWS : c->row1;
         const int x1 = x0 + BLEND_COLUMNS < a->width ? x0 + BLEND_COLUMNS : a->width;
-        pairs += saibench_isa()->blend(a, &c->tables, c->wanted, y0, y1, x0, x1);
+        /* The index has a border around each image's map: rows of the tile from there on, image by image. */
+        for (int y = y0, next; y < y1; y = next) {
+            const int image = y / a->height, end = (image + 1) * a->height;
+            saibench_blend_args own = *a;
+            next = end < y1 ? end : y1;
+            own.index += (size_t)image * border * line;
+            own.gate = a->gate ? a->gate + (size_t)image * border * line : NULL;
+            saibench_add(a->pairs + image, saibench_isa()->blend(&own, &c->tables, c->wanted, y, next, x0, x1));
+        }
         if (c->follow)
             follow_tile(c->follow, a, y0, y1, x0, x1);
     }
-    saibench_add(&c->pairs, pairs);
     saibench_restore_arithmetic(arithmetic);
 }
 
-int64_t saibench_blend(const saibench_blend_args *a, const uint8_t *wanted, int row0, int row1,
-                       const saibench_follow *follow, int threads)
+int saibench_row_distance(int channels) { return channels % 512 ? channels : channels + 16; }
+
+void saibench_blend(const saibench_blend_args *a, const uint8_t *wanted, int row0, int row1,
+                    const saibench_follow *follow, int threads)
 {
     const int across = (a->width + BLEND_COLUMNS - 1) / BLEND_COLUMNS;
     const int down = (row1 - row0 + BLEND_ROWS - 1) / BLEND_ROWS;
@@ -63,7 +71,6 @@ int64_t saibench_blend(const saibench_blend_args *a, const uint8_t *wanted, int 
     c.row1 = row1;
     c.across = across;
     c.threads = threads;
-    c.pairs = 0;
     /* A group's positions read one stretch of each row of the map, `window` columns plus the group's own width, in as
      * many lanes as there are: so wide may a group be. */
     memset(c.tables.num, 0, sizeof(float) * a->window * BLEND_LINE);
@@ -77,5 +84,4 @@ int64_t saibench_blend(const saibench_blend_args *a, const uint8_t *wanted, int 
     saibench_isa();
     saibench_share_out(c.shares, threads, across * down);
     saibench_run(threads, blend_tiles, &c);
-    return c.pairs;
 }

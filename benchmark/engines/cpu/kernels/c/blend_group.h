@@ -84,7 +84,7 @@ static inline void blend_add(const saibench_blend_args *a, blend_group *group, i
         group->x = x;
         group->count = 0;
     }
-    group->position[g] = y * a->width + x;
+    group->position[g] = (y - a->out_row) * a->width + x;
     group->own[g] = a->index[centre];
     group->own_factor[g] = a->squared ? gate : 1.0f;
     group->rest[g] = 1.0f - gate;
@@ -95,7 +95,7 @@ static inline void blend_add(const saibench_blend_args *a, blend_group *group, i
 /* Makes a group's rows the one that fills its one position. */
 static inline void blend_nearest(const saibench_blend_args *a, blend_group *group)
 {
-    group->row[0] = a->nearest[group->position[0]];
+    group->row[0] = a->nearest[group->position[0] + a->out_row * a->width];
     group->at[0] = BLEND_ONE;
     group->count = group->row[0] >= 0;
     group->factor[0] = group->rest[0];
@@ -125,7 +125,7 @@ ALWAYS_INLINE int64_t blend_close(const int wide, const saibench_blend_args *a, 
         for (int i = 0; words * i < a->window; i++)
             pairs += POPCOUNT(sets->rows[i] & window << group->shift[g]);
     for (int g = 0; g < BLEND_GROUP; g++)
-        group->factor[g] = group->rest[g] / (den[g] + a->eps);
+        group->factor[g] = group->rest[g] / (den[g] + SAIBENCH_EPSILON);
     return pairs;
 }
 

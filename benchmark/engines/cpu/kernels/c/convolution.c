@@ -27,10 +27,12 @@ int saibench_tap_length(const saibench_geometry *g)
     return g->row_taps ? g->kernel_w * g->channels : g->channels;
 }
 
-static int out_rows(const saibench_geometry *g)
+int saibench_out_height(const saibench_geometry *g)
 {
     return (g->height + 2 * (g->row_taps ? 0 : g->padding) - g->dilation * (g->kernel_h - 1) - 1) / g->stride + 1;
 }
+
+static int map_positions(const saibench_geometry *g) { return g->images * saibench_out_height(g) * g->out_width; }
 
 /* Where each tap reads, as steps from where the first does. */
 static void find_steps(const saibench_geometry *g, ptrdiff_t *steps)
@@ -48,17 +50,22 @@ static void point(const saibench_geometry *g, const float *input, const float *z
 {
     const int taps = saibench_taps(g), padding = g->row_taps ? 0 : g->padding;
     const int high = g->height - g->dilation * (g->kernel_h - 1), wide = g->width - g->dilation * (g->kernel_w - 1);
-    int begin = 0, y0 = 0; /* of the row of the map in which the last position was */
+    const int out_height = saibench_out_height(g);
+    const ptrdiff_t image = (ptrdiff_t)g->height * g->width * g->channels;
+    const float *map = input; /* of the image in which the last position was */
+    int begin = 0, y0 = 0;    /* of its row */
     for (int i = 0; i < n; i++, rows += taps) {
         const int p = positions ? positions[first + i] : first + i;
         int x0;
         const float *corner;
         if (i == 0 || p < begin || p - begin >= g->out_width) {
-            begin = p / g->out_width * g->out_width;
-            y0 = p / g->out_width * g->stride - padding;
+            const int row = p / g->out_width;
+            begin = row * g->out_width;
+            y0 = row % out_height * g->stride - padding;
+            map = input + row / out_height * image;
         }
         x0 = (p - begin) * g->stride - padding;
-        corner = input + ((ptrdiff_t)y0 * g->width + x0) * g->channels;
+        corner = map + ((ptrdiff_t)y0 * g->width + x0) * g->channels;
         if (y0 >= 0 && x0 >= 0 && y0 < high && x0 < wide) {
             for (int t = 0; t < taps; t++)
                 rows[t] = corner + steps[t];
@@ -77,10 +84,12 @@ static void point(const saibench_geometry *g, const float *input, const float *z
 static void find_corners(const conv_call *c, const float *zeros, int first, int n, corner *corners)
 {
     const saibench_geometry *g = c->g;
-    const int taps = g->kernel_h * g->kernel_w;
+    const int taps = g->kernel_h * g->kernel_w, out_height = saibench_out_height(g);
+    const ptrdiff_t image = (ptrdiff_t)g->height * g->width * g->channels;
     for (int i = first; i < first + n; i++) {
-        const int p = c->positions ? c->positions[i] : c->first + i;
-        const int y0 = p / g->out_width * g->stride - g->padding, x0 = p % g->out_width * g->stride - g->padding;
+        const int p = c->positions ? c->positions[i] : c->first + i, row = p / g->out_width;
+        const int y0 = row % out_height * g->stride - g->padding, x0 = p % g->out_width * g->stride - g->padding;
+        const float *map = c->input + row / out_height * image;
         const float *offset = c->offsets + (size_t)i * 2 * taps;
         for (int t = 0; t < taps; t++, offset += 2, corners++) {
             const float y = y0 + t / g->kernel_w * g->dilation + offset[0];
@@ -91,7 +100,7 @@ static void find_corners(const conv_call *c, const float *zeros, int first, int 
             for (int k = 0; k < 4; k++) {
                 const int v = top + k / 2, u = left + k % 2;
                 const int valid = inside && v >= 0 && u >= 0 && v < g->height && u < g->width;
-                corners->row[k] = valid ? c->input + ((size_t)v * g->width + u) * g->channels : zeros;
+                corners->row[k] = valid ? map + ((size_t)v * g->width + u) * g->channels : zeros;
                 corners->weight[k] = valid ? (k / 2 ? dy : 1.0f - dy) * (k % 2 ? dx : 1.0f - dx) : 0.0f;
             }
         }
@@ -203,7 +212,7 @@ static int run_positions(const conv_task *t, const scratch *s, int first, int en
     const int depth = saibench_taps(c->g) * saibench_tap_length(c->g);
     for (int n; first < end; first += n) {
         n = end - first < t->block ? end - first : t->block;
-        if (c->positions && !inside(c->positions + first, n, out_rows(c->g) * c->g->out_width))
+        if (c->positions && !inside(c->positions + first, n, map_positions(c->g)))
             return SAIBENCH_OUTSIDE;
         run_block(c, s, first, n, column, columns, first + n < end ? c->packed + (size_t)column * depth : next);
     }
@@ -323,30 +332,4 @@ int saibench_run_conv(const conv_call *c, int threads)
     saibench_share_out(t.shares, threads, t.by_columns ? (c->outputs + panel - 1) / panel : c->n);
     saibench_run(threads, run_pieces, &t);
     return t.failed;
-}
-
-int saibench_conv(const saibench_geometry *g, const float *input, const float *packed, const float *bias, int outputs,
-                  const int32_t *positions, int n, float *out, int out_stride, int scatter, const float *residual,
-                  const float *scale, int relu, const saibench_follow *follow, int threads)
-{
-    const conv_call c = {g,   input,      packed,  bias,     outputs, positions, 0, n, NULL,
-                         out, out_stride, scatter, residual, scale,   relu,      0, follow, {NULL, NULL, 0}};
-    return saibench_run_conv(&c, threads);
-}
-
-int saibench_narrow(const saibench_geometry *g, const float *input, const float *packed, const float *bias,
-                    int outputs, const int32_t *positions, int n, float *out, int scatter, int threads)
-{
-    const conv_call c = {g,   input,   packed,  bias, outputs, positions, 0, n, NULL,
-                         out, outputs, scatter, NULL, NULL,    0,         1, NULL, {NULL, NULL, 0}};
-    return saibench_run_conv(&c, threads);
-}
-
-int saibench_deform(const saibench_geometry *g, const float *input, const float *packed, const float *bias,
-                    int outputs, const int32_t *positions, int n, const float *offsets, float *out, int scatter,
-                    const float *scale, int relu, int threads)
-{
-    const conv_call c = {g,   input,   packed,  bias, outputs, positions, 0, n, offsets,
-                         out, outputs, scatter, NULL, scale,   relu,      0, NULL, {NULL, NULL, 0}};
-    return saibench_run_conv(&c, threads);
 }

@@ -38,24 +38,26 @@ typedef struct {
 static void mask_rows(void *context, int first, int n)
 {
     const mask_call *c = context;
-    const int width = c->g->out_width;
+    const int width = c->g->out_width, height = saibench_out_height(c->g);
     for (int oy = first; oy < first + n; oy++) {
         float *line = c->out + (size_t)oy * width;
         const float *limit = c->threshold ? c->threshold + (size_t)oy * width : NULL;
-        mask_row(c->g, c->products, c->columns, c->first, c->bias, oy, line);
+        const float *products = c->products + (size_t)(oy / height) * c->g->height * c->g->width * c->columns;
+        const int y = oy % height;
+        mask_row(c->g, products, c->columns, c->first, c->bias, y, line);
         if (!c->decide)
             continue;
         for (int ox = 0; ox < width; ox++)
             line[ox] = line[ox] > (limit ? limit[ox] : 0.0f) ? 1.0f : 0.0f;
-        if (c->grid && oy % c->grid == 0)
+        if (c->grid && y % c->grid == 0)
             for (int ox = 0; ox < width; ox += c->grid)
                 line[ox] = 1.0f;
     }
 }
 
 void saibench_mask(const saibench_geometry *g, const float *products, int columns, int first, float bias,
-                   int out_height, int decide, const float *threshold, int grid, float *out, int threads)
+                   int decide, const float *threshold, int grid, float *out, int threads)
 {
     mask_call c = {g, products, columns, first, bias, decide, threshold, grid, out};
-    saibench_for(threads, out_height, 8, mask_rows, &c);
+    saibench_for(threads, g->images * saibench_out_height(g), 8, mask_rows, &c);
 }

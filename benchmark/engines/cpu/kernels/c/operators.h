@@ -12,7 +12,11 @@ typedef struct {
     int outputs;
 } conv_after;
 
-/* One convolution (kernels.h says what each field is). Without `positions` it runs at first .. first + n - 1. */
+/* One convolution at `n` positions: those listed or, without `positions`, first .. first + n - 1. Row i of `out`, or row
+ * positions[i] with `scatter`, is scale * relu(sum + bias + residual) of position i, each part optional. Rows of `out` are
+ * `out_stride` floats apart, those of `residual` lie side by side and are numbered as those of `out`. `bias` is as long as
+ * saibench_bias_size. With `offsets` (n, 2 * taps), pairs (dy, dx), it is an unmodulated deformable convolution of one
+ * offset group; `narrow` ones have few outputs, weights of saibench_narrow_pack, and a bias and no other part. */
 typedef struct {
     const saibench_geometry *g;
     const float *input, *packed, *bias;
@@ -28,7 +32,10 @@ typedef struct {
     conv_after after;
 } conv_call;
 
-/* 0, SAIBENCH_NO_MEMORY or SAIBENCH_OUTSIDE. */
+/* What it returns besides 0; a position outside of the map is neither read nor written. */
+#define SAIBENCH_NO_MEMORY 1
+#define SAIBENCH_OUTSIDE 2
+
 int saibench_run_conv(const conv_call *c, int threads);
 
 /* Multiply-accumulates of one position. */

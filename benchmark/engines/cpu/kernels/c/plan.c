@@ -1,23 +1,21 @@
-/* One image through a network: stem, blocks, and what they share. */
+/* Images of one size through a network: group by group, phase by phase, block by block. */
 #include "plan.h"
 
 #include "running.h"
+#include "threads.h"
 
 #include <string.h>
 #include <time.h>
 
-/* Bytes that one kernel leaves to the next at a time: they stay in cache between the two. */
-#define BAND_BYTES (3 << 20)
-
-void *plan_take(image_run *run, size_t bytes)
+void *plan_take(group_run *run, size_t bytes)
 {
-    void *taken = saibench_take_bytes(run->memory, bytes);
+    void *taken = saibench_take_bytes(run->space->memory, bytes);
     if (!taken)
         plan_fail(run, PLAN_NO_MEMORY);
     return taken;
 }
 
-void plan_fail(image_run *run, int error) { longjmp(run->failed, error); }
+void plan_fail(group_run *run, int error) { longjmp(run->failed, error); }
 
 double plan_now(void)
 {
@@ -30,10 +28,16 @@ double plan_now(void)
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-void plan_ask(image_run *run, const saibench_request *request)
+void plan_ask(group_run *run, saibench_request request)
 {
-    if (run->args->ask(run->args->caller, request))
+    request.image = run->first;
+    if (run->args->ask(run->args->caller, &request))
         plan_fail(run, PLAN_ASKED_IN_VAIN);
+}
+
+void plan_count(group_run *run, int image, int row, int64_t macs)
+{
+    run->args->macs[(size_t)(run->first + image) * run->network->rows + row] += macs;
 }
 
 static int along(int length, const saibench_geometry *walk)
@@ -43,7 +47,7 @@ static int along(int length, const saibench_geometry *walk)
 
 saibench_extent plan_out_size(const saibench_geometry *walk, saibench_extent in)
 {
-    const saibench_extent out = {along(in.height, walk), along(in.width, walk)};
+    const saibench_extent out = {in.images, along(in.height, walk), along(in.width, walk)};
     return out;
 }
 
@@ -54,6 +58,7 @@ conv_call plan_call(const plan_conv *conv, saibench_geometry *g, const float *x,
     conv_call call;
     memset(&call, 0, sizeof call);
     *g = conv->walk;
+    g->images = in.images;
     g->height = in.height + border;
     g->width = in.width + border;
     g->out_width = size.width;
@@ -62,7 +67,7 @@ conv_call plan_call(const plan_conv *conv, saibench_geometry *g, const float *x,
     call.packed = conv->packed;
     call.bias = conv->bias;
     call.outputs = call.out_stride = conv->outputs;
-    call.n = size.height * size.width;
+    call.n = (int)plan_area(size);
     call.out = out;
     if (conv->after) {
         call.after.g = &conv->after->walk;
@@ -72,95 +77,35 @@ conv_call plan_call(const plan_conv *conv, saibench_geometry *g, const float *x,
     return call;
 }
 
-void plan_conv_run(image_run *run, const conv_call *call, int row)
+/* The first position of an image's in a span's numbers. */
+static int64_t begin_of(const plan_span *span, int image)
+{
+    const int row = image * span->size.height;
+    return span->samples ? span->samples->starts[row] : (int64_t)row * span->size.width;
+}
+
+int plan_of_image(const plan_span *span, int n, int image)
+{
+    const int64_t begin = begin_of(span, image), end = begin_of(span, image + 1);
+    const int64_t from = span->begin > begin ? span->begin : begin;
+    const int64_t to = span->begin + (int64_t)n < end ? span->begin + (int64_t)n : end;
+    return to > from ? (int)(to - from) : 0;
+}
+
+void plan_conv_time(group_run *run, const conv_call *call, int row)
 {
     const double begin = plan_now();
     const int failed = call->n ? saibench_run_conv(call, run->threads) : 0;
     if (failed)
         plan_fail(run, failed & SAIBENCH_OUTSIDE ? PLAN_OUTSIDE : PLAN_NO_MEMORY);
-    run->args->macs[row] += call->n * saibench_conv_macs(call->g, call->outputs);
-    run->args->seconds[row] += plan_now() - begin;
+    run->seconds[row] += plan_now() - begin;
 }
 
-/* The stem's last convolution and the pooling, in bands; a row that two bands pool is kept, not computed again. */
-static saibench_extent run_last(image_run *run, const float *x, saibench_extent size)
+void plan_conv_run(group_run *run, const conv_call *call, int row, plan_span span)
 {
-    const plan_stem *stem = &run->network->stem;
-    const plan_conv *conv = stem->conv + stem->convolutions - 1;
-    const int kernel = stem->pool_kernel, stride = stem->pool_stride, padding = stem->pool_padding;
-    const saibench_geometry pool = {0, 0, 0, 1, kernel, kernel, stride, padding, 1, 0};
-    const saibench_extent map = plan_out_size(&conv->walk, size), out = plan_out_size(&pool, map);
-    const int64_t row_bytes = 4 * (int64_t)map.width * conv->outputs;
-    int64_t count = (out.height * row_bytes * stride + BAND_BYTES - 1) / BAND_BYTES;
-    int computed = 0, begin = 0, held;
-    float *band;
-    count = count < 1 ? 1 : count > out.height ? out.height : count;
-    held = (int)((out.height + count - 1) / count) * stride + kernel;
-    band = plan_take(run, (size_t)(held * row_bytes));
-    for (int i = 0; i < count; i++) {
-        const int first = (int)(out.height * (int64_t)i / count), last = (int)(out.height * (i + 1) / count);
-        const int above = first * stride - padding, need = above < 0 ? 0 : above;
-        const int below = (last - 1) * stride - padding + kernel;
-        const int until = last == out.height || below > map.height ? map.height : below;
-        double start;
-        if (computed > need)
-            memmove(band, band + (size_t)(need - begin) * map.width * conv->outputs,
-                    (size_t)(computed - need) * (size_t)row_bytes);
-        begin = need;
-        if (until > computed) {
-            saibench_geometry g;
-            conv_call call = plan_call(conv, &g, x, size, band + (size_t)(computed - begin) * map.width * conv->outputs);
-            call.first = computed * map.width;
-            call.n = (until - computed) * map.width;
-            call.relu = 1;
-            plan_conv_run(run, &call, conv->row);
-            computed = until;
-        }
-        start = plan_now();
-        saibench_max_pool(band, begin, map.height, map.width, conv->outputs, kernel, stride, padding, first, last,
-                          out.width, run->args->stem_map, run->threads);
-        run->args->seconds[stem->pool_row] += plan_now() - start;
-    }
-    return out;
-}
-
-/* Puts the channels of a pruned stem at their places in a map of all channels. */
-static const float *scatter_channels(image_run *run, saibench_extent size)
-{
-    const plan_stem *stem = &run->network->stem;
-    const int have = stem->conv[stem->convolutions - 1].outputs, want = stem->width;
-    const size_t rows = (size_t)size.height * size.width;
-    float *wide = run->args->scattered;
-    memset(wide, 0, sizeof(float) * rows * want);
-    for (size_t i = 0; i < rows; i++)
-        for (int c = 0; c < have; c++)
-            wide[i * want + stem->places[c]] = run->args->stem_map[i * have + c];
-    return wide;
-}
-
-static const float *run_stem(image_run *run, saibench_extent *size)
-{
-    const plan_stem *stem = &run->network->stem;
-    const saibench_geometry *first = &stem->conv[0].walk;
-    const int border = first->padding;
-    const size_t padded = (size_t)(size->height + 2 * border) * (size->width + 2 * border);
-    const double begin = plan_now();
-    float *x = plan_take(run, sizeof(float) * padded * 3);
-    if (!saibench_channels_last(run->args->image, 3, size->height, size->width, border, x, run->threads))
-        plan_fail(run, PLAN_BAD_IMAGE);
-    run->args->seconds[stem->conv[0].row] += plan_now() - begin;
-    for (int i = 0; i + 1 < stem->convolutions; i++) {
-        const saibench_extent out = plan_out_size(&stem->conv[i].walk, *size);
-        float *y = plan_take(run, sizeof(float) * out.height * out.width * stem->conv[i].outputs);
-        saibench_geometry g;
-        conv_call call = plan_call(stem->conv + i, &g, x, *size, y);
-        call.relu = 1;
-        plan_conv_run(run, &call, stem->conv[i].row);
-        x = y;
-        *size = out;
-    }
-    *size = run_last(run, x, *size);
-    return stem->places ? scatter_channels(run, *size) : run->args->stem_map;
+    plan_conv_time(run, call, row);
+    for (int i = 0; i < run->images; i++)
+        plan_count(run, i, row, plan_of_image(&span, call->n, i) * saibench_conv_macs(call->g, call->outputs));
 }
 
 void saibench_link_block(saibench_network *network, int which)
@@ -175,71 +120,141 @@ void saibench_link_block(saibench_network *network, int which)
 }
 
 /* Says what follows on the rows of a block's map: the products of the next block's first pass over its input. */
-static void expect(image_run *run, const plan_block *next)
+static void expect(group_run *run, const plan_block *next)
 {
     run->follows = run->followed = 0;
     for (int i = 0; next && i < next->passes && !run->follows; i++)
         if (!next->pass[i].late) {
             run->follow.packed = next->pass[i].products.packed;
             run->follow.outputs = next->pass[i].products.outputs;
-            run->follow.out = run->args->products;
+            run->follow.out = run->space->products;
             run->follows = 1;
         }
 }
 
-const saibench_follow *plan_follow(image_run *run)
+const saibench_follow *plan_follow(group_run *run)
 {
     run->followed = run->follows;
     return run->follows ? &run->follow : NULL;
 }
 
-static void run_all(image_run *run)
+static saibench_extent run_one_block(group_run *run, int which, const float *x, saibench_extent size, int is_last)
 {
-    const saibench_network *network = run->network;
-    saibench_extent size = {run->args->height, run->args->width};
-    const float *x = run_stem(run, &size);
-    saibench_give_back(run->memory);
-    for (int i = 0; i < network->blocks; i++) {
-        block_run k;
-        const plan_block *block = network->block + i;
-        memset(&k, 0, sizeof k);
-        k.run = run;
-        k.block = block;
-        k.index = i;
-        k.size = size;
-        k.out = run->args->maps[i];
-        k.channels = block->has_shortcut ? block->shortcut.outputs : block->conv[0].walk.channels;
-        for (int c = 0; c < block->convolutions; c++)
-            k.sizes[c] = plan_out_size(&block->conv[c].walk, c ? k.sizes[c - 1] : size);
-        /* Without a projection a block adds to its input in place; a stage's first block must leave it as it is. */
-        if (!block->has_shortcut && x != k.out) {
-            memcpy(k.out, x, sizeof(float) * size.height * size.width * k.channels);
-            x = k.out;
-        }
-        k.x = x;
-        plan_decide(&k, 0, x, size, block->conv[0].walk.channels);
-        expect(run, i + 1 < network->blocks ? block + 1 : NULL);
-        plan_run_block(&k);
-        saibench_give_back(run->memory);
+    const plan_block *block = run->network->block + which;
+    block_run k;
+    memset(&k, 0, sizeof k);
+    k.run = run;
+    k.block = block;
+    k.index = which;
+    k.size = size;
+    k.out = run->args->maps[which] + run->first * run->args->map_sizes[which];
+    k.channels = block->has_shortcut ? block->shortcut.outputs : block->conv[0].walk.channels;
+    for (int c = 0; c < block->convolutions; c++)
+        k.sizes[c] = plan_out_size(&block->conv[c].walk, c ? k.sizes[c - 1] : size);
+    /* Without a projection a block adds to its input in place; a stage's first block must leave it as it is. */
+    if (!block->has_shortcut && x != k.out) {
+        memcpy(k.out, x, sizeof(float) * plan_area(size) * k.channels);
         x = k.out;
-        size = k.sizes[block->convolutions - 1];
     }
+    k.x = x;
+    plan_decide(&k, 0, x, size, block->conv[0].walk.channels);
+    expect(run, is_last ? NULL : block + 1);
+    plan_block_run(&k);
+    saibench_give_back(run->space->memory);
+    return k.sizes[block->convolutions - 1];
+}
+
+/* Height and width of the map that a block reads: nothing of an image's size depends on its masks. */
+static saibench_extent size_before(const saibench_network *network, int which, saibench_extent size)
+{
+    const plan_stem *stem = &network->stem;
+    const saibench_geometry pool = {0, 0, 0, 0, 1, stem->pool_kernel, stem->pool_kernel, stem->pool_stride,
+                                    stem->pool_padding, 1, 0};
+    for (int c = 0; c < stem->convolutions; c++)
+        size = plan_out_size(&stem->conv[c].walk, size);
+    size = plan_out_size(&pool, size);
+    for (int b = 0; b < which; b++)
+        for (int c = 0; c < network->block[b].convolutions; c++)
+            size = plan_out_size(&network->block[b].conv[c].walk, size);
+    return size;
+}
+
+static void run_phase(group_run *run, const plan_phase *phase)
+{
+    const saibench_extent image = {run->images, run->args->height, run->args->width};
+    saibench_extent size = size_before(run->network, phase->first, image);
+    const float *x;
+    if (phase->first == 0) {
+        size = image;
+        x = plan_stem_run(run, &size);
+        saibench_give_back(run->space->memory);
+    } else {
+        x = run->args->maps[phase->first - 1] + run->first * run->args->map_sizes[phase->first - 1];
+    }
+    for (int i = phase->first; i <= phase->last; i++) {
+        size = run_one_block(run, i, x, size, i == phase->last);
+        x = run->args->maps[i] + run->first * run->args->map_sizes[i];
+    }
+}
+
+typedef struct {
+    const saibench_network *network;
+    saibench_run_args *args;
+    const plan_phase *phase;
+    share shares[MAX_THREADS];
+    int error;
+} groups_task;
+
+/* One group of images through one phase; returns an error. */
+static int run_group(groups_task *task, int workspace, int first)
+{
+    saibench_run_args *args = task->args;
+    group_run run;
+    int error;
+    memset(&run, 0, sizeof run);
+    run.network = task->network;
+    run.args = args;
+    run.space = args->workspace + workspace;
+    run.seconds = args->seconds + (size_t)workspace * task->network->rows;
+    run.threads = args->workspaces > 1 ? 1 : args->threads;
+    run.first = first;
+    run.images = args->images - first < task->phase->group ? args->images - first : task->phase->group;
+    saibench_give_back(run.space->memory);
+    error = setjmp(run.failed);
+    if (error == 0)
+        run_phase(&run, task->phase);
+    else
+        saibench_give_back(run.space->memory);
+    if (error && saibench_first_error(&task->error, error)) {
+        task->args->wrong_image = run.wrong_image;
+        task->args->wrong_mask = run.wrong_mask;
+    }
+    return error;
+}
+
+static void run_groups(void *context, int thread)
+{
+    groups_task *t = context;
+    const int group = t->phase->group;
+    int which, error = 0;
+    while (!error && saibench_take(t->shares, t->args->workspaces, thread, 1, 1, &which) > 0)
+        error = run_group(t, thread, which * group);
 }
 
 int saibench_run_network(const saibench_network *network, saibench_run_args *args)
 {
-    image_run run;
-    int error;
-    memset(&run, 0, sizeof run);
-    run.network = network;
-    run.args = args;
-    run.memory = args->memory;
-    run.threads = args->threads;
-    saibench_give_back(run.memory);
-    error = setjmp(run.failed);
-    if (error == 0)
-        run_all(&run);
-    else
-        saibench_give_back(run.memory);
-    return error;
+    groups_task task;
+    task.network = network;
+    task.args = args;
+    task.error = PLAN_DONE;
+    for (int p = 0; p < args->phases && task.error == PLAN_DONE; p++) {
+        const int group = args->phase[p].group;
+        task.phase = args->phase + p;
+        saibench_share_out(task.shares, args->workspaces, (args->images + group - 1) / group);
+        if (args->workspaces > 1)
+            saibench_run(args->workspaces, run_groups, &task);
+        else
+            run_groups(&task, 0);
+    }
+    return task.error;
 }

@@ -1,14 +1,15 @@
 /* A network as one thing to run: what `benchmark.nn.work` describes of each block, compiled (engines/cpu/compiling.py),
- * and one image through all of it in one call. What no kernel does (a mask's own forward, the nearest sampled position)
- * is asked of the caller in between: `saibench_request`. */
+ * and images of one size through all of it in one call. What no kernel does (a mask's own forward, the nearest sampled
+ * position) is asked of the caller in between: `saibench_request`. descriptions.py checks every number in here. */
 #ifndef SAIBENCH_PLAN_H
 #define SAIBENCH_PLAN_H
 
 #include "arena.h"
 #include "kernels.h"
 
+/* Maps of images of one size, one after the other. */
 typedef struct {
-    int height, width;
+    int images, height, width;
 } saibench_extent;
 
 /* A convolution; a run sets the map's size in its geometry. `row` is its row in the tally; `after` is the convolution
@@ -73,14 +74,14 @@ typedef struct {
 
 typedef struct {
     plan_stem stem;
-    int blocks, observed; /* observed: whether masks read what others have decided */
+    int blocks, rows, observed; /* rows: of the tally; observed: whether masks read what others have decided */
     plan_block *block;
 } saibench_network;
 
 /* Says what runs after each convolution of a block, and after the last one of the block before; that one is set. */
 void saibench_link_block(saibench_network *network, int which);
 
-/* What is asked of the caller; each answer is written to `out`. */
+/* What is asked of the caller, about `images` images from `image` on; each answer is written to `out`. */
 enum {
     ASK_VALUES,  /* of a mask: M (out_size) of its logits `in` (out_size) */
     ASK_FORWARD, /* of a mask: M (out_size) of the map `in` (size, channels) */
@@ -89,30 +90,46 @@ enum {
     ASK_SOURCE   /* the map `in` (size, channels) brought to (out_size, out_channels) */
 };
 typedef struct {
-    int what, block, number, channels, out_channels;
+    int what, block, number, image, channels, out_channels;
     saibench_extent size, out_size;
     const float *in;
     void *out;
 } saibench_request;
 
-/* One image. Maps and masks are the caller's: `maps` where each block ends, `masks` and `given` (each, or all of it,
- * NULL) by a mask's index, `keys` two words a mask. `products` has room for the products of any block's masks; it may be
- * the stem's map. `macs` are those executed; `beyond`, which may be below zero, is what of them was not needed: the plan
- * may take a way with more multiply-accumulates and less time. */
+/* Blocks that run for `group` images at a time before the next ones do. The more images, the more positions a panel of
+ * weights serves while it is in cache; the fewer, the more of their maps are. */
 typedef struct {
-    const float *image;
-    int height, width, threads;
+    int first, last, group;
+} plan_phase;
+
+/* What one group of images needs while it runs; `products` has room for the products of any block's masks, and may be
+ * the stem's map. */
+typedef struct {
     float *stem_map, *scattered, *features, *products;
+    saibench_arena *memory;
+} plan_workspace;
+
+/* Images of one size. Maps and masks are the caller's, those of the images one after the other: `maps` where each block
+ * ends, `masks` by a mask's index; `given`, masks in place of the decided ones, by image and index (each, or all of it,
+ * NULL); `keys` two words by image and mask. With one workspace all threads run one group; with more, each workspace has
+ * a thread of its own and groups of its own. `macs` are those executed, by image and row; `beyond`, which may be below
+ * zero, is what of them was not needed: the plan may take a way with more multiply-accumulates and less time. `seconds`
+ * are by workspace and row. */
+typedef struct {
+    int images, height, width, threads, phases, workspaces, mask_count;
+    const float *const *image;
+    const plan_phase *phase;
+    const plan_workspace *workspace;
     float *const *maps;
+    const int64_t *map_sizes, *mask_sizes; /* floats of one image */
     float *const *masks;
     const float *const *given;
     const uint64_t *keys;
     int64_t *macs, *beyond;
     double *seconds;
-    saibench_arena *memory;
     int (*ask)(void *caller, const saibench_request *request);
     void *caller;
-    int wrong_mask;
+    int wrong_image, wrong_mask; /* which an error is about */
 } saibench_run_args;
 
 enum { PLAN_DONE, PLAN_NO_MEMORY, PLAN_BAD_IMAGE, PLAN_BAD_MASK, PLAN_ASKED_IN_VAIN, PLAN_OUTSIDE };

@@ -4,11 +4,10 @@
 
 #include <string.h>
 
-static size_t area(saibench_extent size) { return (size_t)size.height * size.width; }
-
 static saibench_geometry on(const saibench_geometry *walk, saibench_extent in)
 {
     saibench_geometry g = *walk;
+    g.images = in.images;
     g.height = in.height;
     g.width = in.width;
     g.out_width = plan_out_size(walk, in).width;
@@ -16,10 +15,10 @@ static saibench_geometry on(const saibench_geometry *walk, saibench_extent in)
 }
 
 /* A mask with ones at some positions, or at all. */
-static const float *mask_of(image_run *run, const uint8_t *positions, saibench_extent size)
+static const float *mask_of(group_run *run, const uint8_t *positions, saibench_extent size)
 {
-    float *mask = plan_take(run, sizeof(float) * area(size));
-    for (size_t i = 0; i < area(size); i++)
+    float *mask = plan_take(run, sizeof(float) * plan_area(size));
+    for (size_t i = 0; i < plan_area(size); i++)
         mask[i] = !positions || positions[i] ? 1.0f : 0.0f;
     return mask;
 }
@@ -42,9 +41,8 @@ static uint8_t *read_by(block_run *k, const plan_region *region, saibench_extent
 {
     const sample_list *samples = readers(k, region, size);
     const saibench_geometry g = on(&region->walk, size);
-    uint8_t *wanted = plan_take(k->run, area(size));
-    saibench_positions_read(&g, samples->positions, samples->starts, samples->size.height, missing_of, wanted,
-                            k->run->threads);
+    uint8_t *wanted = plan_take(k->run, plan_area(size));
+    saibench_positions_read(&g, samples->positions, samples->starts, missing_of, wanted, k->run->threads);
     return wanted;
 }
 
@@ -61,13 +59,15 @@ static const float *subsampled(block_run *k, const plan_region *region, saibench
         from = k->decided[inside->mask].size;
         mask = k->decided[inside->mask].mask;
     }
+    size->images = from.images;
     size->height = (from.height - 1) / region->stride_y + 1;
     size->width = (from.width - 1) / region->stride_x + 1;
-    out = plan_take(k->run, sizeof(float) * area(*size));
-    for (int y = 0; y < size->height; y++)
+    out = plan_take(k->run, sizeof(float) * plan_area(*size));
+    for (int row = 0; row < plan_rows(*size); row++) {
+        const int y = row / size->height * from.height + row % size->height * region->stride_y;
         for (int x = 0; x < size->width; x++)
-            out[(size_t)y * size->width + x] =
-                mask[(size_t)y * region->stride_y * from.width + (size_t)x * region->stride_x];
+            out[(size_t)row * size->width + x] = mask[(size_t)y * from.width + (size_t)x * region->stride_x];
+    }
     return out;
 }
 
@@ -97,8 +97,8 @@ const uint8_t *plan_positions(block_run *k, int which, saibench_extent size)
     if (region->kind == REGION_READ_BY)
         return read_by(k, region, size, NULL);
     list = plan_samples(k, which, size);
-    positions = plan_take(k->run, area(size));
-    for (size_t i = 0; i < area(size); i++)
+    positions = plan_take(k->run, plan_area(size));
+    for (size_t i = 0; i < plan_area(size); i++)
         positions[i] = list->mask[i] > 0.0f;
     return positions;
 }
@@ -111,8 +111,8 @@ const uint8_t *plan_missing(block_run *k, int which, const sample_list *samples)
     if (region->kind == REGION_READ_BY)
         return read_by(k, region, samples->size, samples->mask);
     positions = plan_positions(k, which, samples->size);
-    missing = plan_take(k->run, area(samples->size));
-    for (size_t i = 0; i < area(samples->size); i++)
+    missing = plan_take(k->run, plan_area(samples->size));
+    for (size_t i = 0; i < plan_area(samples->size); i++)
         missing[i] = (!positions || positions[i]) && samples->mask[i] != 1.0f;
     return missing;
 }

@@ -89,34 +89,34 @@ void saibench_list_samples(const float *mask, int height, int width, const int32
 typedef struct {
     const int32_t *positions, *starts;
     int height, width, radius, ring;
-    int32_t *index;
+    int32_t *index; /* of all images, each with its border */
 } index_call;
 
 static void index_rows(void *context, int first, int n)
 {
     const index_call *c = context;
-    const int padded = c->width + 2 * c->radius;
-    for (int y = first - c->radius; y < first - c->radius + n; y++) {
-        int32_t *line = c->index + (size_t)(y + c->radius) * padded;
+    const int padded = c->width + 2 * c->radius, tall = c->height + 2 * c->radius;
+    for (int i = first; i < first + n; i++) {
+        const int y = i % tall - c->radius, row = i / tall * c->height + y;
+        int32_t *line = c->index + (size_t)i * padded;
         memset(line, 0xff, sizeof(int32_t) * padded); /* -1: not sampled, as all of the border */
         if (y < 0 || y >= c->height)
             continue;
-        for (int32_t i = c->starts[y]; i < c->starts[y + 1]; i++)
-            line[c->positions[i] - y * c->width + c->radius] = c->ring ? i % c->ring : c->positions[i];
+        for (int32_t s = c->starts[row]; s < c->starts[row + 1]; s++)
+            line[c->positions[s] - row * c->width + c->radius] = c->ring ? s % c->ring : c->positions[s];
     }
 }
 
-void saibench_index_samples(const int32_t *positions, const int32_t *starts, int height, int width, int radius,
-                            int ring, int32_t *index, int threads)
+void saibench_index_samples(const int32_t *positions, const int32_t *starts, int images, int height, int width,
+                            int radius, int ring, int32_t *index, int threads)
 {
     index_call c = {positions, starts, height, width, radius, ring, index};
-    saibench_for(threads, height + 2 * radius, ROWS, index_rows, &c);
+    saibench_for(threads, images * (height + 2 * radius), ROWS, index_rows, &c);
 }
 
 typedef struct {
     const saibench_geometry *g;
     const int32_t *positions, *starts;
-    int out_height;
     const float *mask;
     uint8_t *wanted;
 } read_call;
@@ -125,18 +125,20 @@ static void read_rows(void *context, int first, int n)
 {
     const read_call *c = context;
     const saibench_geometry *g = c->g;
-    for (int y = first; y < first + n; y++) {
-        uint8_t *line = c->wanted + (size_t)y * g->width;
-        const float *m = c->mask ? c->mask + (size_t)y * g->width : NULL;
+    const int out_height = saibench_out_height(g);
+    for (int row = first; row < first + n; row++) {
+        const int y = row % g->height, before = row / g->height * out_height; /* output rows of the images before */
+        uint8_t *line = c->wanted + (size_t)row * g->width;
+        const float *m = c->mask ? c->mask + (size_t)row * g->width : NULL;
         memset(line, 0, (size_t)g->width);
         for (int u = 0; u < g->kernel_h; u++) {
             /* The output row whose tap u reads row y, if there is one: y = oy * stride - padding + u * dilation. Walked
              * from the input's side, so that each thread writes rows of its own. */
             const int above = y + g->padding - u * g->dilation, oy = above / g->stride;
-            if (above < 0 || above % g->stride || oy >= c->out_height)
+            if (above < 0 || above % g->stride || oy >= out_height)
                 continue;
-            for (int32_t i = c->starts[oy]; i < c->starts[oy + 1]; i++) {
-                const int x = (c->positions[i] - oy * g->out_width) * g->stride - g->padding;
+            for (int32_t i = c->starts[before + oy]; i < c->starts[before + oy + 1]; i++) {
+                const int x = (c->positions[i] - (before + oy) * g->out_width) * g->stride - g->padding;
                 for (int v = 0; v < g->kernel_w; v++)
                     if (x + v * g->dilation >= 0 && x + v * g->dilation < g->width)
                         line[x + v * g->dilation] = 1;
@@ -148,8 +150,8 @@ static void read_rows(void *context, int first, int n)
 }
 
 void saibench_positions_read(const saibench_geometry *g, const int32_t *positions, const int32_t *starts,
-                             int out_height, const float *mask, uint8_t *wanted, int threads)
+                             const float *mask, uint8_t *wanted, int threads)
 {
-    read_call c = {g, positions, starts, out_height, mask, wanted};
-    saibench_for(threads, g->height, ROWS, read_rows, &c);
+    read_call c = {g, positions, starts, mask, wanted};
+    saibench_for(threads, g->images * g->height, ROWS, read_rows, &c);
 }

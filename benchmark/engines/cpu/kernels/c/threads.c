@@ -145,6 +145,12 @@ void saibench_or(int *flags, int found)
 
 void saibench_add(int64_t *sum, int64_t more) { __atomic_add_fetch(sum, more, __ATOMIC_RELAXED); }
 
+int saibench_first_error(int *kept, int error)
+{
+    int none = 0;
+    return __atomic_compare_exchange_n(kept, &none, error, 0, __ATOMIC_RELAXED, __ATOMIC_RELAXED);
+}
+
 static int take_from(share *s, int unit, int limit, int *first)
 {
     int next = __atomic_load_n(&s->next, __ATOMIC_RELAXED), size;
@@ -171,6 +177,13 @@ void saibench_run(int threads, saibench_task task, void *context)
 void saibench_or(int *flags, int found) { *flags |= found; }
 
 void saibench_add(int64_t *sum, int64_t more) { *sum += more; }
+
+int saibench_first_error(int *kept, int error)
+{
+    const int is_first = !*kept;
+    *kept = is_first ? error : *kept;
+    return is_first;
+}
 
 static int take_from(share *s, int unit, int limit, int *first)
 {

@@ -35,6 +35,8 @@ void saibench_for(int threads, int count, int piece, saibench_rows rows, void *c
 /* What several threads may add to. */
 void saibench_or(int *flags, int found);
 void saibench_add(int64_t *sum, int64_t more);
+/* Keeps the first error of several; whether this one was it. */
+int saibench_first_error(int *kept, int error);
 
 /* Subnormal numbers count as zero inside of a kernel: far weights of an RBF are subnormal (exp(-9 * 10) at the initial
  * lambda), and Intel cores take more than a hundred cycles for each operation on one. One thread is the caller's, so
