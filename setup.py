@@ -32,8 +32,8 @@ def extensions() -> list[Extension]:
     """Return the engine's one extension module."""
     headers = [str(path) for path in sorted(KERNELS.rglob("*.h"))]
     kernels = Extension(
-        "benchmark.engines.cpu.kernels._kernels",
-        sources=[str(KERNELS / "_kernels.pyx"), *(str(path) for path in sorted(KERNELS.rglob("*.c")))],
+        "benchmark.engines.cpu.kernels._binding",
+        sources=[str(KERNELS / "_binding.pyx"), *(str(path) for path in sorted(KERNELS.rglob("*.c")))],
         include_dirs=[str(KERNELS / "c")],
         depends=headers,
         optional=True,

@@ -1,6 +1,6 @@
 """A compiled network, described: frozen parts with names, each of which checks every limit of the kernels when made.
 
-`compiling.py` makes them of a backbone, ``kernels/_kernels.pyx`` copies them field by field into the structs of
+`compiling.py` makes them of a backbone, ``kernels/_binding.pyx`` copies them field by field into the structs of
 ``kernels/c/plan.h``, and the kernels check nothing again. So there is one way in, and what does not pass here does not
 run. Not here: where an image's maps lie (`memory.py`), and how anything is computed.
 """

@@ -1,6 +1,6 @@
 """The compiled kernels: whether they are there, on which instruction set and how many threads they run.
 
-``_kernels`` is called by the package above alone, with what `descriptions` and `memory` have checked.
+``_binding`` is called by the package above alone, with what `descriptions` and `memory` have checked.
 """
 
 from benchmark.engines.cpu.kernels.library import (

@@ -15,12 +15,12 @@ from benchmark.cores import usable_cores
 from benchmark.engines.base import EngineUnavailable, Floats
 
 try:
-    compiled: Any = importlib.import_module("benchmark.engines.cpu.kernels._kernels")
+    compiled: Any = importlib.import_module("benchmark.engines.cpu.kernels._binding")
 except ImportError:  # installed without a C compiler
     compiled = None
 
 INTERFACE = 4
-"""That of `_kernels.pyx`: kernels compiled from another commit may have another one."""
+"""That of `_binding.pyx`: kernels compiled from another commit may have another one."""
 
 INSTRUCTION_SETS = ("portable", "avx2", "avx512")
 
