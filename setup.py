@@ -1,6 +1,8 @@
-"""The compiled part of Saibench: the CPU engine's kernels. Everything else about the package is in pyproject.toml.
+"""The compiled parts of Saibench: the CPU engine's kernels, and an operator of training.
 
-The extension is optional: without a C compiler the rest installs and works, and the engine says what to install.
+Everything else about the package is in pyproject.toml.
+
+The extensions are optional: without a C compiler the rest installs and works, and the engine says what to install.
 No ``-march`` flag: the kernels choose AVX-512, AVX2 or portable code when they run, so a wheel suits any CPU.
 """
 
@@ -12,6 +14,7 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 KERNELS = Path("benchmark", "engines", "cpu", "kernels")
+TRAINING = Path("benchmark", "nn", "kernels")
 FLAGS = {"msvc": (["/O2"], []), "unix": (["-O3", "-fno-trapping-math", "-pthread"], ["-pthread"])}
 
 
@@ -29,16 +32,19 @@ class BuildKernels(build_ext):
 
 
 def extensions() -> list[Extension]:
-    """Return the engine's one extension module."""
-    headers = [str(path) for path in sorted(KERNELS.rglob("*.h"))]
-    kernels = Extension(
-        "benchmark.engines.cpu.kernels._binding",
-        sources=[str(KERNELS / "_binding.pyx"), *(str(path) for path in sorted(KERNELS.rglob("*.c")))],
-        include_dirs=[str(KERNELS / "c")],
-        depends=headers,
+    """Return the two extension modules: the engine's kernels, and the operator of training."""
+    return cythonize([_module(KERNELS, "_binding"), _module(TRAINING, "_fill")], build_dir="build/cython")
+
+
+def _module(folder: Path, name: str) -> Extension:
+    """Return the extension of a folder: a Cython file, and the C code beneath it."""
+    return Extension(
+        ".".join([*folder.parts, name]),
+        sources=[str(folder / f"{name}.pyx"), *(str(path) for path in sorted(folder.rglob("*.c")))],
+        include_dirs=[str(folder / "c")],
+        depends=[str(path) for path in sorted(folder.rglob("*.h"))],
         optional=True,
     )
-    return cythonize([kernels], build_dir="build/cython")
 
 
 setup(ext_modules=extensions(), cmdclass={"build_ext": BuildKernels})

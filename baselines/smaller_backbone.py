@@ -7,6 +7,7 @@ SMALLER = {
     "resnet101": "resnet50",
     "resnet34": "resnet18",
     "mini": "mini_small",
+    "evidence": "evidence_small",
     "mini_basic": "mini_basic_small",
 }
 

@@ -169,6 +169,9 @@ class Recipe(Fields):
         The recipe's own curve values by parameter name, in place of the methods' own.
     threads : int or None
         PyTorch threads of a cell; None for all cores.
+    operator : str
+        What training computes windowed fills by: their ``definition``, or the ``fused`` operator, the same but for
+        rounding (docs/decisions/0006-fused-fill.md).
     evaluation_batch : int
         Images that are evaluated at a time; more than 1 only where all have one size, or padding would change results.
     frozen : sequence of str
@@ -192,14 +195,17 @@ class Recipe(Fields):
     frozen: tuple[str, ...] = ()
     workers: int = Field(default=0, ge=0)
     evaluation_batch: int = Field(default=1, ge=1)
+    operator: Literal["definition", "fused"] = "definition"
 
     def determinants(self) -> dict[str, Any]:
         """Return the fields that change every cell's result.
 
         Curves and workers change none; parameters, schedules and what a network starts from are told with each cell's
-        own.
+        own. The operator is told where it is not the definition.
         """
         told = {"parameters", "train", "pretrain", "pretrain_passes", "shipped", "from_scratch"}
+        if self.operator == "definition":
+            told.add("operator")
         return self.model_dump(exclude={"curves", "workers", *told})
 
     def override(self, values: Mapping[str, Any]) -> Self:

@@ -13,6 +13,7 @@ from benchmark.cells.request import Request, data_folder, reader
 from benchmark.errors import UsageError
 from benchmark.hardware import FULL
 from benchmark.method import Method, resolve
+from benchmark.nn.interpolation import use_operator
 from benchmark.recipe import Recipe, Schedule
 from benchmark.store import Cell
 from benchmark.tasks import Task, find_task
@@ -72,6 +73,7 @@ class Plan:
         model = self.task.build(self.recipe, self.method.backbone(self.recipe.backbone), classes, shorter_side)
         body = self.task.backbone(model)
         self.method.adapt(body)
+        use_operator(body, self.recipe.operator)
         for name in self.recipe.frozen:
             for parameter in cast(nn.Module, getattr(body, name)).parameters():
                 parameter.requires_grad_(False)

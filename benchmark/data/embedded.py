@@ -14,7 +14,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +91,7 @@ class EmbeddedSet:
         seed: int = 0,
         *,
         size: Size | None = None,
+        label: str = "",
         progress: Progress | None = None,
     ) -> Path:
         """Write the set below `root`, unless it is there already.
@@ -107,7 +108,9 @@ class EmbeddedSet:
         seed : int
             Another seed gives other scenes.
         size : Size, optional
-            Another extent, for tests.
+            Another extent.
+        label : str
+            What the folder of another extent is called besides; its name tells different ones apart without.
         progress : callable, optional
             Called as ``progress(images_done, images_in_all)`` after each image.
 
@@ -129,7 +132,8 @@ class EmbeddedSet:
                 f"no embedded set for task {self.task!r} at scale {scale!r}: there is {known}; else give --data"
             )
         size = size or self.sizes[scale]
-        extent = "" if size == self.sizes[scale] else f"-{_digest(repr(size).encode())[:8]}"
+        digest = f"{label and f'-{label}'}-{_digest(repr(size).encode())[:8]}"
+        extent = "" if size == self.sizes[scale] else digest
         folder = Path(root) / f"{self.task}-{scale}{extent}-v{self.version}-seed{seed}"
         if (folder / MANIFEST).is_file():
             return folder
@@ -153,6 +157,39 @@ class EmbeddedSet:
             if partial is not None:
                 shutil.rmtree(partial, ignore_errors=True)
         return folder
+
+    def varied(self, scale: str, pixels: int | None, images: Mapping[str, int] | None, **style: Any) -> Size:
+        """Return a scale's extent with some of the renderer's knobs turned; None leaves one as it is.
+
+        Parameters
+        ----------
+        pixels : int
+            Height; the width keeps its share of it.
+        images : mapping
+            Number of images by split.
+        **style
+            Fields of the scale's style.
+
+        Raises
+        ------
+        UsageError
+            For a scale whose scenes have no knobs, or values that cannot be drawn.
+        """
+        usual = self.sizes.get(scale)
+        if usual is None or usual.style is None:
+            turnable = ", ".join(name for name, size in self.sizes.items() if size.style is not None) or "none"
+            raise UsageError(
+                f"the scenes of {self.task} at scale {scale!r} have no knobs; scales that have: {turnable}"
+            )
+        height = pixels or usual.height
+        turned = {name: value for name, value in style.items() if value is not None}
+        return replace(
+            usual,
+            height=height,
+            width=round(usual.width * height / usual.height),
+            images={**usual.images, **(images or {})},
+            style=replace(usual.style, **turned),
+        )
 
     def _write(self, size: Size, seed: int, folder: Path, progress: Progress) -> None:
         total = sum(size.images.values()) * (len(self.classes) if self.per_class else 1)

@@ -14,6 +14,8 @@ import torch.nn.functional as F
 from scipy import ndimage
 from torch import Tensor, nn
 
+from benchmark.nn import fused
+
 EPSILON = 1e-5  # paper §3.3
 
 
@@ -58,7 +60,16 @@ class Interpolation(nn.Module):
 
 
 class WindowedInterpolation(Interpolation):
-    """Weighted mean of the sampled neighbours in a window (eq. 12, with the epsilon of eq. 11)."""
+    """Weighted mean of the sampled neighbours in a window (eq. 12, with the epsilon of eq. 11).
+
+    Attributes
+    ----------
+    operator : str
+        What training computes it by: the ``definition`` below, or the ``fused`` operator where there is one
+        (`benchmark.nn.fused`), which is the same but for rounding.
+    """
+
+    operator = "definition"
 
     def __init__(self, window: int = 7, squared_mask: bool = False) -> None:
         super().__init__()
@@ -95,6 +106,21 @@ class SeparableInterpolation(WindowedInterpolation):
     def profile(self) -> Tensor:
         """Return the weights along one axis, ``(window,)``."""
         raise NotImplementedError
+
+    def forward(self, features: Tensor, mask: Tensor, source: Tensor) -> Tensor:
+        """Return the filled map, as `WindowedInterpolation` defines it."""
+        if self.training and self.operator == "fused" and fused.takes(features, mask, self.window) and self._is_plain:
+            return fused.fill(features, mask, self.profile().to(features), self.squared_mask, EPSILON)
+        return super().forward(features, mask, source)
+
+    @property
+    def _is_plain(self) -> bool:
+        """Whether sums are the ones that the fused operator knows, and not a subclass's own."""
+        kind = type(self)
+        return (
+            kind.weighted_sum is SeparableInterpolation.weighted_sum
+            and kind.weight_sum is WindowedInterpolation.weight_sum
+        )
 
     def kernel(self) -> Tensor:
         """Return the outer product of the profile with itself."""
@@ -260,6 +286,13 @@ class Reuse(Interpolation):
         if want % have == 0:
             return source.repeat_interleave(want // have, dim=1)
         raise ValueError(f"cannot reuse {have} channels as {want}: neither divides the other")
+
+
+def use_operator(model: nn.Module, operator: str) -> None:
+    """Set what training computes a model's windowed fills by; see `WindowedInterpolation.operator`."""
+    for module in model.modules():
+        if isinstance(module, WindowedInterpolation):
+            module.operator = operator
 
 
 def rbf(window: int = 7, initial: float = 3.0, squared_mask: bool = False) -> Callable[[], Interpolation]:
