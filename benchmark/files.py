@@ -12,10 +12,23 @@ import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["TEMPORARY", "atomic_path", "sync", "write_atomic"]
+__all__ = ["REFERENCE", "TEMPORARY", "atomic_path", "cache_folder", "reference_folder", "sync", "write_atomic"]
 
 #: Pattern of the temporary files that a killed process may leave; nobody reads them.
 TEMPORARY = ".*.tmp"
+#: The project's own records, in a checkout.
+REFERENCE = Path("results/reference")
+
+
+def cache_folder() -> Path:
+    """Return where embedded sets and weights are kept: ``$SAIBENCH_CACHE``, else ``~/.cache/saibench``."""
+    return Path(os.environ.get("SAIBENCH_CACHE") or Path.home() / ".cache" / "saibench").expanduser()
+
+
+def reference_folder(checkout: Path = Path()) -> Path:
+    """Return where the project's own records are: ``$SAIBENCH_REFERENCE``, else `REFERENCE` of a checkout."""
+    given = os.environ.get("SAIBENCH_REFERENCE")
+    return Path(given).expanduser() if given else checkout / REFERENCE
 
 
 @contextlib.contextmanager

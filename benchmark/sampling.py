@@ -103,8 +103,13 @@ def pack(samplings: Sequence[Sampling]) -> bytes:
     return buffer.getvalue()
 
 
-def read(path: Path) -> list[Sampling]:
+def read(path: Path, content: bytes | None = None) -> list[Sampling]:
     """Read a `SAMPLING` file; nothing in it is executed.
+
+    Parameters
+    ----------
+    content
+        What is in it, where that was read already.
 
     Raises
     ------
@@ -112,7 +117,7 @@ def read(path: Path) -> list[Sampling]:
         Where it is broken, in one line that names it.
     """
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        with np.load(path if content is None else io.BytesIO(content), allow_pickle=False) as stored:
             return [_unpack(stored, number) for number in range(int(stored["count"]))]
     except Exception as error:  # of bytes that nobody has foreseen
         reason = f"{type(error).__name__}: {one_line(error)}"

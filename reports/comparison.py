@@ -18,7 +18,7 @@ import pandas as pd
 
 from benchmark.errors import SaibenchError
 from benchmark.stats import Comparison, NoOverlap, Outcomes, Run, compare, read_outcomes
-from benchmark.store import read_table
+from benchmark.store import has_file, read_table
 from reports.base import Results
 from reports.curves import COST, Panel, Series, panels
 from reports.tables import Column, Table
@@ -137,7 +137,7 @@ def _images(folder: Path, finished: str) -> tuple[Outcomes | None, np.ndarray | 
     """Return a record's outcomes and GMACs of single images; read once, unless the record is replaced by a later."""
     del finished  # part of the key only
     images = folder / "images.parquet"
-    if not images.is_file():
+    if not has_file(folder, images.name):
         return None, None
     table = read_table(images)
     if "gmacs_backbone" in table:  # a record of an earlier version

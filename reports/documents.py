@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from benchmark.files import write_atomic
+from benchmark.files import reference_folder, write_atomic
 from reports import findings, speed, training
 from reports.base import Results
 from reports.curves import COST, Panel, panels
@@ -102,7 +102,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Write the blocks of the named documents."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("documents", nargs="+", type=Path)
-    parser.add_argument("--store", type=Path, default=Path("results/reference"))
+    parser.add_argument("--store", type=Path, default=reference_folder())
     given = parser.parse_args(arguments)
     results = Results.read([given.store])
     for path in given.documents:

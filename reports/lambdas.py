@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 from scipy import stats
 
-from benchmark.store import read_table
+from benchmark.store import has_file, read_table
 
 __all__ = ["correlation", "read"]
 
@@ -34,9 +34,9 @@ def read(cells: pd.DataFrame) -> pd.DataFrame:
     """
     rows: list[dict[str, Any]] = []
     for _, cell in cells.iterrows():
-        path = Path(cell["folder"]) / "layers.parquet"
-        if path.is_file():
-            layers = read_table(path)
+        folder = Path(cell["folder"])
+        if has_file(folder, "layers.parquet"):
+            layers = read_table(folder / "layers.parquet")
             if {"layer", "density", "lambda"} <= set(layers.columns):
                 rows += [{"cell_id": cell["cell_id"], "seed": cell["seed"], **row} for row in _rows(layers)]
     columns = ["cell_id", "seed", "block", "place", "depth", "sparsity", "lambda"]

@@ -16,6 +16,7 @@ import pandas as pd
 
 from benchmark.errors import StoreError
 from benchmark.sampling import SAMPLING, Sampling, read
+from benchmark.store import has_file, read_file
 from reports.curves import COST, Panel, Series
 
 __all__ = [
@@ -79,12 +80,12 @@ def keep_command(cell: str) -> str:
 
 def look_of(cell: pd.Series) -> Look:
     """Return a cell with what its record keeps."""
-    path = Path(str(cell["folder"])) / SAMPLING
-    if not path.is_file():
+    folder = Path(str(cell["folder"]))
+    if not has_file(folder, SAMPLING):
         return Look(cell, [], f"its record keeps no masks: {keep_command(str(cell['cell_id']))}")
     try:
-        return Look(cell, read(path))
-    except StoreError as error:
+        return Look(cell, read(folder / SAMPLING, read_file(folder, SAMPLING)))
+    except (OSError, StoreError) as error:
         return Look(cell, [], str(error))
 
 
@@ -131,4 +132,4 @@ def _of_line(panel: Panel, line: Series) -> pd.DataFrame:
 
 
 def _keeps(cell: pd.Series) -> bool:
-    return (Path(str(cell["folder"])) / SAMPLING).is_file()
+    return has_file(Path(str(cell["folder"])), SAMPLING)

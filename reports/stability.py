@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from benchmark.store import read_table
+from benchmark.store import has_file, read_table
 
 __all__ = ["LOSSES", "roughness", "spikes", "stability"]
 
@@ -49,7 +49,6 @@ def stability(cells: pd.DataFrame) -> dict[str, Any]:
 
 
 def _losses(folder: Path) -> np.ndarray | None:
-    path = folder / LOSSES
-    if not path.is_file():
+    if not has_file(folder, LOSSES):
         return None
-    return read_table(path)["loss"].to_numpy(dtype=float)
+    return read_table(folder / LOSSES)["loss"].to_numpy(dtype=float)

@@ -99,9 +99,9 @@ def paired_dense(row: dict[str, Any]) -> tuple[float, bool]:
 def _read(stores: list[Path]) -> Timings:
     newest: dict[Hashable, tuple[Path, dict[str, Any]]] = {}
     warnings = []
-    for path in (path for store in stores for path in Store(store).timings()):
+    for path, content in (timing for store in stores for timing in Store(store).timings().items()):
         try:
-            run = json.loads(path.read_text(encoding="utf-8"))
+            run = json.loads(content)
             what, finished = _what(run), str(run["machine"]["finished"])
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             warnings.append(f"{path}: not a timing of saibench time ({type(error).__name__}: {error}); left out")

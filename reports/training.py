@@ -10,7 +10,7 @@ import pandas as pd
 
 from benchmark.errors import StoreError
 from benchmark.stats import task_metrics
-from benchmark.store import Record
+from benchmark.store import Record, Store
 from reports.base import Results
 
 __all__ = ["BLOCKS", "commands", "gpu_memory", "gpu_speed", "machines", "steps", "weights"]
@@ -28,12 +28,14 @@ def weights(results: Results) -> str:
         "| task | backbone | steps × batch | images | metric, % | made again, % |",
         "| --- | --- | ---: | ---: | ---: | ---: |",
     ]
+    known = Store(results.stores[0]).documents(REMADE)
     for path in sorted(_TASKS.glob("*/weights/*.json")):
         made = json.loads(path.read_text(encoding="utf-8"))
         remade = results.stores[0] / REMADE / made["task"] / path.name
+        again = _remade(results, made, remade, known[remade]) if remade in known else "–"
         lines.append(
             f"| `{made['task']}` | `{made['backbone']}` | {made['steps']} × {made['batch']} | {made['images']} | "
-            f"{_metric(results, made)} | {_remade(results, made, remade) if remade.is_file() else '–'} |"
+            f"{_metric(results, made)} | {again} |"
         )
     return "\n".join(lines)
 
@@ -44,7 +46,7 @@ def _metric(results: Results, made: dict[str, Any]) -> str:
     return f"{metric.label} {metric.scale * made['value']:.1f}"
 
 
-def _remade(results: Results, made: dict[str, Any], path: Path) -> str:
+def _remade(results: Results, made: dict[str, Any], path: Path, content: bytes) -> str:
     """Return the metric of weights that were made again, whether the files are equal, machine and commit.
 
     Raises
@@ -52,7 +54,7 @@ def _remade(results: Results, made: dict[str, Any], path: Path) -> str:
     StoreError
         If they were not made in the same way: number of steps, scenes, validation images and the like.
     """
-    again = json.loads(path.read_text(encoding="utf-8"))
+    again = json.loads(content)
     for name in ("backbone", "steps", "batch", "images", "seed", "scenes", "metric", "validation"):
         if again[name] != made[name]:
             raise StoreError(f"{path}: {name} is {again[name]}, and {made[name]} of the shipped weights")
@@ -141,8 +143,8 @@ def machines(results: Results) -> str:
         "| --- | ---: | --- | --- | ---: | ---: | ---: |",
     ]
     known = {_setting(record): record for record in results.records}
-    paths = results.stores[0].glob(f"{REPRODUCED}/*.json")
-    found = [Record(path, json.loads(path.read_text(encoding="utf-8"))) for path in paths]
+    kept = Store(results.stores[0]).documents(REPRODUCED)
+    found = [Record(path, json.loads(content)) for path, content in kept.items()]
     for again in sorted(found, key=lambda record: (record["task"], record["method"], record.cell_id, _machine(record))):
         before = known.get(_setting(again))
         if before is None:

@@ -10,6 +10,7 @@ import torch
 from hypothesis import settings
 
 from benchmark.data.embedded import Size
+from benchmark.files import reference_folder
 from benchmark.tasks import find_task
 
 # No deadline: machines are shared, and a test says what is right, not how fast. Derandomised: CI is repeatable.
@@ -69,6 +70,12 @@ def embedded(tmp_path_factory):
 def copied(embedded, tmp_path):
     """Give a copy of an embedded set, to be spoilt."""
     return lambda task: Path(shutil.copytree(embedded[task], tmp_path / task))
+
+
+@pytest.fixture(scope="session")
+def reference():
+    """Folder of the project's own records."""
+    return reference_folder(Path(__file__).parents[1])
 
 
 @pytest.fixture(scope="session")

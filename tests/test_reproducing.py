@@ -171,7 +171,7 @@ def test_records_of_given_data_are_told_from_those_of_rendered_scenes():
     assert on_rendered_scenes(record("coco-mini-v4-seed0")) and not on_rendered_scenes(record("bccd-coco"))
 
 
-def test_what_is_chosen_of_the_reference_needs_no_data_set_that_was_given(monkeypatch, run_cli):
+def test_what_is_chosen_of_the_reference_needs_no_data_set_that_was_given(monkeypatch, run_cli, reference):
     """The quickest cells of segmentation are of CamVid, which a machine need not have."""
     chosen = []
 
@@ -180,8 +180,7 @@ def test_what_is_chosen_of_the_reference_needs_no_data_set_that_was_given(monkey
         return {"agrees": True}
 
     monkeypatch.setattr("benchmark.cli.commands.reproduce._reproduced", run)
-    store = Path(__file__).parents[1] / "results" / "reference"
-    code, _, _ = run_cli("reproduce", "--minutes", "8", "--store", store)
+    code, _, _ = run_cli("reproduce", "--minutes", "8", "--store", reference)
     assert code == 0
     assert {record["dataset"] for record in chosen} == {
         f"{task}-mini-v4-seed0" for task in ("coco", "cityscapes", "imagenet")

@@ -10,8 +10,9 @@ from benchmark.cells.loading import backbone_inputs, load_model, plan_of, starti
 from benchmark.cells.looking import find_image, look, look_at_first, mask_values
 from benchmark.cells.planning import HARNESS_VERSION, Plan, plan
 from benchmark.cells.reproducing import Reproduction, handful, on_rendered_scenes, reproduce
-from benchmark.cells.request import Request, cache_folder, data_folder, reader
+from benchmark.cells.request import Request, data_folder, reader
 from benchmark.cells.running import DENSITY_MAPS, MODEL, execute
+from benchmark.files import cache_folder
 
 __all__ = [
     "DENSITY_MAPS",

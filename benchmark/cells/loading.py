@@ -140,7 +140,7 @@ _PARTS = {
 def _changed(record: Record, planned: Plan) -> list[str]:
     """Return which parts of a record's identity are not those of a plan, in words."""
     try:
-        before = json.loads(record.path("cell.json").read_text(encoding="utf-8"))
+        before = json.loads(record.read("cell.json"))
         before = {**before["determinants"], **{name: before[name] for name in ("dataset_fingerprint", "parameters")}}
     except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
         raise StoreError(

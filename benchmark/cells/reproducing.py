@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from benchmark.cells.planning import Plan
@@ -148,10 +147,9 @@ def compare(recorded: Mapping[str, Any], reproduced: Mapping[str, Any], main: st
 
 
 def _packages(record: Record) -> dict[str, tuple[str | None, str | None]] | None:
-    path: Path = record.folder / ENVIRONMENT
-    if not path.is_file():
+    if not record.has(ENVIRONMENT):
         return None
-    before, now = read_environment(path), environment()
+    before, now = read_environment(record.folder / ENVIRONMENT), environment()
     pairs = {name: (before.get(name), now.get(name)) for name in sorted(before.keys() | now.keys())}
     return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
 

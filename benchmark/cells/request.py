@@ -1,20 +1,15 @@
 """A request: what a user asks for, and the data that it leads to."""
 
 import functools
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from benchmark.errors import DataError
+from benchmark.files import cache_folder
 from benchmark.hardware import FULL, Hardware
 from benchmark.tasks import Reader, find_task
-
-
-def cache_folder() -> Path:
-    """Return where embedded sets and weights are kept: ``$SAIBENCH_CACHE``, else ``~/.cache/saibench``."""
-    return Path(os.environ.get("SAIBENCH_CACHE") or Path.home() / ".cache" / "saibench").expanduser()
 
 
 @dataclass(frozen=True)

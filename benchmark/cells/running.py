@@ -16,10 +16,10 @@ from torch import nn
 
 from benchmark.cells.looking import look_at_first
 from benchmark.cells.planning import Plan, plan
-from benchmark.cells.request import Request, cache_folder, reader
+from benchmark.cells.request import Request, reader
 from benchmark.errors import SaibenchError
 from benchmark.evaluate import Evaluation, evaluate
-from benchmark.files import atomic_path, write_atomic
+from benchmark.files import atomic_path, cache_folder, write_atomic
 from benchmark.flops import paper
 from benchmark.flops.joining import Recorded, join
 from benchmark.flops.measured import MeasuredCounter

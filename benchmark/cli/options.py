@@ -12,6 +12,7 @@ import typer
 
 from benchmark import listing
 from benchmark.errors import UsageError, unknown
+from benchmark.files import REFERENCE, reference_folder
 
 DEFAULT_STORE = Path("results/runs")
 
@@ -91,6 +92,14 @@ def _executor(context: typer.Context, executor: str) -> str:
     if executor not in listing.executor_names() and not context.resilient_parsing:
         raise unknown("executor", executor, listing.executor_names())
     return executor
+
+
+def _store(store: Path) -> Path:
+    return reference_folder() if store == REFERENCE else store
+
+
+def _stores(stores: list[Path] | None) -> list[Path] | None:
+    return None if stores is None else [_store(store) for store in stores]
 
 
 def complete_executor(incomplete: str) -> list[str]:
@@ -180,10 +189,12 @@ PluginOption = Annotated[
     list[Path] | None,
     typer.Option("--plugin", help="file of a record's method, or folder of its task, that is not found; repeatable"),
 ]
-StoreOption = Annotated[Path, typer.Option("--store", help="folder of the records", envvar="SAIBENCH_STORE")]
+StoreOption = Annotated[
+    Path, typer.Option("--store", help="folder of the records", envvar="SAIBENCH_STORE", callback=_store)
+]
 StoresOption = Annotated[
     list[Path] | None,
-    typer.Option("--store", help="folder of records; repeatable", envvar="SAIBENCH_STORE"),
+    typer.Option("--store", help="folder of records; repeatable", envvar="SAIBENCH_STORE", callback=_stores),
 ]
 SetOption = Annotated[list[str] | None, typer.Option("--set", help="a method's parameter, name=value; repeatable")]
 RecipeOption = Annotated[

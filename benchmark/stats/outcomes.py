@@ -32,7 +32,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from benchmark.store import read_table
+from benchmark.store import has_file, read_table
 
 __all__ = ["OUTCOMES", "THRESHOLDS", "Outcomes", "read_outcomes"]
 
@@ -104,7 +104,7 @@ def read_outcomes(folder: Path, images: pd.Series) -> Outcomes | None:
         If the table is broken.
     """
     path = folder / OUTCOMES
-    if not path.is_file():
+    if not has_file(folder, OUTCOMES):
         return None
     table = read_table(path)
     places = pd.Series(range(len(images)), index=images.astype(str))

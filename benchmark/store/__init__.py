@@ -1,4 +1,4 @@
-"""The results store: one folder a cell, written whole or not at all.
+"""The results store: one folder a cell, written whole or not at all; and packed records, many in a few tables.
 
 What this is for: the identity of a cell (a hash of what determines its result, and of nothing else), records
 that survive a kill at any moment, locks that keep two processes off the same cell, and the provenance that
@@ -18,6 +18,7 @@ Beside it, while a run is under way: ``.<cell id>.partial/`` (the same folder, u
 training checkpoints and ``progress.json``; a restarted run finds ``scratch/`` again and removes the rest). The store's
 root also holds ``.locks/<cell id>``: the lock files, which stay, and which may be deleted when nothing runs;
 ``timing/*.json``, what ``saibench time`` measured; and ``.slurm/<cell id>.log``, what a cell printed on a cluster.
+``packed/`` holds the records that ``saibench store pack`` took in; `benchmark.store.pack` says how.
 """
 
 from benchmark.store.cell import Cell, canonical_json
@@ -25,6 +26,7 @@ from benchmark.store.errors import CellBusy, CellFinished
 from benchmark.store.fields import RECORD_FIELDS, STATUSES
 from benchmark.store.garbage import collect_garbage
 from benchmark.store.merging import merge
+from benchmark.store.pack import PACKED, has_file, read_file
 from benchmark.store.provenance import ENVIRONMENT, environment, provenance, read_environment, timestamp
 from benchmark.store.record import Record, is_rendered, read_table, write_table
 from benchmark.store.store import TIMINGS, Store
@@ -34,6 +36,7 @@ from benchmark.store.work import Work
 
 __all__ = [
     "ENVIRONMENT",
+    "PACKED",
     "RECORD_FIELDS",
     "STATUSES",
     "TIMINGS",
@@ -46,10 +49,12 @@ __all__ = [
     "canonical_json",
     "collect_garbage",
     "environment",
+    "has_file",
     "is_rendered",
     "merge",
     "provenance",
     "read_environment",
+    "read_file",
     "read_table",
     "table",
     "timestamp",

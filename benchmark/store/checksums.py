@@ -10,7 +10,15 @@ from pathlib import Path
 
 from benchmark.files import write_atomic
 
-__all__ = ["CHECKSUMS", "forget_missing", "read_checksums", "sha256", "update_checksum", "write_checksums"]
+__all__ = [
+    "CHECKSUMS",
+    "forget_missing",
+    "parse_checksums",
+    "read_checksums",
+    "sha256",
+    "update_checksum",
+    "write_checksums",
+]
 
 CHECKSUMS = "checksums.sha256"
 
@@ -47,8 +55,13 @@ def read_checksums(folder: Path) -> dict[str, str]:
     ValueError
         If the file is not as `write_checksums` writes it.
     """
+    return parse_checksums((folder / CHECKSUMS).read_text(encoding="utf-8"))
+
+
+def parse_checksums(text: str) -> dict[str, str]:
+    """Return each file's checksum by its name, from the text of a file of checksums; see `read_checksums`."""
     found = {}
-    for line in (folder / CHECKSUMS).read_text(encoding="utf-8").splitlines():
+    for line in text.splitlines():
         digest, separator, name = line.partition("  ")
         if not separator or len(digest) != 64 or Path(name).is_absolute() or ".." in Path(name).parts:
             raise ValueError(f"{CHECKSUMS} is broken")

@@ -6,6 +6,7 @@ Sources are only read. Nothing is averaged or compared here: of a cell that seve
 from __future__ import annotations
 
 import contextlib
+import fnmatch
 import math
 import os
 import shutil
@@ -21,7 +22,7 @@ from benchmark.store.errors import explain
 from benchmark.store.locks import locked
 from benchmark.store.record import Record, read_table, write_table
 from benchmark.store.replacing import incoming_path, lock_path, promote, recover
-from benchmark.store.store import TIMINGS, Store
+from benchmark.store.store import TIMINGS, Store, is_there, write_out
 
 __all__ = ["Merged", "merge"]
 
@@ -96,9 +97,10 @@ def merge(stores: Iterable[str | os.PathLike[str]], into: str | os.PathLike[str]
         for record in records:
             with _warned(record.folder, target, merged):
                 _merge_record(record, target, merged, None if left_out is None else left_out[record.cell_id])
-        for path in source.timings():
+        known = target.timings()
+        for path, content in source.timings().items():
             with _warned(path, target, merged):
-                _merge_timing(path, target, merged)
+                _merge_timing(path, content, target.root / TIMINGS / path.name in known, target, merged)
     return merged
 
 
@@ -137,7 +139,7 @@ def _merge_record(record: Record, target: Store, merged: Merged, left_out: tuple
     final.parent.mkdir(parents=True, exist_ok=True)
     with locked(lock_path(final), record.cell_id):
         recover(final)
-        if final.exists():
+        if is_there(final):
             known = Record.load(final)
             if known.finished or not record.finished:
                 merged.kept += 1
@@ -149,7 +151,10 @@ def _merge_record(record: Record, target: Store, merged: Merged, left_out: tuple
                 return
         incoming = incoming_path(final)
         try:
-            _copy(record.folder, incoming, left_out or ())
+            if record.packed:
+                write_out(record.folder, incoming, [name for name in record.names if not _is_left_out(name, left_out)])
+            else:
+                _copy(record.folder, incoming, left_out or ())
             # A forced run may have replaced the source meanwhile: then half of the copy is of another record.
             if dict(Record.load(record.folder).fields) != dict(record.fields):
                 raise StoreError(f"{record.folder} was replaced while it was copied; merge again")
@@ -162,15 +167,15 @@ def _merge_record(record: Record, target: Store, merged: Merged, left_out: tuple
         merged.copied.append(final)
 
 
-def _merge_timing(path: Path, target: Store, merged: Merged) -> None:
+def _merge_timing(path: Path, content: bytes, known: bool, target: Store, merged: Merged) -> None:
     if path.is_symlink():
         raise StoreError(f"{path} is a link; replace it by the file")
-    final = target.root / TIMINGS / path.name
-    if final.exists():  # its name says machine, network and time
+    if known:  # its name says machine, network and time
         merged.kept += 1
         return
+    final = target.root / TIMINGS / path.name
     final.parent.mkdir(parents=True, exist_ok=True)
-    merged.copied.append(write_atomic(final, path.read_bytes()))
+    merged.copied.append(write_atomic(final, content))
 
 
 def _differences(record: Record, known: Record) -> str:
@@ -183,6 +188,10 @@ def _differences(record: Record, known: Record) -> str:
         if value is None or other is None or not math.isclose(value, other, rel_tol=TOLERANCE):
             found.append(f"{name} {value} here, {other}")
     return "; ".join(found)
+
+
+def _is_left_out(name: str, patterns: Iterable[str] | None) -> bool:
+    return any(fnmatch.fnmatchcase(name.partition("/")[0], pattern) for pattern in patterns or ())
 
 
 def _copy(source: Path, copy: Path, without: Iterable[str] = ()) -> None:

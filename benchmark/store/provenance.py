@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.errors import StoreError
+from benchmark.store.pack import read_file
 
 __all__ = ["ENVIRONMENT", "checkout", "environment", "provenance", "read_environment", "timestamp", "write_environment"]
 
@@ -107,7 +108,7 @@ def write_environment(folder: Path) -> None:
 
 
 def read_environment(path: Path) -> dict[str, str]:
-    """Read what `write_environment` wrote.
+    """Read what `write_environment` wrote, by its path in a record's folder; the record may be packed.
 
     Raises
     ------
@@ -115,7 +116,7 @@ def read_environment(path: Path) -> dict[str, str]:
         If it is another file, in one line that names it.
     """
     try:
-        lines = [line.partition("==") for line in path.read_text(encoding="utf-8").splitlines()]
+        lines = [line.partition("==") for line in read_file(path.parent, path.name).decode().splitlines()]
     except (OSError, ValueError) as error:
         raise StoreError(f"{path}: cannot be read ({error}); run the cell again with --force") from None
     if not all(name and equals and version for name, equals, version in lines):

@@ -1,17 +1,21 @@
 """A record: the flat fields that a cell left in the store, and the files beside them.
 
-It reads one folder. Which folders there are is the store's business, and writing them is `benchmark.store.work`'s.
+It reads one record, in its folder or packed (`benchmark.store.pack`). Which records there are is the store's business,
+and writing them is `benchmark.store.work`'s.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmark.errors import StoreError
+from benchmark.files import cache_folder, write_atomic
 from benchmark.store.fields import parse_record
+from benchmark.store.pack import RECORD, Pack, file_names, has_file, read_arrow, read_file
 
 if TYPE_CHECKING:  # reading records needs no pandas, and its import takes most of a second
     import pandas as pd
@@ -26,7 +30,7 @@ class Record:
     Attributes
     ----------
     folder
-        Where it lies.
+        Where it lies; of a packed record, where it would.
     fields
         The flat record: see `RECORD_FIELDS`.
     """
@@ -36,16 +40,16 @@ class Record:
 
     @classmethod
     def load(cls, folder: Path) -> Record:
-        """Read a folder's ``record.json``.
+        """Read a folder's ``record.json``, or that of the packed record in its place.
 
         Raises
         ------
         StoreError
             If the folder holds no readable record, or one that is not its own; the message names the folder.
         """
-        path = folder / "record.json"
+        path = folder / RECORD
         try:
-            fields = parse_record(path.read_text(encoding="utf-8"))
+            fields = parse_record(read_file(folder, RECORD).decode())
         except FileNotFoundError:
             raise StoreError(f"{folder}: not a record (no record.json); move it out of the store") from None
         except (OSError, ValueError) as error:  # not UTF-8, not JSON, not a record
@@ -89,7 +93,7 @@ class Record:
         return {name[7:]: value for name, value in self.fields.items() if name.startswith("metric_")}
 
     def path(self, name: str) -> Path:
-        """Path of one of the record's files.
+        """Path of one of the record's files; a packed one is written to the cache first.
 
         Raises
         ------
@@ -97,17 +101,53 @@ class Record:
             If the record has no such file.
         """
         path = self.folder / name
-        if not path.exists():
+        if path.exists():
+            return path
+        if not self.has(name):
             raise StoreError(f"{self.folder}: the record has no {name}; run the cell again with --force")
-        return path
+        content = self.read(name)
+        place = cache_folder() / "unpacked" / hashlib.sha256(content).hexdigest()[:32] / path.name
+        if not place.exists():
+            place.parent.mkdir(parents=True, exist_ok=True)
+            write_atomic(place, content)
+        return place
+
+    @property
+    def packed(self) -> bool:
+        """Whether the record is packed, and not in a folder of its own."""
+        return not (self.folder / RECORD).exists() and Pack.find(self.folder) is not None
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the record's files, sorted; those in folders of it with ``/``."""
+        return file_names(self.folder)
+
+    def has(self, name: str) -> bool:
+        """Whether the record has a file."""
+        return has_file(self.folder, name)
+
+    def read(self, name: str) -> bytes:
+        """Return the content of one of the record's files.
+
+        Raises
+        ------
+        OSError
+            If it cannot be read.
+        """
+        return read_file(self.folder, name)
 
     def layers(self) -> pd.DataFrame:
         """``layers.parquet``, one row a layer."""
-        return read_table(self.path("layers.parquet"))
+        return self._table("layers.parquet")
 
     def images(self) -> pd.DataFrame:
         """``images.parquet``, one row an image."""
-        return read_table(self.path("images.parquet"))
+        return self._table("images.parquet")
+
+    def _table(self, name: str) -> pd.DataFrame:
+        if not self.has(name):
+            raise StoreError(f"{self.folder}: the record has no {name}; run the cell again with --force")
+        return read_table(self.folder / name)
 
 
 def is_rendered(dataset: str, task: str, scale: str) -> bool:
@@ -130,7 +170,7 @@ def write_table(table: pd.DataFrame, path: Path) -> None:
 
 
 def read_table(path: Path) -> pd.DataFrame:
-    """Read one of a record's Parquet tables.
+    """Read one of a record's Parquet tables, by its path in the record's folder; the record may be packed.
 
     Raises
     ------
@@ -140,8 +180,9 @@ def read_table(path: Path) -> pd.DataFrame:
     import pandas as pd
     import pyarrow as pa
 
+    packed = None if path.exists() else read_arrow(path.parent, path.name)
     try:
-        return pd.read_parquet(path)
+        return pd.read_parquet(path) if packed is None else packed.to_pandas()
     except (OSError, ValueError, LookupError, TypeError, pa.ArrowException) as error:  # found by changing bytes
         reason = str(error).partition("\n")[0]
         raise StoreError(f"{path}: cannot be read ({reason}); run the cell again with --force") from error

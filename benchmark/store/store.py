@@ -1,4 +1,4 @@
-"""The results store: a folder of records, one folder a cell, written whole or not at all.
+"""The results store: records, one folder a cell or packed together, written whole or not at all.
 
 It finds, lists and locks. It knows no method, task or metric by name, and computes nothing from the results.
 """
@@ -9,29 +9,34 @@ import contextlib
 import json
 import logging
 import os
+import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmark.errors import StoreError
-from benchmark.files import write_atomic
+from benchmark.files import sync, write_atomic
 from benchmark.store.cell import Cell
-from benchmark.store.checksums import update_checksum
+from benchmark.store.checksums import CHECKSUMS, read_checksums, sha256, update_checksum
 from benchmark.store.errors import CellFinished, explain
 from benchmark.store.locks import held_by, locked
+from benchmark.store.pack import PACKED, RECORD, Pack, file_names, read_file
 from benchmark.store.record import Record
-from benchmark.store.replacing import lock_path, old_path, partial_path, recover
+from benchmark.store.replacing import incoming_path, lock_path, old_path, partial_path, promote, recover
 from benchmark.store.tables import table
 from benchmark.store.work import PROGRESS, Work
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["TIMINGS", "Store"]
+__all__ = ["DOCUMENTS", "TIMINGS", "Store", "is_there", "write_out"]
 
 #: The folder of timings, in the store's root: one JSON file each.
 TIMINGS = "timing"
+#: The folders of JSON files in the store's root that are packed with its records: timings, the ``record.json`` of cells
+#: that were run again, and the records of starting weights that were made again.
+DOCUMENTS = (TIMINGS, "reproduced", "weights")
 
 _log = logging.getLogger(__name__)
 
@@ -87,7 +92,7 @@ class Store:
         """
         final = self.folder(cell)
         self._recover_left(final)
-        return Record.load(final) if final.exists() else None
+        return Record.load(final) if is_there(final) else None
 
     def holder(self, cell: Cell) -> str | None:
         """Return which process works on a cell, and since when; None where none does."""
@@ -147,7 +152,7 @@ class Store:
                 # record in place.
                 stack.enter_context(locked(lock_path(final), str(cell)))
                 recover(final)
-                if not force and final.exists() and Record.load(final).finished:
+                if not force and is_there(final) and Record.load(final).finished:
                     raise CellFinished(f"{cell}: is finished already; use --force to replace it")
                 work = Work(cell, partial, final)
             except OSError as error:
@@ -178,6 +183,9 @@ class Store:
                 recover(final)
                 if Record.load(final).fields != record.fields:
                     raise StoreError(f"{final} was replaced meanwhile; do it again")
+                if record.packed:
+                    write_out(final, incoming_path(final))
+                    promote(incoming_path(final), final)
                 path = write_atomic(final / name, content)
                 update_checksum(final, name)
         except OSError as error:
@@ -193,11 +201,46 @@ class Store:
         if not self.root.is_dir():
             raise StoreError(f"{self.root}: is not a folder; use another --store")
         self._walk(self.root, 0, records, warnings)
+        pack = self._pack(warnings)
+        if pack is not None:
+            there = {record.folder.parts[-4:] for record in records}
+            for place in pack.records.keys() - there:
+                # A folder that is there is newer; one that is broken was told of.
+                if not self.root.joinpath(*place, RECORD).exists():
+                    self._load(self.root.joinpath(*place), records, warnings)
+            records.sort(key=lambda record: record.folder.parts[-4:])
         return records, warnings
 
-    def timings(self) -> list[Path]:
-        """Return the files of the timings in the store, by name."""
-        return sorted((self.root / TIMINGS).glob("*.json"))
+    def _pack(self, warnings: list[str]) -> Pack | None:
+        try:
+            return Pack.of(self.root)
+        except StoreError as error:
+            warnings.append(f"{error}; its records are not shown")
+            return None
+
+    def documents(self, folder: str) -> dict[Path, bytes]:
+        """Return the JSON files of one of the folders `DOCUMENTS`, by their path, in its order; packed ones too.
+
+        A file that is there counts before a packed one of its name.
+
+        Raises
+        ------
+        StoreError
+            If a file, or the pack, cannot be read.
+        """
+        pack = Pack.of(self.root)
+        packed = {} if pack is None else pack.documents
+        found = {self.root / name: content for name, content in packed.items() if name.startswith(f"{folder}/")}
+        for path in (self.root / folder).rglob("*.json"):
+            try:
+                found[path] = path.read_bytes()
+            except OSError as error:
+                raise StoreError(f"{path}: cannot be read ({error.strerror})") from error
+        return dict(sorted(found.items()))
+
+    def timings(self) -> dict[Path, bytes]:
+        """Return the timings in the store: the content of each file, by its path."""
+        return self.documents(TIMINGS)
 
     def records(self, task: str | None = None, scale: str | None = None, **where: object) -> pd.DataFrame:
         """Return all records as a table, one row a cell, with the record's folder in the column ``folder``.
@@ -231,15 +274,27 @@ class Store:
     # depth: 0 the store, 1 a task, 2 a scale, 3 a method, 4 a cell
     def _walk(self, folder: Path, depth: int, records: list[Record], warnings: list[str]) -> None:
         if depth == 4:
-            try:
-                records.append(Record.load(folder))
-            except StoreError as error:
-                warnings.append(str(error))
+            # What packing left of a folder that it took in is no record and no error.
+            if (folder / RECORD).exists() or not self._is_packed(folder):
+                self._load(folder, records, warnings)
             return
         try:
             self._walk_into(folder, depth, records, warnings)
         except OSError as error:
             warnings.append(f"{folder}: cannot be read ({error.strerror}); its records are not shown")
+
+    @staticmethod
+    def _is_packed(folder: Path) -> bool:
+        with contextlib.suppress(StoreError):
+            return Pack.find(folder) is not None
+        return False
+
+    @staticmethod
+    def _load(folder: Path, records: list[Record], warnings: list[str]) -> None:
+        try:
+            records.append(Record.load(folder))
+        except StoreError as error:
+            warnings.append(str(error))
 
     def _walk_into(self, folder: Path, depth: int, records: list[Record], warnings: list[str]) -> None:
         entries = sorted(folder.iterdir())
@@ -250,7 +305,7 @@ class Store:
             if hidden:
                 entries = sorted(folder.iterdir())
         for entry in entries:
-            if entry.name.startswith("."):
+            if entry.name.startswith(".") or (depth == 0 and entry.name == PACKED):
                 continue
             if (entry / "record.json").exists() and depth < 3:
                 warnings.append(f"{entry}: a record outside <task>/<scale>/<method>/; move it to its place")
@@ -258,3 +313,34 @@ class Store:
                 self._walk(entry, depth + 1, records, warnings)
             elif depth == 3:
                 warnings.append(f"{entry}: not a record; move it out of the store")
+
+
+def is_there(final: Path) -> bool:
+    """Whether a cell has something that counts as its record, whole or broken: a folder, or a packed record."""
+    return final.exists() or Pack.find(final) is not None
+
+
+def write_out(folder: Path, copy: Path, names: Iterable[str] | None = None) -> None:
+    """Write the files of a packed record into a new folder, with checksums of what is written.
+
+    Parameters
+    ----------
+    folder
+        The record's, where it would lie.
+    names
+        Which files; all, if not given.
+    """
+    shutil.rmtree(copy, ignore_errors=True)
+    copy.mkdir(parents=True)
+    for name in file_names(folder) if names is None else names:
+        place = copy / name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(read_file(folder, name))
+        sync(place)
+    # Tables are the same to the last value; their bytes are those of the library that writes them now.
+    if (copy / CHECKSUMS).exists():
+        committed = read_checksums(copy)
+        for name in committed:
+            if name.endswith(".parquet") and (copy / name).exists() and sha256(copy / name) != committed[name]:
+                update_checksum(copy, name)
+    sync(copy)

@@ -160,7 +160,7 @@ class Work:
     def _is_finished(self) -> bool:
         """Tell whether the cell has a finished record already; a broken one may be replaced."""
         with contextlib.suppress(StoreError):
-            return self._final.exists() and Record.load(self._final).finished
+            return Record.load(self._final).finished
         return False
 
     def _write(self, record: Mapping[str, Any], layers: pd.DataFrame | None, images: pd.DataFrame | None) -> None:

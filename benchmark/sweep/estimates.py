@@ -111,7 +111,7 @@ class Estimator:
         return Rate(
             sum(seconds) / len(seconds),
             _mean(each["seconds_eval"] for each in chosen) or 0.0,
-            _mean(_size(each) for each in chosen if (each.folder / MODEL).is_file()),
+            _mean(_size(each) for each in chosen if each.has(MODEL)),
             f"{len(chosen)} record{'s' * (len(chosen) > 1)} of {of}",
         )
 
@@ -195,14 +195,14 @@ def _harness(determinants: Mapping[str, Any]) -> dict[str, Any]:
 def _identity(record: Record) -> dict[str, Any]:
     """Return what a record's cell id is the hash of; nothing where the file is not there or broken."""
     try:
-        content = json.loads(record.path("cell.json").read_text(encoding="utf-8"))
+        content = json.loads(record.read("cell.json"))
     except (OSError, ValueError, StoreError):
         return {}
     return content if isinstance(content, dict) else {}
 
 
 def _size(record: Record) -> int:
-    return sum(path.stat().st_size for path in record.folder.rglob("*") if path.is_file())
+    return sum(len(record.read(name)) for name in record.names)
 
 
 def _count_dense(planned: Plan) -> float:

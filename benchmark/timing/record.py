@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.files import write_atomic
-from benchmark.store import TIMINGS, timestamp
+from benchmark.store import TIMINGS, Store, timestamp
 
 _SAME = ("git_sha", "git_dirty", "torch", "cpu", "threads", "instruction_set")
 """What of the machine must be as it was, for a report to be continued or a cell's timing to stand."""
@@ -31,12 +31,12 @@ def kept(report: dict[str, Any], store: Path) -> dict[str, Any] | None:
     The same are settings, cell, machine, code and versions.
     """
     found = []
-    for path in sorted((store / TIMINGS).glob("*.json")):
+    for content in Store(store).timings().values():
         try:
-            other = json.loads(path.read_text(encoding="utf-8"))
+            other = json.loads(content)
             if _identity(other) == _identity(report):
                 found.append(other)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        except (ValueError, KeyError, TypeError, AttributeError):
             continue  # no timing: reports say so
     return max(found, key=lambda other: str(other["machine"]["finished"]), default=None)
 

@@ -15,10 +15,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from benchmark.cells.request import cache_folder, reader
+from benchmark.cells.request import reader
 from benchmark.errors import UsageError
 from benchmark.evaluate import evaluate
-from benchmark.files import atomic_path, write_atomic
+from benchmark.files import atomic_path, cache_folder, write_atomic
 from benchmark.method import Method
 from benchmark.progress import Report
 from benchmark.recipe import Recipe, Schedule

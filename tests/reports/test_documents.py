@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmark.files import reference_folder
 from reports import documents, speed
 from reports.base import Results
 
@@ -14,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="module")
 def reference():
-    return Results.read([ROOT / "results" / "reference"])
+    return Results.read([reference_folder(ROOT)])
 
 
 @pytest.mark.parametrize("name", ["README.md", "docs/results.md", "docs/training.md", "docs/engine.md"])

@@ -2,7 +2,6 @@
 
 import json
 import math
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -160,10 +159,9 @@ def test_a_record_of_an_earlier_version_is_read_and_lacks_what_it_lacks(a_cell, 
     assert earlier["isa"] is None and earlier["isa_limit"] is None
 
 
-def test_the_reference_records_are_read():
-    reference = Path(__file__).parents[2] / "results" / "reference"
+def test_the_reference_records_are_read(reference):
     records, warnings = Store(reference).scan()
-    assert len(records) == len(list(reference.glob("*/*/*/*/record.json")))
+    assert len(records) >= 700 and all(record.finished for record in records)
     assert warnings == []
 
 

@@ -4,7 +4,6 @@ import hashlib
 import json
 import shutil
 import subprocess
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -91,8 +90,7 @@ def test_the_checksums_are_those_of_sha256sum(record):
         subprocess.run(["sha256sum", "-c", "--quiet", "checksums.sha256"], cwd=record.folder, check=True)
 
 
-def test_the_reference_records_have_no_problems():
-    reference = Path(__file__).parents[2] / "results" / "reference"
+def test_the_reference_records_have_no_problems(reference):
     assert verify(Store(reference)).problems == []
 
 

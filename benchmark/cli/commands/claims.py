@@ -1,19 +1,15 @@
 """``saibench claims``: each claim of the paper against the records."""
 
 from collections import Counter
-from pathlib import Path
-from typing import Annotated
-
-import typer
 
 from benchmark.cli.app import app
-from benchmark.cli.options import DEFAULT_STORE, JsonOption
+from benchmark.cli.options import DEFAULT_STORE, JsonOption, StoresOption
 from benchmark.cli.output import emit, print_error, print_line
 
 
 @app.command()
 def claims(
-    store: Annotated[list[Path] | None, typer.Option("--store", help="folder of records; repeatable")] = None,
+    store: StoresOption = None,
     json_: JsonOption = False,
 ) -> None:
     """Check the paper's claims: reproduced, contradicted, inconclusive or not run, and what would settle each."""

@@ -37,7 +37,10 @@ def reproduce(
 
     source = Store(store)
     if records:
-        chosen = [Record.load(Path(word).resolve()) if Path(word).is_dir() else source.get(word) for word in records]
+        chosen = [
+            Record.load(Path(word).resolve()) if Path(word).is_dir() or "/" in word else source.get(word)
+            for word in records
+        ]
     else:
         known = [record for record in source.scan()[0] if data is not None or on_rendered_scenes(record)]
         chosen = handful(known, 60 * (minutes or 0))

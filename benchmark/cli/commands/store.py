@@ -1,7 +1,7 @@
-"""``saibench store merge``, ``verify`` and ``gc``: stores as a whole."""
+"""``saibench store merge``, ``pack``, ``unpack``, ``verify`` and ``gc``: stores as a whole."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -9,8 +9,12 @@ from benchmark.cli.app import app
 from benchmark.cli.options import DEFAULT_STORE, JsonOption, StoreOption
 from benchmark.cli.output import emit, print_line, print_warning
 
-store_app = typer.Typer(no_args_is_help=True, help="Merge, check and clean stores of records.")
+store_app = typer.Typer(no_args_is_help=True, help="Merge, pack, check and clean stores of records.")
 app.add_typer(store_app, name="store")
+
+PackedOption = Annotated[
+    Path | None, typer.Option("--into", help="store to write to, which keeps what it has; in place without it")
+]
 
 
 @store_app.command()
@@ -33,6 +37,42 @@ def merge(
         for line in (*merged.conflicts, *merged.warnings):
             print_warning(line)
     if merged.warnings:
+        raise typer.Exit(1)
+
+
+@store_app.command()
+def pack(
+    store: Annotated[Path, typer.Argument(help="store to pack")],
+    into: PackedOption = None,
+    json_: JsonOption = False,
+) -> None:
+    """Pack the records of a store into a few tables; every command reads them there as it reads folders."""
+    from benchmark.store.packing import pack as pack_store
+
+    _tell_packing(pack_store(store, into), "packed", json_)
+
+
+@store_app.command()
+def unpack(
+    store: Annotated[Path, typer.Argument(help="store whose packed records become folders again")],
+    into: PackedOption = None,
+    json_: JsonOption = False,
+) -> None:
+    """Write packed records as folders again."""
+    from benchmark.store.packing import unpack as unpack_store
+
+    _tell_packing(unpack_store(store, into), "unpacked", json_)
+
+
+def _tell_packing(done: Any, what: str, json_: bool) -> None:
+    if json_:
+        emit(vars(done))
+    else:
+        size = f", {done.folded} of them from folders: {done.size / 1e6:.1f} MB" if done.size else ""
+        print_line(f"{done.records} records {what}{size}")
+        for line in done.warnings:
+            print_warning(line)
+    if done.warnings:
         raise typer.Exit(1)
 
 

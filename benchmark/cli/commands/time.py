@@ -183,7 +183,7 @@ def _trained(named: Sequence[str], store: Path) -> list[Any]:
     if named:
         return [Store(store).get(name) for name in named]
     finished = [record for record in Store(store).scan()[0] if record.finished]
-    trained = [record for record in finished if (record.folder / MODEL).exists()]
+    trained = [record for record in finished if record.has(MODEL)]
     if not trained:
         raise SaibenchError(
             f"{store}: none of its {len(finished)} finished cells has weights ({MODEL}); "
