@@ -58,13 +58,13 @@ class Rows:
         return self._numbers.setdefault(layer, len(self._numbers))
 
 
-def compile_stem(model: ResNet, rows: Rows) -> Stem:
+def compile_stem(model: ResNet, rows: Rows, is_half: bool) -> Stem:
     """Return the stem's convolutions and the max pooling."""
     convs = [(n, m) for n, m in model.conv1.named_modules(prefix="conv1") if isinstance(m, nn.Conv2d)]
     norms: list[nn.Module] = [m for m in model.conv1.modules() if isinstance(m, nn.BatchNorm2d)]
     norms.append(cast(nn.Module, model.bn1))
     packed = [
-        compile_convolution(name, conv, norm, rows(name, "conv"), row_taps=i == 0)
+        compile_convolution(name, conv, norm, rows(name, "conv"), row_taps=i == 0, is_half=is_half)
         for i, ((name, conv), norm) in enumerate(zip(convs, norms, strict=True))
     ]
     kept = places(norms[-1])
@@ -109,8 +109,9 @@ class CompiledBlock:
         What it fills with, by the number of the convolution.
     """
 
-    def __init__(self, block: ResidualBlock, placed: list[Placed], rows: Rows, first_mask: int) -> None:
+    def __init__(self, block: ResidualBlock, placed: list[Placed], rows: Rows, first_mask: int, is_half: bool) -> None:
         self.name, self.work, self._block, self._rows = block.name, block.work, block, rows
+        self._is_half = is_half
         self._refuse()
         self.fills: dict[int, Interpolation] = {}
         self._numbers: dict[Region, int] = {}
@@ -123,7 +124,8 @@ class CompiledBlock:
         if block.downsample is not None:
             name = f"{self.name}.downsample.0"
             norm = cast(nn.Module, block.downsample[1])
-            shortcut = compile_convolution(name, block.downsample[0], norm, self._row("downsample.0"))
+            row = self._row("downsample.0")
+            shortcut = compile_convolution(name, block.downsample[0], norm, row, is_half=is_half)
         passes, masks = add_passes(placed, self.work.late, first_mask, lambda mask: self._rows(mask.name, "mask"))
         self.masks = [PlacedMask(mask, plan) for mask, plan in masks]
         offset = self._offset()
@@ -173,7 +175,7 @@ class CompiledBlock:
     def _convolution(self, number: int) -> Convolution:
         layer = f"conv{number}"
         module, norm = getattr(self._block, layer), getattr(self._block, f"bn{number}")
-        return compile_convolution(f"{self.name}.{layer}", module, norm, self._row(layer))
+        return compile_convolution(f"{self.name}.{layer}", module, norm, self._row(layer), is_half=self._is_half)
 
     def _places(self) -> Positions | None:
         """Return the places of a basic block's pruned last convolution."""

@@ -98,6 +98,8 @@ class Convolution:
         Row in the tally.
     is_narrow
         Whether it has few outputs and runs on the narrow kernel.
+    is_half
+        Whether its weights are bfloat16, two to a word.
     """
 
     layer: str
@@ -107,6 +109,7 @@ class Convolution:
     bias: Floats | None
     row: int
     is_narrow: bool = False
+    is_half: bool = False
 
     def __post_init__(self) -> None:
         """Check the weights' sizes, which the inner kernels trust."""
@@ -117,6 +120,8 @@ class Convolution:
         size_of = library.compiled.narrow_size if self.is_narrow else library.compiled.packed_size
         bias_size = self.outputs if self.is_narrow else library.compiled.bias_size(self.outputs)
         expected = size_of(self.outputs, self.geometry.depth)
+        check(not (self.is_half and self.is_narrow), self.layer, "a narrow convolution has float32 weights")
+        expected = expected // 2 if self.is_half else expected
         _check_floats(self.layer, "packed weights", self.packed, expected)
         if self.bias is not None:
             _check_floats(self.layer, "bias", self.bias, bias_size)

@@ -47,6 +47,9 @@ class CPUEngine:
         evaluation mode. Later changes of its weights are not seen.
     threads
         Threads to run on, 1 to 256; by default one for each core, or what ``OMP_NUM_THREADS`` says.
+    weights
+        How convolutions' weights are kept: bfloat16 takes half of the memory, and of the time to read it where a
+        network has more weights than cache. Sums, maps, masks and offsets are float32 either way.
 
     Raises
     ------
@@ -70,8 +73,12 @@ class CPUEngine:
     own, so that a result stays valid until the next call of the thread that asked for it.
     """
 
-    def __init__(self, model: nn.Module, *, threads: int | None = None) -> None:
+    def __init__(
+        self, model: nn.Module, *, threads: int | None = None, weights: Literal["float32", "bfloat16"] = "float32"
+    ) -> None:
         kernels.require()
+        if weights not in ("float32", "bfloat16"):
+            raise ValueError(f"weights are float32 or bfloat16, not {weights!r}")
         if not isinstance(model, ResNet):
             raise EngineRefusal("backbone", f"the CPU engine runs those of benchmark.nn, not {type(model).__name__}")
         self.threads = kernels.max_threads() if threads is None else kernels.checked_threads(threads)
@@ -79,7 +86,7 @@ class CPUEngine:
         self._local = threading.local()
         self._memories: WeakSet[Memory] = WeakSet()
         self._rows = Rows()
-        stem = compile_stem(model, self._rows)
+        stem = compile_stem(model, self._rows, weights == "bfloat16")
         self._stages: list[Stage] = []
         self._masks: list[PlacedMask] = []
         stages = _stages(model)
@@ -87,7 +94,7 @@ class CPUEngine:
         for name, blocks in stages:
             compiled = []
             for block in blocks:
-                compiled.append(CompiledBlock(block, next(placed), self._rows, len(self._masks)))
+                compiled.append(CompiledBlock(block, next(placed), self._rows, len(self._masks), weights == "bfloat16"))
                 self._masks += compiled[-1].masks
             self._stages.append(Stage(name, compiled))
         self._blocks = [block for stage in self._stages for block in stage.blocks]

@@ -65,7 +65,14 @@ def geometry(layer: str, convolution: Any, *, row_taps: bool = False) -> Geometr
 
 
 def pack(
-    layer: str, weight: Floats, bias: Floats | None, geometry: Geometry, row: int, *, is_narrow: bool = False
+    layer: str,
+    weight: Floats,
+    bias: Floats | None,
+    geometry: Geometry,
+    row: int,
+    *,
+    is_narrow: bool = False,
+    is_half: bool = False,
 ) -> Convolution:
     """Return a convolution with its weights packed for the instruction set that is selected.
 
@@ -81,6 +88,8 @@ def pack(
         Its row in the tally.
     is_narrow
         Whether it has few outputs: nothing is then padded to a wide tile.
+    is_half
+        Whether weights are rounded to bfloat16.
 
     Raises
     ------
@@ -102,24 +111,26 @@ def pack(
         packed = library.empty(compiled.narrow_size(*rows.shape))
         compiled.narrow_pack(rows, packed)
         return Convolution(layer, geometry, outputs, packed, bias, row, is_narrow=True)
-    packed = library.empty(compiled.packed_size(*rows.shape))
-    compiled.pack(rows, packed)
+    packed = library.empty(compiled.packed_size(*rows.shape) // (2 if is_half else 1))
+    (compiled.pack_half if is_half else compiled.pack)(rows, packed)
     padded = None
     if bias is not None:
         padded = library.empty(compiled.bias_size(outputs))
         padded[:] = 0.0
         padded[:outputs] = bias
-    return Convolution(layer, geometry, outputs, packed, padded, row)
+    return Convolution(layer, geometry, outputs, packed, padded, row, is_half=is_half)
 
 
 def compile_convolution(
-    layer: str, convolution: Any, norm: nn.Module | None, row: int, *, row_taps: bool = False
+    layer: str, convolution: Any, norm: nn.Module | None, row: int, *, row_taps: bool = False, is_half: bool = False
 ) -> Convolution:
-    """Return a convolution with the batch norm behind it, packed; ``layer`` is its name, for messages.
+    """Return a convolution with the batch norm behind it, packed; arguments as for `pack`.
 
     Raises
     ------
     ValueError
         If a folded weight or bias is NaN or infinite.
     """
-    return pack(layer, *folded(convolution, norm), geometry(layer, convolution, row_taps=row_taps), row)
+    return pack(
+        layer, *folded(convolution, norm), geometry(layer, convolution, row_taps=row_taps), row, is_half=is_half
+    )

@@ -82,9 +82,9 @@ class Convolution:
 
     is_narrow = False
 
-    def __init__(self, weight, bias, geometry):
-        self.geometry, self.weight = geometry, weight
-        self.packed = pack("layer", weight, bias, geometry, 0, is_narrow=self.is_narrow)
+    def __init__(self, weight, bias, geometry, is_half=False):
+        self.geometry, self.weight, self.is_half = geometry, weight, is_half
+        self.packed = pack("layer", weight, bias, geometry, 0, is_narrow=self.is_narrow, is_half=is_half)
 
     def __call__(self, x, size, out, *, images=1, positions=None, follow=None, threads=1, **parts):
         """Write rows of ``out``; ``parts`` are fields of `conv_call` such as ``residual``, ``scatter``, ``offsets``."""
@@ -102,6 +102,7 @@ class Convolution:
             out=out,
             out_stride=out.strides[0] // 4 if out.size else len(self.weight),
             narrow=self.is_narrow,
+            half=self.is_half,
             **({} if follow is None else {"follow": follow}),
             **parts,
         )

@@ -163,3 +163,17 @@ def test_masks_are_given_by_image():
         engine(images, masks=[None])
     with pytest.raises(ValueError, match="image with shape .* holds NaN"):
         engine([images[0], np.full_like(images[1], np.nan)])
+
+
+def test_half_weights_change_maps_by_their_rounding_alone():
+    model = sparse_network()
+    image = np.random.default_rng(0).standard_normal((3, 72, 91)).astype(np.float32)
+    exact, half = CPUEngine(model, threads=1), CPUEngine(model, threads=1, weights="bfloat16")
+    with inference(["image"], 3):
+        expected = exact(image)
+        found = half(image, masks=expected.masks)
+    for stage, values in expected.stages.items():
+        difference = np.abs(found.stages[stage] - values).max()
+        assert 0 < difference <= 0.03 * np.abs(values).max()
+    with pytest.raises(ValueError, match="float32 or bfloat16, not 'int4'"):
+        CPUEngine(model, weights="int4")

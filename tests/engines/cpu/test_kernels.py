@@ -413,3 +413,29 @@ def test_kernels_of_another_commit_say_how_to_compile_them(monkeypatch):
     monkeypatch.setattr("benchmark.engines.cpu.kernels.library.INTERFACE", 99)
     with pytest.raises(EngineUnavailable, match="compiled from other sources"):
         kernels.require()
+
+
+@settings(max_examples=30, deadline=None)
+@given(shapes)
+def test_half_weights_are_off_by_half_a_unit_of_bfloat16_at_most(c):
+    _, geometry, options, image, weight, bias, positions = case(c)
+    layer = operators.Convolution(weight, bias, geometry, is_half=True)
+    out = np.empty((len(positions), len(weight)), np.float32)
+    layer(to_rows(image), c["size"], out, positions=positions, threads=c["threads"])
+    tensors = [torch.from_numpy(a) for a in (image[None], weight, bias)]
+    reference = torch_rows(F.conv2d(*tensors, **options))
+    # bfloat16 has 8 bits: each product is off by 2^-9 of its size at most, and a sum by as much of all sizes.
+    sizes = torch_rows(F.conv2d(tensors[0].abs(), tensors[1].abs(), **options))
+    assert (np.abs(out - reference[positions]) <= sizes[positions] * 2.0**-8 + 1e-5).all()
+    one = operators.Convolution(weight, None, geometry, is_half=True)
+    assert one.packed.packed.size * 2 == operators.Convolution(weight, None, geometry).packed.packed.size
+
+
+def test_half_weights_that_bfloat16_has_stay_what_they_are_where_their_neighbours_are_zero():
+    weight = np.zeros((128, 8, 1, 1), np.float32)
+    weight[::2, :, 0, 0] = np.float32(0.25)
+    weight[:64] = 0  # a vector that shares its words with another is zero
+    x = np.ones((3, 8), np.float32)
+    out = np.empty((3, 128), np.float32)
+    operators.Convolution(weight, None, Geometry(8), is_half=True)(x, (1, 3), out)
+    np.testing.assert_allclose(out, x @ weight[:, :, 0, 0].T, rtol=2**-8)

@@ -11,7 +11,7 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
 # Raised when what Python calls here changes, so that a checkout notices that its kernels are those of another commit.
-INTERFACE = 4
+INTERFACE = 5
 
 cdef extern from "blend_group.h" nogil:
     int MAX_WINDOW
@@ -28,6 +28,7 @@ cdef extern from "kernels.h" nogil:
     size_t saibench_bias_size(int outputs)
     size_t saibench_packed_size(int outputs, int depth)
     void saibench_pack(const float *weights, int outputs, int depth, float *packed)
+    void saibench_pack_half(const float *weights, int outputs, int depth, float *packed)
     size_t saibench_narrow_size(int outputs, int depth)
     void saibench_narrow_pack(const float *weights, int outputs, int depth, float *packed)
 
@@ -42,7 +43,7 @@ cdef extern from "plan.h" nogil:
 
     ctypedef struct plan_conv:
         saibench_geometry walk
-        int outputs, row
+        int outputs, row, half
         const float *packed
         const float *bias
 
@@ -172,6 +173,10 @@ def pack(const float[:, ::1] weights, float[::1] packed):
     saibench_pack(&weights[0, 0], weights.shape[0], weights.shape[1], &packed[0])
 
 
+def pack_half(const float[:, ::1] weights, float[::1] packed):
+    saibench_pack_half(&weights[0, 0], weights.shape[0], weights.shape[1], &packed[0])
+
+
 def narrow_size(int outputs, int depth):
     return saibench_narrow_size(outputs, depth)
 
@@ -208,7 +213,7 @@ cdef int _walk(saibench_geometry *g, geometry) except -1:
 
 cdef int _conv(plan_conv *c, convolution) except -1:
     _walk(&c.walk, convolution.geometry)
-    c.outputs, c.row = convolution.outputs, convolution.row
+    c.outputs, c.row, c.half = convolution.outputs, convolution.row, convolution.is_half
     c.packed, c.bias = _f(convolution.packed), _f(convolution.bias)
     return 0
 

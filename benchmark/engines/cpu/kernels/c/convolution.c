@@ -146,6 +146,12 @@ static int inside(const int32_t *positions, int n, int map)
     return !out;
 }
 
+/* The weights of an output on, the start of a panel. */
+static const float *weights_at(const conv_call *c, int column)
+{
+    return c->packed + ((size_t)column * saibench_conv_macs(c->g, 1) >> c->half);
+}
+
 /* Computes `columns` outputs from `column` on, the start of a panel, of `n` positions from `first` on. */
 static void run_block(const conv_call *c, const scratch *s, int first, int n, int column, int columns,
                       const float *next)
@@ -170,7 +176,8 @@ static void run_block(const conv_call *c, const scratch *s, int first, int n, in
     job.length = length;
     job.outputs = columns;
     job.relu = c->relu;
-    job.packed = c->packed + (size_t)column * taps * length;
+    job.half = c->half;
+    job.packed = weights_at(c, column);
     job.next = next;
     job.bias = c->bias ? c->bias + column : NULL;
     job.rows = s->rows;
@@ -209,12 +216,11 @@ static int run_positions(const conv_task *t, const scratch *s, int first, int en
                          const float *next)
 {
     const conv_call *c = t->c;
-    const int depth = saibench_taps(c->g) * saibench_tap_length(c->g);
     for (int n; first < end; first += n) {
         n = end - first < t->block ? end - first : t->block;
         if (c->positions && !inside(c->positions + first, n, map_positions(c->g)))
             return SAIBENCH_OUTSIDE;
-        run_block(c, s, first, n, column, columns, first + n < end ? c->packed + (size_t)column * depth : next);
+        run_block(c, s, first, n, column, columns, first + n < end ? weights_at(c, column) : next);
     }
     return 0;
 }
@@ -227,10 +233,8 @@ static const float *next_weights(const conv_task *t, int thread, int end)
 {
     const conv_call *c = t->c;
     const share *own = t->shares + thread;
-    const size_t depth = saibench_conv_macs(c->g, 1);
-    const int panel = saibench_isa()->panel;
     if (saibench_next(own) == end && end < own->end)
-        return t->by_columns ? c->packed + (size_t)end * panel * depth : c->packed;
+        return t->by_columns ? weights_at(c, end * saibench_isa()->panel) : c->packed;
     return t->after ? t->after + t->after_share * thread : NULL;
 }
 
@@ -283,7 +287,7 @@ static int worth(const conv_call *c, int threads)
  * whoever reads them next. */
 static int by_columns(const conv_call *c, int threads)
 {
-    const int64_t weights = saibench_conv_macs(c->g, c->outputs), input = (int64_t)c->n * c->g->channels;
+    const int64_t weights = saibench_conv_macs(c->g, c->outputs) >> c->half, input = (int64_t)c->n * c->g->channels;
     if (threads < 2 || c->narrow || c->offsets || c->follow)
         return 0;
     return c->outputs >= threads * saibench_isa()->panel && weights > INPUTS * input;
@@ -300,11 +304,12 @@ static void look_ahead(conv_task *t, int threads)
         memset(&next, 0, sizeof next);
         next.g = after->g;
         next.outputs = after->outputs;
+        next.half = after->half;
         next.n = t->c->n;
         if (by_columns(&next, threads)) {
             const int panel = saibench_isa()->panel;
             const int panels = (after->outputs + panel - 1) / panel;
-            t->after_share = (size_t)(panels / threads) * panel * saibench_conv_macs(after->g, 1);
+            t->after_share = (size_t)(panels / threads) * panel * saibench_conv_macs(after->g, 1) >> after->half;
         }
     }
 }

@@ -8,7 +8,7 @@
 #include "portability.h"
 
 typedef struct {
-    int taps, length, outputs, relu;
+    int taps, length, outputs, relu, half;
     const float *packed, *bias;
     const float *next; /* weights that are wanted after these, or NULL */
     const float *const *rows;

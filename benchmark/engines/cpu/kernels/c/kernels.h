@@ -35,6 +35,8 @@ const char *saibench_isa_name(void);
 size_t saibench_packed_size(int outputs, int depth);
 /* Packs weights (outputs, depth), row-major, depth ordered as taps x channels, for the selected instruction set. */
 void saibench_pack(const float *weights, int outputs, int depth, float *packed);
+/* The same as bfloat16 in half of the floats, two weights a word; sums stay float32. */
+void saibench_pack_half(const float *weights, int outputs, int depth, float *packed);
 /* The same for the narrow kernel (masks and offsets), which has so many outputs at most: the portable five vectors. */
 #define SAIBENCH_NARROW_LIMIT 20
 size_t saibench_narrow_size(int outputs, int depth);

@@ -9,13 +9,13 @@
 typedef struct {
     const saibench_geometry *g;
     const float *packed; /* NULL: not known */
-    int outputs;
+    int outputs, half;
 } conv_after;
 
 /* One convolution at `n` positions: those listed or, without `positions`, first .. first + n - 1. Row i of `out`, or row
  * positions[i] with `scatter`, is scale * relu(sum + bias + residual) of position i, each part optional. Rows of `out` are
  * `out_stride` floats apart, those of `residual` lie side by side and are numbered as those of `out`. `bias` is as long as
- * saibench_bias_size. With `offsets` (n, 2 * taps), pairs (dy, dx), it is an unmodulated deformable convolution of one
+ * saibench_bias_size; with `half`, weights are those of saibench_pack_half. With `offsets` (n, 2 * taps), pairs (dy, dx), it is an unmodulated deformable convolution of one
  * offset group; `narrow` ones have few outputs, weights of saibench_narrow_pack, and a bias and no other part. */
 typedef struct {
     const saibench_geometry *g;
@@ -27,7 +27,7 @@ typedef struct {
     float *out;
     int out_stride, scatter;
     const float *residual, *scale;
-    int relu, narrow;
+    int relu, narrow, half;
     const saibench_follow *follow;
     conv_after after;
 } conv_call;

@@ -20,6 +20,38 @@ void saibench_pack(const float *weights, int outputs, int depth, float *packed)
                 *packed++ = column + j < outputs ? weights[(size_t)(column + j) * depth + k] : 0.0f;
 }
 
+static uint32_t bits_of(float x)
+{
+    uint32_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    return bits;
+}
+
+/* A word of two weights: the kernel shifts the lower half up for the one, and takes the word as it is for the other, whose
+ * last bits are then the first one's. So the first is rounded to bfloat16, and the second so that the whole word comes
+ * closest: both are off by half a unit of bfloat16 at most. Widening costs one shift for two vectors of weights. */
+static uint32_t pair(float first, float second)
+{
+    const uint32_t low = (bits_of(first) + 0x7fffu + (bits_of(first) >> 16 & 1u)) >> 16;
+    const uint32_t sign = bits_of(second) & 0x80000000u, size = (bits_of(second) & 0x7fffffffu) + 0x8000u;
+    return sign | (size > low ? (size - low) & 0xffff0000u : 0u) | low;
+}
+
+/* In the order of saibench_pack, but for vectors of outputs, of which every two share their words. */
+void saibench_pack_half(const float *weights, int outputs, int depth, float *packed)
+{
+    const int panel = saibench_isa()->panel, width = saibench_isa()->width;
+    for (int column = 0; column < outputs; column += panel)
+        for (int k = 0; k < depth; k++)
+            for (int vector = 0; vector < panel; vector += 2 * width)
+                for (int lane = 0; lane < width; lane++) {
+                    const int one = column + vector + lane, two = one + width;
+                    const uint32_t word = pair(one < outputs ? weights[(size_t)one * depth + k] : 0.0f,
+                                               two < outputs ? weights[(size_t)two * depth + k] : 0.0f);
+                    memcpy(packed++, &word, sizeof word);
+                }
+}
+
 size_t saibench_narrow_size(int outputs, int depth)
 {
     int vectors, dots;

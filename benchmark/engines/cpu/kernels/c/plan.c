@@ -65,6 +65,7 @@ conv_call plan_call(const plan_conv *conv, saibench_geometry *g, const float *x,
     call.g = g;
     call.input = x;
     call.packed = conv->packed;
+    call.half = conv->half;
     call.bias = conv->bias;
     call.outputs = call.out_stride = conv->outputs;
     call.n = (int)plan_area(size);
@@ -72,6 +73,7 @@ conv_call plan_call(const plan_conv *conv, saibench_geometry *g, const float *x,
     if (conv->after) {
         call.after.g = &conv->after->walk;
         call.after.packed = conv->after->packed;
+        call.after.half = conv->after->half;
         call.after.outputs = conv->after->outputs;
     }
     return call;

@@ -16,7 +16,7 @@ typedef struct {
  * that runs next, or NULL. */
 typedef struct plan_conv {
     saibench_geometry walk;
-    int outputs, row;
+    int outputs, row, half; /* half: weights are bfloat16 */
     const float *packed, *bias;
     const struct plan_conv *after;
 } plan_conv;

@@ -6,7 +6,9 @@
 #if defined(__GNUC__) || defined(__clang__)
 #define ALWAYS_INLINE static inline __attribute__((always_inline))
 #define PRAGMA(text) _Pragma(#text)
-#if defined(__clang__)
+#if defined(__SANITIZE_ADDRESS__)
+#define UNROLL(n) /* a check for each access of unrolled loops takes minutes to compile */
+#elif defined(__clang__)
 #define UNROLL(n) PRAGMA(unroll n)
 #else
 #define UNROLL(n) PRAGMA(GCC unroll n)

@@ -150,6 +150,7 @@ ALWAYS_INLINE int64_t collect_lanes_avx2(const int wide, const saibench_blend_ar
 #define VSTORE(p, v) _mm256_storeu_ps(p, v)
 #define VLOAD_PART(p, n) _mm256_maskload_ps(p, part_avx2(n))
 #define VSTORE_PART(p, v, n) _mm256_maskstore_ps(p, part_avx2(n), v)
+#define VWIDEN(v) _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(v), 16))
 #define VSET(x) _mm256_set1_ps(x)
 #define VFMA(a, b, c) _mm256_fmadd_ps(a, b, c)
 #define VADD(a, b) _mm256_add_ps(a, b)

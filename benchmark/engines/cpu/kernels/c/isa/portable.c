@@ -33,6 +33,20 @@ ALWAYS_INLINE quad quad_set(float x)
         LANE(r, i) = x;
     return r;
 }
+/* The lower half of each word as a float of its own. */
+ALWAYS_INLINE quad quad_widen(quad v)
+{
+    for (int i = 0; i < 4; i++) {
+        const float word = LANE(v, i);
+        uint32_t bits;
+        float widened;
+        memcpy(&bits, &word, sizeof bits);
+        bits <<= 16;
+        memcpy(&widened, &bits, sizeof bits);
+        LANE(v, i) = widened;
+    }
+    return v;
+}
 ALWAYS_INLINE quad quad_max(quad a, quad b)
 {
     for (int i = 0; i < 4; i++)
@@ -85,6 +99,7 @@ ALWAYS_INLINE quad quad_mul(quad a, quad b) { return quad_fma(a, b, quad_set(0.0
 #define VSTORE(p, v) quad_store4(p, v)
 #define VLOAD_PART(p, n) quad_load(p, n)
 #define VSTORE_PART(p, v, n) quad_store(p, v, n)
+#define VWIDEN(v) quad_widen(v)
 #define VSET(x) quad_set(x)
 #define VFMA(a, b, c) quad_fma(a, b, c)
 #define VADD(a, b) quad_add(a, b)

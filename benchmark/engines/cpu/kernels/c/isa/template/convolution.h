@@ -3,10 +3,12 @@
  * a listed position costs what a dense one costs. */
 
 #define PANEL (VW * PANEL_VECTORS)
+/* Floats that a channel's weights of a panel take: half as many words of two weights each (pack.c). */
+#define STEP(half) ((half) ? PANEL / 2 : PANEL)
 
 /* One register tile: `mr` positions x `nv` vectors; both are compile-time constants at every call. `ahead` is fetched
  * into L2 along the way, `step` floats further with each channel. */
-ALWAYS_INLINE void ISA(tile)(const int mr, const int nv, const conv_job *job, int first, const float *weights,
+ALWAYS_INLINE void ISA(tile)(const int half, const int mr, const int nv, const conv_job *job, int first, const float *weights,
                              int column, int columns, const float *ahead, ptrdiff_t step)
 {
     const int taps = job->taps, length = job->length;
@@ -26,11 +28,15 @@ ALWAYS_INLINE void ISA(tile)(const int mr, const int nv, const conv_job *job, in
             V w[PANEL_VECTORS];
             UNROLL(8)
             for (int j = 0; j < nv; j++) {
-                w[j] = VLOAD(weights + VW * j);
+                if (half)
+                    w[j] = j % 2 ? VLOAD(weights + VW * (j / 2)) : VWIDEN(VLOAD(weights + VW * (j / 2)));
+                else
+                    w[j] = VLOAD(weights + VW * j);
                 /* 2 KB ahead: with AVX-512 eight steps, of 28 multiply-adds at two a cycle. */
-                VPREFETCH(weights + VW * j + 512);
+                if (!half || j % 2)
+                    VPREFETCH(weights + VW * (half ? j / 2 : j) + 512);
             }
-            weights += PANEL;
+            weights += STEP(half);
             VPREFETCH_FAR(ahead);
             ahead += step;
             UNROLL(16)
@@ -72,18 +78,18 @@ ALWAYS_INLINE void ISA(tile)(const int mr, const int nv, const conv_job *job, in
 
 #define TILE_CASE(m)                                                                                                 \
     case m:                                                                                                          \
-        ISA(tile)(m, nv, job, first, weights, column, columns, weights, 0);                                          \
+        ISA(tile)(half, m, nv, job, first, weights, column, columns, weights, 0);                                          \
         break;
 
-ALWAYS_INLINE void ISA(panel)(const int nv, const conv_job *job, int n, const float *weights, int column, int columns,
+ALWAYS_INLINE void ISA(panel)(const int half, const int nv, const conv_job *job, int n, const float *weights, int column, int columns,
                               const float *next)
 {
     const int tiles = n / TILE, spread = !next || tiles < 2 ? 0 : tiles < 4 ? 2 : tiles < 8 ? 4 : 8;
-    const ptrdiff_t step = spread ? PANEL / spread : 0, piece = (ptrdiff_t)job->taps * job->length * step;
+    const ptrdiff_t step = spread ? STEP(half) / spread : 0, piece = (ptrdiff_t)job->taps * job->length * step;
     int first = 0;
     for (int i = 0; first + TILE <= n; first += TILE, i++) {
         const int fetches = i < spread;
-        ISA(tile)(TILE, nv, job, first, weights, column, columns, fetches ? next + i * piece : weights,
+        ISA(tile)(half, TILE, nv, job, first, weights, column, columns, fetches ? next + i * piece : weights,
                   fetches ? step : 0);
     }
     switch (n - first) {
@@ -102,26 +108,34 @@ ALWAYS_INLINE void ISA(panel)(const int nv, const conv_job *job, int n, const fl
     }
 }
 
-static void ISA(conv)(const conv_job *job, int n)
+ALWAYS_INLINE void ISA(panels)(const int half, const conv_job *job, int n)
 {
     const size_t depth = (size_t)job->taps * job->length;
     for (int column = 0; column < job->outputs; column += PANEL) {
         const int columns = job->outputs - column;
-        const float *weights = job->packed + (size_t)column * depth;
+        const float *weights = job->packed + ((size_t)column * depth >> half);
         const int vectors = columns >= PANEL ? PANEL_VECTORS : (columns + VW - 1) / VW;
-        const float *next = columns > PANEL ? weights + PANEL * depth : job->next;
+        const float *next = columns > PANEL ? weights + STEP(half) * depth : job->next;
         switch (vectors) {
         case 1:
-            ISA(panel)(1, job, n, weights, column, columns, next);
+            ISA(panel)(half, 1, job, n, weights, column, columns, next);
             break;
 #if PANEL_VECTORS > 2
         case 2:
-            ISA(panel)(2, job, n, weights, column, columns, next);
+            ISA(panel)(half, 2, job, n, weights, column, columns, next);
             break;
 #endif
         default:
-            ISA(panel)(PANEL_VECTORS, job, n, weights, column, columns, next);
+            ISA(panel)(half, PANEL_VECTORS, job, n, weights, column, columns, next);
             break;
         }
     }
+}
+
+static void ISA(conv)(const conv_job *job, int n)
+{
+    if (job->half)
+        ISA(panels)(1, job, n);
+    else
+        ISA(panels)(0, job, n);
 }

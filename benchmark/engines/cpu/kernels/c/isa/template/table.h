@@ -1,6 +1,6 @@
 /* The inner kernels, written once over a small set of vector operations; each file of isa/ includes this one. The
  * includer defines ISA(name), ISA_NAME, V, VW, TILE, PANEL_VECTORS, NARROW_TILE, NARROW_VECTORS, NARROW_SPLIT,
- * BLEND_VECTORS, MAP_VALUE_MACS, and VZERO, VLOAD, VSTORE, VLOAD_PART, VSTORE_PART, VSET, VFMA, VADD, VMUL, VMAX, VNAN,
+ * BLEND_VECTORS, MAP_VALUE_MACS, and VZERO, VLOAD, VSTORE, VLOAD_PART, VSTORE_PART, VWIDEN, VSET, VFMA, VADD, VMUL, VMAX, VNAN,
  * VSUM, VPREFETCH; also ISA(collect_lanes)(wide, ...), which gathers the sampled rows of
  * windows of up to 16 columns, or of up to 32.
  *
