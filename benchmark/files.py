@@ -46,7 +46,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     Examples
     --------
     >>> with atomic_path(folder / "model.safetensors") as temporary:
-    ...     save_file(weights, temporary)
+    ...     write_tensors(weights, temporary)
     """
     # In the same folder, because only there a rename is one step. A name of its own for each writer, because two
     # reports may be written at once; shortened, because the longest allowed name leaves no room for a suffix.

@@ -2,17 +2,17 @@
 
 `request` says what is asked for, `planning` resolves it without training anything, `running` trains, evaluates, counts
 and keeps, `loading` reads a record again, `looking` says which positions a network computes, `reproducing` compares
-what two runs of one cell left. Many cells at once are `benchmark.sweep`'s business, one training run is
-`benchmark.train`'s.
+what two runs of one cell left, `migrating` says what of an identity is written in another form than before. Many cells
+at once are `benchmark.sweep`'s business, one training run is `benchmark.train`'s.
 """
 
 from benchmark.cells.loading import backbone_inputs, load_model, plan_of, starting_model
 from benchmark.cells.looking import find_image, look, look_at_first, mask_values
+from benchmark.cells.migrating import migrate_store
 from benchmark.cells.planning import HARNESS_VERSION, Plan, plan
 from benchmark.cells.reproducing import Reproduction, handful, on_rendered_scenes, reproduce
 from benchmark.cells.request import Request, data_folder, reader
 from benchmark.cells.running import DENSITY_MAPS, MODEL, execute
-from benchmark.files import cache_folder
 
 __all__ = [
     "DENSITY_MAPS",
@@ -22,7 +22,6 @@ __all__ = [
     "Reproduction",
     "Request",
     "backbone_inputs",
-    "cache_folder",
     "data_folder",
     "execute",
     "find_image",
@@ -31,6 +30,7 @@ __all__ = [
     "look",
     "look_at_first",
     "mask_values",
+    "migrate_store",
     "on_rendered_scenes",
     "plan",
     "plan_of",

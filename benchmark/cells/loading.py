@@ -1,5 +1,6 @@
 """From a record back to what made it: its plan, its trained model, and what the model's backbone reads."""
 
+import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -75,13 +76,17 @@ def plan_of(record: Record, data: Path | None = None, plugins: Sequence[Path] = 
     planned = plan(
         Request(task, method, fields["scale"], record.parameters, fields["seed"], data, overrides, precision)
     )
+    if planned.imagenet is not None and not planned.imagenet.is_file():
+        # What is loaded are the trained weights: those that it started from need not be here.
+        start = {**planned.cell.determinants, "start": fields.get("start")}
+        planned = dataclasses.replace(planned, cell=dataclasses.replace(planned.cell, determinants=start))
     if planned.cell.id != record.cell_id:
         changed = _changed(record, planned)
-        remedy = (
-            f"give the data set {fields['dataset']} with --data"
-            if changed == ["data"]
-            else f"check out the commit that made it ({fields['git_sha'] or 'which it does not say'})"
-        )
+        remedy = f"check out the commit that made it ({fields['git_sha'] or 'which it does not say'})"
+        if changed == ["data"]:
+            remedy = f"give the data set {fields['dataset']} with --data"
+        elif changed == ["starting weights"] and planned.imagenet is not None:
+            remedy = f"put the weights with the SHA-256 {fields.get('start')} at {planned.imagenet}"
         raise SaibenchError(
             f"cell {record.cell_id} ({fields['method']}) was made with other {', '.join(changed) or 'code'} "
             f"(now {planned.cell.id}): {remedy}, or run the cell again"

@@ -11,6 +11,7 @@ from torch import nn
 
 from benchmark.cells.request import Request, data_folder, reader
 from benchmark.errors import UsageError
+from benchmark.files import cache_folder
 from benchmark.hardware import FULL
 from benchmark.method import Method, resolve
 from benchmark.nn.interpolation import use_operator
@@ -40,6 +41,8 @@ class Plan:
         The plan of the cell whose weights this one starts from.
     weights : Path or None
         The file of the shipped weights that it starts from; then there is no such cell.
+    imagenet : Path or None
+        The file of ImageNet weights that it starts from, at a scale that has neither; it may be missing.
     """
 
     request: Request
@@ -50,6 +53,7 @@ class Plan:
     cell: Cell
     start: "Plan | None" = None
     weights: Path | None = None
+    imagenet: Path | None = None
 
     @property
     def is_start(self) -> bool:
@@ -105,12 +109,13 @@ def plan(request: Request) -> Plan:
         _check_shares(schedule, "train" if schedule == recipe.train else "pretrain", hardware.devices)
     folder = data_folder(request)
     start = None if weights else _start(request, recipe, method)
+    imagenet = None if recipe.start or schedules[0].from_nothing else _imagenet_weights(task, recipe, method)
     outside = outside_code(task)
     cell = Cell(
         task=task.name,
         scale=request.scale,
         dataset=folder.name,
-        dataset_fingerprint=_fingerprint(task.name, folder),
+        dataset_fingerprint=data_fingerprint(task.name, folder),
         method=kind.name,
         parameters=method.model_dump(),
         seed=request.seed,
@@ -118,13 +123,13 @@ def plan(request: Request) -> Plan:
             "recipe": recipe.determinants(),
             "schedules": [schedule.model_dump() for schedule in schedules],
             "method": kind.code_fingerprint(),
-            "start": files.digest(weights) if weights else start and start.cell.id,
+            "start": start.cell.id if start else _digest(weights or imagenet),
             "harness": HARNESS_VERSION,
             **({} if outside is None else {"task": outside}),
             **({} if hardware.precision == FULL else {"precision": hardware.precision}),
         },
     )
-    return Plan(request, task, recipe, method, folder, cell, start, weights)
+    return Plan(request, task, recipe, method, folder, cell, start, weights, imagenet)
 
 
 def _own_backbone(recipe: Recipe, method: Method) -> bool:
@@ -135,6 +140,17 @@ def _weights(task: Task, recipe: Recipe, method: Method) -> Path | None:
     """Return the file of the shipped weights that a method starts from, if it starts from such."""
     backbone = method.backbone(recipe.backbone)
     return files.find(task, backbone) if backbone in recipe.shipped and not recipe.from_scratch else None
+
+
+def _imagenet_weights(task: Task, recipe: Recipe, method: Method) -> Path:
+    """Return the file of ImageNet weights that fits best among those that are there; the best of all if none is."""
+    names = task.weights_names(recipe, method.backbone(recipe.backbone))
+    paths = [cache_folder() / "weights" / f"{name}{files.ENDING}" for name in names]
+    return next((path for path in paths if path.is_file()), paths[0])
+
+
+def _digest(weights: Path | None) -> str | None:
+    return files.digest(weights) if weights is not None and weights.is_file() else None
 
 
 def _start(request: Request, recipe: Recipe, method: Method) -> Plan | None:
@@ -197,5 +213,6 @@ def _check_shares(schedule: Schedule, name: str, devices: int) -> None:
 
 
 @functools.cache
-def _fingerprint(task: str, folder: Path) -> str:
+def data_fingerprint(task: str, folder: Path) -> str:
+    """Return a hash of both splits of a data set, computed once in a process."""
     return "-".join(reader(task, folder, split).fingerprint()[:12] for split in ("train", "val"))

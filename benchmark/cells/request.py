@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.errors import DataError
-from benchmark.files import cache_folder
 from benchmark.hardware import FULL, Hardware
 from benchmark.tasks import Reader, find_task
 

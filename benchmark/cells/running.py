@@ -11,15 +11,14 @@ import numpy as np
 import pandas as pd
 import torch
 from lightning_fabric import Fabric
-from safetensors.torch import save_file
 from torch import nn
 
 from benchmark.cells.looking import look_at_first
 from benchmark.cells.planning import Plan, plan
 from benchmark.cells.request import Request, reader
-from benchmark.errors import SaibenchError
+from benchmark.errors import DataError, SaibenchError
 from benchmark.evaluate import Evaluation, evaluate
-from benchmark.files import atomic_path, cache_folder, write_atomic
+from benchmark.files import atomic_path, write_atomic
 from benchmark.flops import paper
 from benchmark.flops.joining import Recorded, join
 from benchmark.flops.measured import MeasuredCounter
@@ -35,7 +34,7 @@ from benchmark.stats.outcomes import OUTCOMES
 from benchmark.store import CellFinished, Record, Store, Work, write_table
 from benchmark.store.errors import explain
 from benchmark.tasks import Reader
-from benchmark.tensors import load_into
+from benchmark.tensors import load_into, write_tensors
 from benchmark.train import LOSSES, DivergedError, Loop, Progress, TrainingStep, fit
 from benchmark.weights import files
 
@@ -65,6 +64,8 @@ def execute(planned: Plan, store: Store, force: bool = False, report: Report | N
     if record is not None and record.finished and not force:
         return record
     planned.request.hardware.check()
+    if planned.imagenet is not None:  # before there is a record that says which weights were missing or did not fit
+        load_start(planned, planned.build(len(reader(planned.task.name, planned.folder, "train").classes)), None)
     start = planned.start
     started_from = None if start is None else execute(start, store, report=report)
     if planned.recipe.threads is not None:
@@ -163,10 +164,9 @@ def _describe(
     outcomes = task.outcomes(predictions, val)
     if outcomes is not None:
         write_table(outcomes, folder / OUTCOMES)
-    # One entry: safetensors writes several in an order of chance, and the same cell would leave other bytes each time.
-    save_file(_shareable(model), folder / MODEL, {"cell": planned.cell.id})
+    write_tensors(_shareable(model), folder / MODEL, {"cell": planned.cell.id})
     maps = {layer: torch.from_numpy(values.astype(np.float32)) for layer, values in counter.density_maps().items()}
-    save_file(maps, folder / DENSITY_MAPS)
+    write_tensors(maps, folder / DENSITY_MAPS)
     samplings = look_at_first(planned, model)
     if samplings:
         write_atomic(folder / SAMPLING, pack(samplings))
@@ -191,7 +191,7 @@ def _describe(
 
 def _description(planned: Plan) -> dict[str, Any]:
     """Return what a record says about its method and its start, however the run ends."""
-    method = type(planned.method)
+    method, weights = type(planned.method), planned.weights or planned.imagenet
     return {
         "metrics": describe_metrics(planned.task.metrics),
         "method_label": method.title(),
@@ -199,6 +199,7 @@ def _description(planned: Plan) -> dict[str, Any]:
         "method_curve": list(method.curve),
         "method_references": list(method.references),
         "start": planned.cell.determinants["start"],
+        "start_weights": None if weights is None else weights.name,
         "overrides": _overrides(planned),
         "precision": planned.request.precision,
         "devices": planned.request.devices,
@@ -217,10 +218,10 @@ def load_start(planned: Plan, model: nn.Module, start: Path | None) -> None:
         files.fill(model, planned.weights)
     elif start is not None:
         load_into(model, start, f"run cell {start.parent.name} again with --force", strict=False)
-    elif not planned.recipe.start and not planned.schedules[0].from_nothing:
-        names = planned.task.weights_names(planned.recipe, planned.method.backbone(planned.recipe.backbone))
-        paths = [cache_folder() / "weights" / f"{name}.safetensors" for name in names]
-        planned.task.load_weights(model, next((path for path in paths if path.is_file()), paths[0]))
+    elif planned.imagenet is not None:
+        planned.task.load_weights(model, planned.imagenet)
+        if files.digest(planned.imagenet) != planned.cell.determinants["start"]:
+            raise DataError(f"{planned.imagenet} is another file than when {planned.cell} was planned: run it again")
 
 
 def _train(
@@ -262,7 +263,7 @@ def _train_phase(
         return seconds
     write_atomic(taken, repr(seconds))
     with atomic_path(kept) as temporary:
-        save_file(_shareable(model), temporary)
+        write_tensors(_shareable(model), temporary)
     return seconds
 
 

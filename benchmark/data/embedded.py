@@ -10,8 +10,8 @@ import contextlib
 import hashlib
 import json
 import os
+import secrets
 import shutil
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -131,18 +131,16 @@ class EmbeddedSet:
             raise UsageError(
                 f"no embedded set for task {self.task!r} at scale {scale!r}: there is {known}; else give --data"
             )
+        folder = Path(root) / self.name(scale, seed, size, label)
         size = size or self.sizes[scale]
-        digest = f"{label and f'-{label}'}-{_digest(repr(size).encode())[:8]}"
-        extent = "" if size == self.sizes[scale] else digest
-        folder = Path(root) / f"{self.task}-{scale}{extent}-v{self.version}-seed{seed}"
         if (folder / MANIFEST).is_file():
             return folder
         partial = None
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
             _clear_stale(folder)
-            partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".partial", dir=folder.parent))
-            partial.chmod(0o755)  # mkdtemp makes it ours alone, but sets are shared
+            partial = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.partial")
+            partial.mkdir()  # not by tempfile, which makes it ours alone: sets are shared
             self._write(size, seed, partial, progress or (lambda done, total: None))
             write_json(partial / MANIFEST, self._manifest(scale, size, seed))
             try:
@@ -190,6 +188,11 @@ class EmbeddedSet:
             images={**usual.images, **(images or {})},
             style=replace(usual.style, **turned),
         )
+
+    def name(self, scale: str, seed: int = 0, size: Size | None = None, label: str = "") -> str:
+        """Return what the set's folder is called, and the data set in records; see `make`."""
+        extent = "" if size in (None, self.sizes.get(scale)) else f"-{_digest(repr(size).encode())[:8]}"
+        return f"{self.task}-{scale}{extent and label and f'-{label}'}{extent}-v{self.version}-seed{seed}"
 
     def _write(self, size: Size, seed: int, folder: Path, progress: Progress) -> None:
         total = sum(size.images.values()) * (len(self.classes) if self.per_class else 1)

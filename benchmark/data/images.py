@@ -6,6 +6,7 @@ Shared by the readers; it knows nothing of labels.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
 import os
 import zipfile
@@ -17,6 +18,7 @@ import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
 
+from benchmark.data.digests import digest_files, kept_digests, state_of
 from benchmark.errors import DataError, one_line
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
@@ -145,6 +147,26 @@ class ImageStore:
             archive = self._open()
             return [archive.getinfo(self._members[n]).file_size if n in self._members else -1 for n in names]
         return [_size(os.path.join(self.place, name)) for name in names]
+
+    def digests(self, names: Sequence[str]) -> list[str]:
+        """Return a digest of the content of each named file, kept while the file is unchanged; see `data.digests`.
+
+        Files in a folder and members of an archive have the same.
+
+        Raises
+        ------
+        DataError
+            Naming a file that is missing or cannot be read.
+        """
+        if not self.zipped:
+            return digest_files(self.place, names)
+
+        def digest(index: int) -> bytes:
+            content = self._content(names[index])
+            assert isinstance(content, bytes)
+            return hashlib.blake2b(content, digest_size=16).digest()
+
+        return kept_digests(self.place, names, [state_of(self.place)] * len(names), digest, threads=False)
 
     def read(self, name: str) -> torch.Tensor:
         """Return image `name`, uint8, (3, H, W); the caller may change it.

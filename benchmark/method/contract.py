@@ -13,12 +13,8 @@ The hooks in the order in which a cell calls them, with the adapted backbone as 
     restore(backbone)             once a loading   in place of prepare and finish, when kept weights are to be loaded
 """
 
-import ast
-import functools
-import hashlib
 import inspect
 import itertools
-import sys
 from abc import ABC
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -33,6 +29,7 @@ from benchmark.method.step import Step
 from benchmark.nn import ChannelGate, GateSite, Mask, Placement, ResidualBlock, Site, residual_blocks
 from benchmark.nn import interpolation as fills
 from benchmark.nn.interpolation import Interpolation
+from benchmark.plugins import hash_module
 from benchmark.recipe import Schedule
 
 #: Class variables that describe a method and cannot change a cell's result: its identity does not depend on them.
@@ -293,32 +290,9 @@ class Method(BaseModel, ABC):
 
     @classmethod
     def code_fingerprint(cls) -> str:
-        """Return a hash of the code of the file that defines the method.
+        """Return a hash of the code of the file that defines the method, and of the files that it imports.
 
-        Comments, docstrings and the class variables of `DESCRIPTIONS` do not count.
+        Comments, docstrings and the class variables of `DESCRIPTIONS` do not count, nor do installed packages.
         """
         source = inspect.getsourcefile(cls)
-        if source is None:
-            return ""
-        path = Path(source)
-        return _fingerprint(path, path.stat().st_mtime_ns)
-
-
-@functools.cache
-def _fingerprint(path: Path, modified: int) -> str:
-    tree = ast.parse(path.read_text())
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
-            node.body = node.body[1:]
-        if isinstance(node, ast.ClassDef):
-            node.body = [statement for statement in node.body if not _describes(statement)]
-    # Python 3.12 gave classes and functions a field, and 3.13 leaves out what is empty: the same file must be the same
-    # method whichever Python reads it.
-    whole = {"show_empty": True} if sys.version_info >= (3, 13) else {}
-    code = ast.dump(tree, **whole).replace(", type_params=[]", "")
-    return hashlib.blake2b(code.encode(), digest_size=8).hexdigest()
-
-
-def _describes(statement: ast.stmt) -> bool:
-    targets = statement.targets if isinstance(statement, ast.Assign) else [getattr(statement, "target", None)]
-    return any(isinstance(target, ast.Name) and target.id in DESCRIPTIONS for target in targets)
+        return "" if source is None else hash_module(cls.__module__, Path(source).resolve(), DESCRIPTIONS)

@@ -4,7 +4,6 @@ Nothing else is imported, and nothing here knows a method by name. A file is rea
 """
 
 import functools
-import hashlib
 import inspect
 import reprlib
 import sys
@@ -17,7 +16,7 @@ from benchmark.errors import PluginError, UsageError, unknown
 from benchmark.listing import METHOD_FOLDERS, method_entry_points, method_files
 from benchmark.method.contract import Method
 from benchmark.names import check_name
-from benchmark.plugins import import_file, load_entry_point
+from benchmark.plugins import import_file, import_plugin, load_entry_point, stamp
 
 #: What is found elsewhere than in the project's folders.
 PLUGIN = "plug-in"
@@ -47,9 +46,11 @@ def discover(paths: Sequence[Path] = ()) -> dict[str, type[Method]]:
     for path in paths:
         if not path.is_file():
             raise UsageError(f"no such method file: {path}")
-    project = tuple(_module(path, f"{path.parent.name}.{path.stem}") for path in method_files())
+    project = tuple(_Module(path, f"{path.parent.name}.{path.stem}") for path in method_files())
     own = {module.path for module in project}
-    plugins = tuple(_plugin(path) for path in dict.fromkeys(path.resolve() for path in paths) if path not in own)
+    outside = [path for path in dict.fromkeys(path.resolve() for path in paths) if path not in own]
+    # Named after what it is made of: so none shares a module, and a changed one is read again.
+    plugins = tuple(_Module(path, f"saibench_plugin_{stamp(path)}") for path in outside)
     return dict(_discover(project, plugins))
 
 
@@ -99,22 +100,10 @@ def source_file(method: type[Method]) -> Path:
 
 @dataclass(frozen=True)
 class _Module:
-    """A file, the name of the module that it is imported as, and when it was changed, in nanoseconds."""
+    """A file and the name of the module that it is imported as."""
 
     path: Path
     name: str
-    modified: int
-
-
-def _module(path: Path, name: str) -> _Module:
-    return _Module(path, name, path.stat().st_mtime_ns)
-
-
-def _plugin(path: Path) -> _Module:
-    """Name a plug-in's module after its path and time of change: so none shares it, and a changed one is read again."""
-    modified = path.stat().st_mtime_ns
-    digest = hashlib.blake2b(f"{path}/{modified}".encode(), digest_size=6).hexdigest()
-    return _Module(path, f"saibench_plugin_{digest}", modified)
 
 
 @functools.lru_cache(maxsize=8)
@@ -136,7 +125,7 @@ def _imported(project: Sequence[_Module], plugins: Sequence[_Module]) -> Iterato
         loaded = load_entry_point(point)
         yield point.value, loaded if isinstance(loaded, ModuleType) else sys.modules[loaded.__module__]
     for file in plugins:
-        yield str(file.path), import_file(file.path, file.name)
+        yield str(file.path), import_plugin(file.path, file.name)
 
 
 def _methods_in(module: ModuleType, source: str) -> list[type[Method]]:

@@ -26,6 +26,7 @@ from benchmark.store.errors import CellBusy, CellFinished
 from benchmark.store.fields import RECORD_FIELDS, STATUSES
 from benchmark.store.garbage import collect_garbage
 from benchmark.store.merging import merge
+from benchmark.store.migrating import Migrated, migrate
 from benchmark.store.pack import PACKED, has_file, read_file
 from benchmark.store.provenance import ENVIRONMENT, environment, provenance, read_environment, timestamp
 from benchmark.store.record import Record, is_rendered, read_table, write_table
@@ -43,6 +44,7 @@ __all__ = [
     "Cell",
     "CellBusy",
     "CellFinished",
+    "Migrated",
     "Record",
     "Store",
     "Work",
@@ -52,6 +54,7 @@ __all__ = [
     "has_file",
     "is_rendered",
     "merge",
+    "migrate",
     "provenance",
     "read_environment",
     "read_file",

@@ -79,8 +79,11 @@ class _Described(BaseModel):
     method_kind: str | None = None
     method_curve: list[str] | None = None
     method_references: list[str] | None = None
+    #: The cell or the SHA-256 of the weights that it starts from, and the name of their file.
     start: str | None = None
+    start_weights: str | None = None
     overrides: str | None = None
+    migrated_from: list[str] | None = None
     uncounted: list[str] | None = None
 
 

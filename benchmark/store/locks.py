@@ -61,6 +61,9 @@ def locked(path: Path, what: str) -> Iterator[None]:
         on_acquired=_sign,
         thread_local=False,
     )
+    # With the mode of any other file: filelock's own would keep a group out of a store that it shares.
+    with contextlib.suppress(FileExistsError):
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666))
     try:
         lock.acquire()
     except Timeout:

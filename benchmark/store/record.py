@@ -20,7 +20,9 @@ from benchmark.store.pack import RECORD, Pack, file_names, has_file, read_arrow,
 if TYPE_CHECKING:  # reading records needs no pandas, and its import takes most of a second
     import pandas as pd
 
-__all__ = ["Record", "is_rendered", "read_table", "write_table"]
+__all__ = ["MIGRATED_FROM", "Record", "is_rendered", "read_table", "write_table"]
+
+MIGRATED_FROM = "migrated_from"
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,11 @@ class Record:
     def cell_id(self) -> str:
         """The cell's id."""
         return str(self.fields["cell_id"])
+
+    @property
+    def former_ids(self) -> list[str]:
+        """The ids that its cell had before the store was migrated, the oldest first."""
+        return list(self.fields.get(MIGRATED_FROM) or ())
 
     @property
     def status(self) -> str:

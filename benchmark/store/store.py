@@ -107,7 +107,7 @@ class Store:
             return None
 
     def get(self, cell_id: str) -> Record:
-        """Return the record whose cell id begins with `cell_id`.
+        """Return the record whose cell id begins with `cell_id`, or did so before the store was migrated.
 
         Raises
         ------
@@ -115,7 +115,9 @@ class Store:
             If there is none, or more than one.
         """
         scanned, broken = self.scan()
-        records = [record for record in scanned if cell_id and record.cell_id.startswith(cell_id)]
+        records = [record for record in scanned if cell_id and record.cell_id.startswith(cell_id)] or [
+            record for record in scanned if cell_id and any(old.startswith(cell_id) for old in record.former_ids)
+        ]
         if len(records) != 1:
             found = ", ".join(record.cell_id for record in records[:5]) or "none"
             unread = f"; not read: {broken[0]}" if broken and not records else ""

@@ -3,21 +3,25 @@
 A folder is a Python package whose ``__init__.py`` defines ``TASK``. Nothing here knows a task by name.
 """
 
+import functools
 import hashlib
 import importlib
-import inspect
+import sys
 from pathlib import Path
 
+from benchmark.code import hash_code
 from benchmark.errors import PluginError, UsageError, unknown
 from benchmark.listing import is_path, project_tasks, task_entry_points, task_names
 from benchmark.names import check_name
-from benchmark.plugins import import_file, load_entry_point
+from benchmark.plugins import import_plugin, imports_of, load_entry_point
 from benchmark.tasks.base import Task
 
 __all__ = ["find_task", "outside_code"]
 
 # Tasks of folders by name: records, readers and worker processes name a task so, once its folder was given.
 _opened: dict[str, Task] = {}
+# Names of the modules that define the tasks from outside of the project, by the task's.
+_modules: dict[str, str] = {}
 
 
 def find_task(name: str) -> Task:
@@ -43,7 +47,9 @@ def find_task(name: str) -> Task:
         return importlib.import_module(f"benchmark.tasks.{name}").TASK
     for point in task_entry_points():
         if point.name == name:
-            return _checked(load_entry_point(point), f"entry point {point.value!r}", name)
+            task = _checked(load_entry_point(point), f"entry point {point.value!r}", name)
+            _modules[name] = point.module
+            return task
     if name in _opened:
         return _opened[name]
     raise unknown("task", name, [*task_names(), *_opened], ", or give a folder's path")
@@ -52,14 +58,22 @@ def find_task(name: str) -> Task:
 def outside_code(task: Task) -> str | None:
     """Return a hash of the code of a task that is not the project's own, None for one that is.
 
-    It is part of the identity of the task's cells. What the project's own tasks compute, `HARNESS_VERSION` stands for.
+    It is part of the identity of the task's cells, with what it imports from elsewhere than installed packages. What
+    the project's own tasks compute, `HARNESS_VERSION` stands for.
     """
-    file = Path(inspect.getfile(type(task))).resolve()
-    if Path(__file__).parent in file.parents:
-        return None
+    return _hash_task(_modules[task.name]) if task.name in _modules else None
+
+
+@functools.cache  # of the code as it was imported
+def _hash_task(module: str) -> str:
+    file = Path(str(sys.modules[module].__file__)).resolve()
+    alone = "." not in module and file.name != "__init__.py"  # among all installed packages
     digest = hashlib.blake2b(digest_size=8)
-    for path in sorted(file.parent.rglob("*.py")):
+    for path in [file] if alone else sorted(file.parent.rglob("*.py")):
         digest.update(f"{path.relative_to(file.parent)}\0".encode() + path.read_bytes())
+    for name, path in imports_of(module, file).items():
+        if alone or file.parent not in path.parents:
+            digest.update(f"{name}\0{hash_code(path)}".encode())
     return digest.hexdigest()
 
 
@@ -68,11 +82,12 @@ def _open(folder: Path) -> Task:
     if not start.is_file():
         raise UsageError(f"no task in {folder}: it needs an __init__.py that defines TASK")
     digest = hashlib.blake2b(str(folder).encode(), digest_size=6).hexdigest()
-    module = import_file(start, f"saibench_task_{digest}")
+    module = import_plugin(start, f"saibench_task_{digest}")
     task = _checked(getattr(module, "TASK", None), str(start))
     if task.name in task_names() or _opened.get(task.name, task) is not task:
         raise PluginError(f"{start}: the name {task.name!r} is taken by another task; choose another")
     _opened[task.name] = task
+    _modules[task.name] = module.__name__
     return task
 
 

@@ -43,10 +43,25 @@ def find(task: Owner, backbone: str) -> Path:
     return path
 
 
-@functools.cache
 def digest(path: Path) -> str:
-    """Return the SHA-256 of a file, once in a process: it is part of the identity of every cell that starts from it."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    """Return the SHA-256 of a file: part of the identity of every cell that starts from it.
+
+    Raises
+    ------
+    DataError
+        When it cannot be read.
+    """
+    try:
+        now = path.stat()
+        return _digest(path, now.st_mtime_ns, now.st_size)
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}; make it readable") from error
+
+
+@functools.cache
+def _digest(path: Path, modified: int, size: int) -> str:
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def fill(model: nn.Module, path: Path) -> list[str]:

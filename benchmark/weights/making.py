@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from benchmark.cells.request import reader
@@ -24,6 +23,7 @@ from benchmark.progress import Report
 from benchmark.recipe import Recipe, Schedule
 from benchmark.store import provenance, timestamp
 from benchmark.tasks import Reader, Task
+from benchmark.tensors import write_tensors
 from benchmark.train import LOSSES, Loop, TrainingStep, derive_seed, fit
 from benchmark.weights import files
 
@@ -124,8 +124,7 @@ def make(making: Making, out: Path, report: Report | None = None) -> dict[str, A
     out.mkdir(parents=True, exist_ok=True)
     path = out / f"{making.backbone}{files.ENDING}"
     with atomic_path(path) as temporary:
-        save_file({key: _compact(value) for key, value in model.state_dict().items()}, temporary)
-    files.digest.cache_clear()
+        write_tensors({key: _compact(value) for key, value in model.state_dict().items()}, temporary)
     files.fill(model, path)  # the metric is that of the rounded weights
     record = {
         "task": making.task.name,

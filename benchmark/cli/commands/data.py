@@ -32,8 +32,8 @@ def make(
     json_: JsonOption = False,
 ) -> None:
     """Render a task's embedded set, in the real format."""
-    from benchmark.cells import cache_folder
     from benchmark.data.embedded import fingerprint
+    from benchmark.files import cache_folder
     from benchmark.tasks import find_task
 
     embedded, size = find_task(task).embedded, None

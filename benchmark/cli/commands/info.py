@@ -11,8 +11,8 @@ from benchmark.cores import usable_cores
 @app.command()
 def info(json_: JsonOption = False) -> None:
     """Show versions, hardware, instruction sets, threads and the data found."""
-    from benchmark.cells import cache_folder
     from benchmark.data.embedded import MANIFEST
+    from benchmark.files import cache_folder
     from benchmark.store import provenance
 
     found = {name: value for name, value in provenance().items() if name not in ("started", "finished")}

@@ -17,6 +17,7 @@ from cityscapesscripts.preparation.json2labelImg import createLabelImage
 from numpy.typing import NDArray
 from PIL import Image
 
+from benchmark.data.digests import digest_files
 from benchmark.data.images import CACHE_BYTES, EXTENSIONS, ImageStore, extent
 from benchmark.data.reader import Sample
 from benchmark.errors import DataError, one_line
@@ -176,7 +177,14 @@ class CityscapesSegmentation:
         return Sample(image, torch.from_numpy(TRAIN_IDS[label_ids]), self.stems[index])
 
     def fingerprint(self) -> str:
-        """Return a hash of the label files' content and of the images' names and sizes on disk."""
+        """Return a hash of the images' and the label files' names and contents."""
+        truth = self.root / "gtFine" / self.split
+        labels = [path.relative_to(truth).as_posix() for path in self.label_paths]
+        content = [self.names, self.images.digests(self.names), labels, digest_files(truth, labels)]
+        return hashlib.blake2b(json.dumps(content).encode(), digest_size=16).hexdigest()
+
+    def former_fingerprint(self) -> str:
+        """Return the hash of earlier versions: of the images' sizes on disk in place of their contents."""
         digest = hashlib.blake2b(digest_size=16)
         digest.update(json.dumps([self.names, self.images.sizes(self.names)]).encode())
         for path in self.label_paths:

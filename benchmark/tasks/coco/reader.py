@@ -344,8 +344,15 @@ class CocoDetection:
         return Sample(image, target, listed["id"])
 
     def fingerprint(self) -> str:
-        """Return a hash of the annotation file and of the listed images' names and sizes on disk."""
+        """Return a hash of the annotation file and of the listed images' names and contents."""
+        return self._fingerprint(self.images.digests)
+
+    def former_fingerprint(self) -> str:
+        """Return the hash of earlier versions: of the images' sizes on disk in place of their contents."""
+        return self._fingerprint(self.images.sizes)
+
+    def _fingerprint(self, describe: Callable[[Sequence[str]], Sequence[object]]) -> str:
         digest = hashlib.blake2b(self.annotation_file.read_bytes(), digest_size=16)
         names = sorted(image["file_name"] for image in self.coco.dataset["images"])
-        digest.update(json.dumps([names, self.images.sizes(names)]).encode())
+        digest.update(json.dumps([names, describe(names)]).encode())
         return digest.hexdigest()

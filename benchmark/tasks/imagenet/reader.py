@@ -83,8 +83,15 @@ class ImageFolders:
         return Sample(self.images.read(self.names[index]), self.labels[index], self.names[index])
 
     def fingerprint(self) -> str:
-        """Return a hash of the classes, the labels, and the images' names and sizes on disk."""
-        content = [self.classes, self.names, self.labels, self.images.sizes(self.names)]
+        """Return a hash of the classes, the labels, and the images' names and contents."""
+        return self._fingerprint(self.images.digests(self.names))
+
+    def former_fingerprint(self) -> str:
+        """Return the hash of earlier versions: of the images' sizes on disk in place of their contents."""
+        return self._fingerprint(self.images.sizes(self.names))
+
+    def _fingerprint(self, images: Sequence[object]) -> str:
+        content = [self.classes, self.names, self.labels, images]
         return hashlib.blake2b(json.dumps(content).encode(), digest_size=16).hexdigest()
 
 

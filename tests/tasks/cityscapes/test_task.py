@@ -1,5 +1,6 @@
 """Segmentation: crops, losses, whole-image predictions, and scores that are cityscapesscripts' own."""
 
+import hashlib
 import json
 import os
 import subprocess
@@ -13,9 +14,9 @@ from cityscapesscripts.helpers.labels import id2label
 from PIL import Image
 from safetensors.torch import save_file
 
-from benchmark.cells import Request, execute, plan
+from benchmark.cells import Request, execute, plan, plan_of
 from benchmark.data.normalisation import normalise
-from benchmark.errors import DataError, UsageError
+from benchmark.errors import DataError, SaibenchError, UsageError
 from benchmark.method import discover
 from benchmark.nn import build_backbone, residual_blocks
 from benchmark.store import Store
@@ -275,11 +276,29 @@ def test_scale_paper_refuses_torchvisions_weights_and_starts_from_those_of_its_o
     with pytest.raises(DataError, match=r"place them at .*resnet50_deep_stem\.safetensors.*deep stem.*do not fit"):
         execute(planned, Store(tmp_path / "store"))
     save_file(dict(torchvision.models.resnet50().state_dict()), tmp_path / "weights" / "resnet50.safetensors")
+    planned = plan(planned.request)
     with pytest.raises(
         DataError, match=r"resnet50\.safetensors leaves 17 of .*conv1\.0\.weight.*layer1\.0\.conv1\.weight"
     ):
         execute(planned, Store(tmp_path / "store"))
     body = planned.build(19).backbone
     complete = {key: value for key, value in body.state_dict().items() if key in body.pretrained_keys}
-    save_file(complete, tmp_path / "weights" / "resnet50_deep_stem.safetensors")
-    assert execute(planned, Store(tmp_path / "store")).status == "finished"
+    file = tmp_path / "weights" / "resnet50_deep_stem.safetensors"
+    save_file(complete, file)
+    store = Store(tmp_path / "store")
+    assert store.scan() == ([], []), "what is wrong with weights is said before there is a record"
+    first = plan(planned.request)
+    record = execute(first, store)
+    assert record.finished and record["start"] == hashlib.sha256(file.read_bytes()).hexdigest()
+    assert record["start_weights"] == file.name
+    file.rename(tmp_path / "elsewhere")
+    assert plan_of(record, first.folder).cell.id == record.cell_id, "its trained weights need no others"
+    save_file({key: value + 1 for key, value in complete.items()}, file)
+    with pytest.raises(DataError, match=r"resnet50_deep_stem\.safetensors is another file than when .* was planned"):
+        execute(first, Store(tmp_path / "other"))
+    other = plan(planned.request)
+    assert other.cell.id != record.cell_id and store.find(other.cell) is None
+    with pytest.raises(
+        SaibenchError, match=rf"other starting weights.*put the weights with the SHA-256 {record['start']}"
+    ):
+        plan_of(record, first.folder)

@@ -143,7 +143,7 @@ def test_split_of_another_year_is_found(written):
     assert len(CocoDetection(root, "val")) == 2
 
 
-def test_fingerprint_follows_annotations_and_image_sizes_only(written):
+def test_fingerprint_follows_annotations_and_the_contents_of_images(written):
     first = CocoDetection(written(), "val").fingerprint()
     assert CocoDetection(written(), "val", training=True, cache=True).fingerprint() == first
     moved = CocoDetection(written(lambda c: c["annotations"][0].update(bbox=[1, 2, 10, 21])), "val")
@@ -151,7 +151,11 @@ def test_fingerprint_follows_annotations_and_image_sizes_only(written):
     root = written()
     with (root / "val2017" / "b.jpg").open("ab") as file:
         file.write(b"more")
-    assert CocoDetection(root, "val").fingerprint() != first
+    longer = CocoDetection(root, "val").fingerprint()
+    assert longer != first
+    content = (root / "val2017" / "b.jpg").read_bytes()
+    (root / "val2017" / "b.jpg").write_bytes(content[:-4] + b"less")
+    assert CocoDetection(root, "val").fingerprint() not in (longer, first)
 
 
 @pytest.mark.parametrize(

@@ -198,7 +198,7 @@ def test_truncated_image_is_named_when_read(copied):
         reader[4]
 
 
-def test_fingerprint_follows_names_and_sizes(copied, embedded):
+def test_fingerprint_follows_names_and_contents(copied, embedded):
     root = copied("imagenet")
     assert (
         ImageFolders(root, "val").fingerprint() == ImageFolders(embedded["imagenet"], "val", cache=True).fingerprint()
