@@ -3,8 +3,9 @@
 Every message names the file or cell it is about and says what to do; nothing else in Saibench prints errors.
 """
 
+import contextlib
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 
 _LONGEST = 300  # characters of another library's text in a message of ours
 
@@ -50,3 +51,18 @@ class StoreError(SaibenchError):
 
 class PluginError(SaibenchError):
     """A method's file could not be imported or breaks the contract."""
+
+
+@contextlib.contextmanager
+def noting_images(identifiers: Sequence[object]) -> Iterator[None]:
+    """Add to an error from inside which images were at hand: a network fails at one of them, and does not say which."""
+    try:
+        yield
+    except Exception as error:
+        error.add_note(f"at image {', '.join(map(str, identifiers))}")
+        raise
+
+
+def noted(error: BaseException) -> str:
+    """Return an error's text with what was noted on it."""
+    return "; ".join([str(error), *getattr(error, "__notes__", ())])

@@ -15,6 +15,7 @@ from torch import nn
 from torch.utils.data import BatchSampler, SequentialSampler
 
 from benchmark.data.reader import Identifier
+from benchmark.errors import noting_images
 from benchmark.hardware import ONE, true_float32
 from benchmark.nn import inference
 from benchmark.parallel import gather
@@ -75,7 +76,12 @@ def evaluate(
     own = batches[fabric.global_rank :: fabric.world_size]
     predictions: dict[Identifier, Any] = {}
     for batch in image_loader(reader, workers, batch_sampler=own):
-        with inference(batch.identifiers, seed), torch.inference_mode(), true_float32():
+        with (
+            noting_images(batch.identifiers),
+            inference(batch.identifiers, seed),
+            torch.inference_mode(),
+            true_float32(),
+        ):
             found = task.predict(model, fabric.to_device(batch))
         predictions.update(zip(batch.identifiers, found, strict=True))
         if progress is not None:

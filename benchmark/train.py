@@ -20,7 +20,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.utils.data import BatchSampler, DataLoader, Dataset, SequentialSampler
 
-from benchmark.errors import SaibenchError, one_line
+from benchmark.errors import SaibenchError, noting_images, one_line
 from benchmark.files import atomic_path
 from benchmark.hardware import ONE
 from benchmark.method import Method, Step
@@ -141,7 +141,8 @@ class TrainingStep(nn.Module):
         parts, place = [], first
         for part in batch.split(self.schedule.micro_batch or len(batch.images)):
             key = (place,) if place else ()
-            augmented = self.task.augment(self.model, part, np.random.default_rng([self.seed, step, 1, *key]))
+            with noting_images(part.identifiers):
+                augmented = self.task.augment(self.model, part, np.random.default_rng([self.seed, step, 1, *key]))
             parts.append(Part(**vars(augmented), seed=derive_seed(self.seed, "step", step, *key), progress=progress))
             place += len(part.images)
         return parts
@@ -149,7 +150,7 @@ class TrainingStep(nn.Module):
     def forward(self, part: Part) -> tuple[Tensor, Tensor]:
         """Return both losses of a part, scalars."""
         torch.manual_seed(part.seed)
-        with training(part.progress):
+        with training(part.progress), noting_images(part.identifiers):
             outputs = self.task.training_outputs(self.model, part)
             task_loss = self.task.loss(self.model, part, outputs)
             step = Step(part.progress, part.targets, outputs)

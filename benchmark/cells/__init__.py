@@ -11,7 +11,7 @@ from benchmark.cells.looking import find_image, look, look_at_first, mask_values
 from benchmark.cells.migrating import migrate_store
 from benchmark.cells.planning import HARNESS_VERSION, Plan, plan
 from benchmark.cells.reproducing import Reproduction, handful, on_rendered_scenes, reproduce
-from benchmark.cells.request import Request, data_folder, reader
+from benchmark.cells.request import Request, data_folder, examined, reader
 from benchmark.cells.running import DENSITY_MAPS, MODEL, execute
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "Request",
     "backbone_inputs",
     "data_folder",
+    "examined",
     "execute",
     "find_image",
     "handful",

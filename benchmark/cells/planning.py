@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from benchmark.cells.request import Request, data_folder, reader
+from benchmark.data.examining import check_classes
 from benchmark.errors import UsageError
 from benchmark.files import cache_folder
 from benchmark.hardware import FULL
@@ -214,5 +215,12 @@ def _check_shares(schedule: Schedule, name: str, devices: int) -> None:
 
 @functools.cache
 def data_fingerprint(task: str, folder: Path) -> str:
-    """Return a hash of both splits of a data set, computed once in a process."""
+    """Return a hash of both splits of a data set, computed once in a process.
+
+    Raises
+    ------
+    DataError
+        Where a split is missing or broken, or both do not have the same classes.
+    """
+    check_classes(reader(task, folder, "train"), reader(task, folder, "val"), folder)
     return "-".join(reader(task, folder, split).fingerprint()[:12] for split in ("train", "val"))

@@ -6,7 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from benchmark.data.examining import examine
 from benchmark.errors import DataError
+from benchmark.files import cache_folder
 from benchmark.hardware import FULL, Hardware
 from benchmark.tasks import Reader, find_task
 
@@ -69,6 +71,18 @@ def data_folder(request: Request) -> Path:
     if request.scale not in embedded.sizes:
         raise DataError(f"{request.task} at scale {request.scale!r} has no embedded set: give the real one with --data")
     return embedded.make(request.scale, cache_folder() / "data")
+
+
+@functools.cache
+def examined(task: str, folder: Path) -> list[str]:
+    """Look at a data set before anything is trained on it; return what is doubtful in it, a line each.
+
+    Raises
+    ------
+    DataError
+        For a validation image that cannot be decoded.
+    """
+    return examine(reader(task, folder, "train"), reader(task, folder, "val"), folder)
 
 
 @functools.cache

@@ -2,7 +2,8 @@
 
 import functools
 import json
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,9 @@ from torch import nn
 
 from benchmark.cells.looking import look_at_first
 from benchmark.cells.planning import Plan, plan
-from benchmark.cells.request import Request, reader
-from benchmark.errors import DataError, SaibenchError
+from benchmark.cells.request import Request, examined, reader
+from benchmark.data.reader import Identifier
+from benchmark.errors import DataError, SaibenchError, noted
 from benchmark.evaluate import Evaluation, evaluate
 from benchmark.files import atomic_path, write_atomic
 from benchmark.flops import paper
@@ -30,7 +32,7 @@ from benchmark.parallel import gather
 from benchmark.progress import Relay, Report, StepReporter
 from benchmark.recipe import Recipe, Schedule
 from benchmark.sampling import SAMPLING, pack
-from benchmark.stats.outcomes import OUTCOMES
+from benchmark.stats.outcomes import OUTCOMES, read_outcomes
 from benchmark.store import CellFinished, Record, Store, Work, write_table
 from benchmark.store.errors import explain
 from benchmark.tasks import Reader
@@ -42,6 +44,7 @@ MODEL = "model.safetensors"
 DENSITY_MAPS = "density_maps.safetensors"  # by layer, averaged over the images
 SECONDS = "seconds.txt"  # what a finished schedule took, beside its weights
 QUANTILES = (0.05, 0.5, 0.95)
+_SAME_METRIC = 1e-6  # sums in another order
 
 
 def execute(planned: Plan, store: Store, force: bool = False, report: Report | None = None) -> Record:
@@ -64,6 +67,7 @@ def execute(planned: Plan, store: Store, force: bool = False, report: Report | N
     if record is not None and record.finished and not force:
         return record
     planned.request.hardware.check()
+    examined(planned.task.name, planned.folder)
     if planned.imagenet is not None:  # before there is a record that says which weights were missing or did not fit
         load_start(planned, planned.build(len(reader(planned.task.name, planned.folder, "train").classes)), None)
     start = planned.start
@@ -91,8 +95,9 @@ def _begin(planned: Plan, store: Store, force: bool, started_from: Record | None
         except Exception as error:
             if explain(error, work.folder):
                 raise  # a full disk is no failure of the cell's: its checkpoint stays, and the store says what to do
-            work.fail(f"{type(error).__name__}: {error}", **described)
-            raise SaibenchError(f"{planned.cell}: failed: {type(error).__name__}: {error}") from error
+            told = f"{type(error).__name__}: {noted(error)}"
+            work.fail(told, **described)
+            raise SaibenchError(f"{planned.cell}: failed: {told}") from error
 
 
 #: A cell's fields, its layers and its images, as `Work.commit` takes them.
@@ -164,6 +169,8 @@ def _describe(
     outcomes = task.outcomes(predictions, val)
     if outcomes is not None:
         write_table(outcomes, folder / OUTCOMES)
+    metrics = task.evaluate(predictions, val)
+    _check_outcomes(planned, folder, list(predictions), metrics)
     write_tensors(_shareable(model), folder / MODEL, {"cell": planned.cell.id})
     maps = {layer: torch.from_numpy(values.astype(np.float32)) for layer, values in counter.density_maps().items()}
     write_tensors(maps, folder / DENSITY_MAPS)
@@ -173,7 +180,7 @@ def _describe(
     images = counter.images()
     backbone = images["macs_backbone"] / 1e9
     fields = {
-        **{f"metric_{name}": value for name, value in task.evaluate(predictions, val).items()},
+        **{f"metric_{name}": value for name, value in metrics.items()},
         # The paper's curves have the backbone's computation, averaged over the images (§4); the rest stands beside it.
         "gmacs_measured_mean": float(backbone.mean()),
         "gmacs_measured_std": float(backbone.std(ddof=0)),
@@ -187,6 +194,26 @@ def _describe(
         **_description(planned),
     }
     return fields, layers, images.drop(columns="macs")  # the sum of its parts: tables of images are a record's largest
+
+
+def _check_outcomes(planned: Plan, folder: Path, images: Sequence[Identifier], metrics: Mapping[str, float]) -> None:
+    """Make sure that a cell's outcomes, each image weighed once, give its metric: intervals and verdicts rest on them.
+
+    Raises
+    ------
+    SaibenchError
+        If they do not.
+    """
+    main = planned.task.metrics[0]
+    if not (folder / OUTCOMES).exists() or math.isnan(metrics[main.name]):
+        return
+    outcomes = read_outcomes(folder, pd.Series(images))
+    found = math.nan if outcomes is None else float(outcomes.scores(np.ones((1, len(images))))[0])
+    if not math.isclose(found, metrics[main.name], abs_tol=_SAME_METRIC):
+        raise SaibenchError(
+            f"{planned.cell}: what it got right on each image gives {main.label} {found:.6f}, and all predictions "
+            f"{metrics[main.name]:.6f}: look for identifiers that several images share, or at the task's `outcomes`"
+        )
 
 
 def _description(planned: Plan) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmark.cores import usable_cores
 from benchmark.errors import DataError
 from benchmark.files import cache_folder, write_atomic
 
@@ -93,7 +94,8 @@ def kept_digests(
         _log.warning("read %d files of %s once, to know them again: %.0f GB", len(wanted), place, size / 1e9)
     began = time.time()
     try:
-        with ThreadPoolExecutor(None if threads else 1) as pool:  # hashing and reading release the interpreter
+        # Hashing and reading release the interpreter.
+        with ThreadPoolExecutor(usable_cores() if threads else 1) as pool:
             for index, content in zip(wanted, pool.map(digest, wanted), strict=True):
                 found[names[index]] = content
     finally:  # also of a pass that is interrupted: on ImageNet it takes minutes

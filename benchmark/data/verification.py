@@ -6,14 +6,14 @@ The readers stop at the first fault that they meet; this goes on to the end. It 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 from benchmark.cores import usable_cores
-from benchmark.data.images import ImageStore
+from benchmark.data.images import TURNED, ImageStore, Look
 from benchmark.errors import DataError
 
 SPLITS = ("train", "val")
@@ -161,22 +161,58 @@ def verify(
 
 
 def inspect_images(
-    report: Report, split: str, images: ImageStore, names: list[str], progress: Progress
+    report: Report,
+    split: str,
+    images: ImageStore,
+    names: list[str],
+    progress: Progress,
+    listed: Mapping[str, tuple[int, int]] | None = None,
 ) -> dict[str, tuple[int, int]]:
-    """Decode the named images of a split; note those that cannot be, and return (height, width) of the others."""
+    """Decode the named images of a split; note those that cannot be, and return (height, width) of the others.
 
-    def look(name: str) -> tuple[int, int] | None:
+    Parameters
+    ----------
+    listed
+        The sizes that labels say, by name.
+    """
+
+    def look(name: str) -> Look | DataError:
         try:
-            return images.inspect(name)
-        except DataError:
-            return None
+            return images.inspect(name, (listed or {}).get(name))
+        except DataError as error:
+            return error
 
     sizes: dict[str, tuple[int, int]] = {}
     with ThreadPoolExecutor(usable_cores()) as pool:  # decoding releases the interpreter
-        for done, (name, size) in enumerate(zip(names, pool.map(look, names), strict=True), start=1):
-            if size is None:
-                report.add(split, "unreadable image", images.where(name), "broken: fetch it again")
+        for done, (name, found) in enumerate(zip(names, pool.map(look, names), strict=True), start=1):
+            where = images.where(name)
+            if isinstance(found, DataError):
+                reason = str(found).removeprefix(f"cannot decode {where}: ").removeprefix(f"cannot use {where}: ")
+                report.add(split, "unreadable image", where, reason)
             else:
-                sizes[name] = size
+                sizes[name] = found.size
+                if found.turned:
+                    report.add(split, "image that EXIF data turn", where, TURNED, serious=False)
             progress(done, len(names))
     return sizes
+
+
+def compare_pictures(report: Report, pictures: Mapping[str, tuple[ImageStore, Sequence[str]]]) -> None:
+    """Note pictures of later splits that are also in the first one, byte for byte.
+
+    Parameters
+    ----------
+    pictures
+        By split: where its images are, and their names.
+    """
+    (first, (images, names)), *others = pictures.items()
+    known = dict(zip(images.digests(names), names, strict=True))
+    for split, (these, own) in others:
+        for name, digest in zip(own, these.digests(own), strict=True):
+            if digest in known:
+                where = f"{these.where(name)} is {images.where(known[digest])}"
+                report.add(split, f"picture that is in {first}, too", where, SHARED, serious=False)
+
+
+#: What pictures in both splits mean.
+SHARED = "its result says nothing of other pictures: take it out of one of the splits"

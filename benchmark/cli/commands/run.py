@@ -19,7 +19,7 @@ from benchmark.cli.options import (
     parse_recipe,
     parse_settings,
 )
-from benchmark.cli.output import emit, print_line, print_table
+from benchmark.cli.output import emit, print_line, print_table, print_warning
 from benchmark.cli.progress import display
 
 
@@ -42,7 +42,7 @@ def run(
     """Train, evaluate and count one cell, or show its record."""
     parameters, overrides = parse_settings(set_, "--set"), parse_recipe(recipe, from_scratch)
 
-    from benchmark.cells import Request, execute, plan
+    from benchmark.cells import Request, examined, execute, plan
     from benchmark.progress import StepReporter
     from benchmark.store import Store
 
@@ -50,6 +50,8 @@ def run(
     destination = Store(store)
     destination.check_writable()
     planned = plan(request)
+    for line in examined(planned.task.name, planned.folder):
+        print_warning(line)
     with display(json_) as shown:
         reporter = StepReporter(lambda phase, done, total: shown.update(phase, phase, done, total))
         record = execute(planned, destination, force, reporter)

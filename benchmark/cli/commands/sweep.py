@@ -129,10 +129,19 @@ def sweep(
         if searches:
             print_note(f"{len(searches)} searches add at most {len(searches) * STEPS * len(numbers)} cells")
         return _show_plan(planned, destination, runner.slots or jobs, (force, retry_failed), measure, json_)
+    _warn(planned.plans)
     run = _Run(planned, destination, json_, _refresher(store, out))
     with contextlib.closing(runner):
         run.all(runner, searches, force, retry_failed)
     run.finish()
+
+
+def _warn(plans: Sequence[Any]) -> None:
+    """Say what is doubtful in the data, before anything is trained on them."""
+    from benchmark.cells import examined
+
+    for line in examined(plans[0].task.name, plans[0].folder) if plans else ():
+        print_warning(line)
 
 
 def _show_plan(planned: Any, store: Any, jobs: int, again: tuple[bool, bool], measure: bool, json_: bool) -> None:

@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +20,9 @@ from cityscapesscripts.preparation.json2labelImg import createLabelImage
 from numpy.typing import NDArray
 from PIL import Image
 
+from benchmark.cores import usable_cores
 from benchmark.data.digests import digest_files
-from benchmark.data.images import CACHE_BYTES, EXTENSIONS, ImageStore, extent
+from benchmark.data.images import CACHE_BYTES, EXTENSIONS, ImageStore, extent, is_hidden, told_turned
 from benchmark.data.reader import Sample
 from benchmark.errors import DataError, one_line
 
@@ -137,6 +141,12 @@ class CityscapesSegmentation:
             raise DataError(f"no images in {place}; {LAYOUT}")
         self.names = sorted(pictures.values())
         self.stems = [Path(name).stem.removesuffix("_leftImg8bit") for name in self.names]
+        twice = [stem for stem, count in Counter(self.stems).items() if count > 1]
+        if twice:
+            places = [place / name for name, stem in zip(self.names, self.stems, strict=True) if stem == twice[0]]
+            raise DataError(
+                f"two images have the name {twice[0]}: {places[0]} and {places[1]}; rename one and its labels"
+            )
         self.label_paths = [
             self._label_path(Path(name).parent.name, stem) for name, stem in zip(self.names, self.stems, strict=True)
         ]
@@ -167,14 +177,41 @@ class CityscapesSegmentation:
 
     def __getitem__(self, index: int) -> Sample:
         """Return an image, its labels and its identifier."""
-        image = self.images.read(self.names[index])
         label_ids = self.label_ids(index)
-        if label_ids.shape != tuple(image.shape[1:]):
-            raise DataError(
-                f"{self.label_paths[index]} is {extent(label_ids.shape)} pixels, but its image is "
-                f"{extent(image.shape[1:])}; fetch both again"
-            )
+        height, width = label_ids.shape
+        image = self.images.read(self.names[index], (height, width))
+        self._check_size(index, label_ids.shape, image.shape[1:])
         return Sample(image, torch.from_numpy(TRAIN_IDS[label_ids]), self.stems[index])
+
+    def examine(self) -> list[str]:
+        """Look at every image and label map; return what is doubtful in the split, a line each.
+
+        Raises
+        ------
+        DataError
+            For a file that cannot be decoded, sizes that differ, and train ids in place of label ids.
+        """
+        with ThreadPoolExecutor(usable_cores()) as pool:
+            maps = list(pool.map(_count, self.label_paths))
+        if are_train_ids(sum((counts for _, counts in maps), np.zeros(256, np.int64))):
+            raise DataError(
+                f"the label maps of {self.root / 'gtFine' / self.split} hold train ids, 0 to {len(CLASSES) - 1}: "
+                f"{TRAIN_IDS_REMEDY}"
+            )
+        sizes = [size for size, _ in maps]
+        turned = []
+        looks = self.images.inspect_all(self.names, sizes)
+        for index, (name, look) in enumerate(zip(self.names, looks, strict=True)):
+            self._check_size(index, sizes[index], look.size)
+            turned += [name] if look.turned else []
+        return told_turned(self.images, turned)
+
+    def _check_size(self, index: int, labels: Sequence[int], image: Sequence[int]) -> None:
+        if tuple(labels) != tuple(image):
+            raise DataError(
+                f"{self.label_paths[index]} is {extent(labels)} pixels, but its image is {extent(image)}; "
+                "fetch both again"
+            )
 
     def fingerprint(self) -> str:
         """Return a hash of the images' and the label files' names and contents."""
@@ -192,11 +229,38 @@ class CityscapesSegmentation:
         return digest.hexdigest()
 
 
+def _count(path: Path) -> tuple[tuple[int, int], NDArray[np.int64]]:
+    """Return a label map's size and its pixels by id."""
+    label_ids = read_label_ids(path)
+    height, width = label_ids.shape
+    return (height, width), np.bincount(label_ids.ravel(), minlength=256)
+
+
+def are_train_ids(counts: NDArray[np.int64]) -> bool:
+    """Return whether label maps hold train ids, 0 to 18, in place of label ids.
+
+    Nothing above 18 is there, and a third of the pixels is of ids that Cityscapes does not evaluate: train ids of
+    buildings, sidewalks, cars and the sky are label ids of such.
+
+    Parameters
+    ----------
+    counts
+        ``(256,)``: pixels of a split by the id in its files.
+    """
+    named = counts[1:IGNORED]
+    unevaluated = named[TRAIN_IDS[1:IGNORED] == IGNORED].sum()
+    return bool(named.sum() and not counts[len(CLASSES) : IGNORED].any() and 3 * unevaluated > named.sum())
+
+
+#: What to do with train ids.
+TRAIN_IDS_REMEDY = "write label ids, 0 to 33 (cityscapesscripts' labels.py has both)"
+
+
 def find_pictures(place: Path) -> dict[str, str]:
     """Return the images below ``leftImg8bit/<split>``: name by ``<city>/<stem>``, PNG preferred."""
     pictures: dict[str, str] = {}
     for path in sorted(place.glob("*/*_leftImg8bit.*")):
-        if path.suffix.lower() in EXTENSIONS:
+        if path.suffix.lower() in EXTENSIONS and not is_hidden(path.relative_to(place).as_posix()):
             key = f"{path.parent.name}/{path.stem.removesuffix('_leftImg8bit')}"
             if key not in pictures or path.suffix.lower() == ".png":
                 pictures[key] = f"{path.parent.name}/{path.name}"

@@ -49,6 +49,10 @@ class Cityscapes(Task):
         """Check a split in Cityscapes' layout."""
         verification.verify_split(report, root, split, progress)
 
+    def compare_splits(self, report: Report, root: Path, splits: Sequence[str]) -> None:
+        """Look for pictures that are in several splits."""
+        verification.compare_splits(report, root, splits)
+
     def build(self, recipe: Recipe, backbone: str, classes: int, shorter_side: int) -> Segmenter:
         """Return a segmenter; its training crop shrinks with the images."""
         details = cast(SegmentationRecipe, recipe)

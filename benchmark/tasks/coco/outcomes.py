@@ -41,7 +41,7 @@ def match(truth: COCO, results: Sequence[dict[str, Any]], images: Sequence[int])
         for place, score in enumerate(found["dtScores"]):
             ignored = found["dtIgnore"][:, place].astype(bool)
             rows.append({
-                **here, "score": score, "hits": _bits((found["dtMatches"][:, place] > 0) & ~ignored),
+                **here, "score": score, "hits": _bits((found["dtMatches"][:, place] != 0) & ~ignored),
                 "ignored": _bits(ignored), "truths": 0,
             })  # fmt: skip
     columns = {"image": "int64", "category": "int64", "score": "float64"}

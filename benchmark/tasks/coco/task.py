@@ -18,6 +18,7 @@ from torchvision.models.detection.transform import resize_boxes
 
 from benchmark.data.reader import Identifier
 from benchmark.data.verification import Progress, Report
+from benchmark.errors import DataError
 from benchmark.flops.trace import Size
 from benchmark.metric import Metric
 from benchmark.nn import build_backbone
@@ -28,7 +29,7 @@ from benchmark.tasks.coco.counting import DetectorAdapter
 from benchmark.tasks.coco.detector import build_detector
 from benchmark.tasks.coco.embedded import EMBEDDED
 from benchmark.tasks.coco.outcomes import match
-from benchmark.tasks.coco.reader import CocoDetection
+from benchmark.tasks.coco.reader import CocoDetection, find_split, read_categories
 from benchmark.tasks.coco.recipe import EVIDENCE, MINI, PAPER, SMALL, DetectionRecipe
 
 METRICS = tuple(map(Metric.percent, ("AP", "AP50", "AP75", "APs", "APm", "APl")))  # in the order of COCOeval
@@ -44,8 +45,12 @@ class Coco(Task):
     embedded = EMBEDDED
 
     def open(self, root: Path, split: str) -> CocoDetection:
-        """Return the reader of a COCO folder."""
-        return CocoDetection(root, split, training=split == "train", cache=True)
+        """Return the reader of a COCO folder; validation categories are matched with those of training by name."""
+        like = None
+        if split != "train":
+            with contextlib.suppress(DataError):  # a split alone, to be looked at
+                like = read_categories(find_split(root, "train")[1])
+        return CocoDetection(root, split, training=split == "train", cache=True, like=like)
 
     def verify_split(self, report: Report, root: Path, split: str, progress: Progress) -> None:
         """Check a split in COCO's format."""
@@ -124,7 +129,7 @@ class Coco(Task):
 
     def outcomes(self, predictions: Mapping[Identifier, Any], reader: CocoDetection) -> pd.DataFrame:
         """Return COCO's matches of detections and objects."""
-        return match(reader.coco, _results(predictions, reader), [int(image) for image in predictions])
+        return match(reader.coco, _results(predictions, reader), list(predictions))
 
     def mirror(self, batch: Batch, chosen: np.ndarray) -> Batch:
         """Mirror images and boxes."""

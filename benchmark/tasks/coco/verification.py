@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.data.images import ImageStore, extent
-from benchmark.data.verification import Progress, Report, inspect_images
+from benchmark.data.verification import Progress, Report, compare_pictures, inspect_images
 from benchmark.errors import DataError
-from benchmark.tasks.coco.reader import faults, find_split, is_box, read_annotations
+from benchmark.tasks.coco.reader import doubts, faults, find_split, is_box, match_categories, read_annotations
 
 _SLACK = 1.0  # pixels by which rounded boxes may leave their image
 
@@ -32,15 +32,24 @@ def verify_split(report: Report, root: Path, split: str, progress: Progress) -> 
         "categories": len(content["categories"]),
         "images without annotations": len(set(listed) - {a["image_id"] for a in content["annotations"]}),
     }
-    for fault in faults(content):
+    broken = list(faults(content))
+    for fault in broken:
         report.add(split, fault.kind, f"{path}: {fault.where}", fault.remedy)
+    for doubt in [] if broken else doubts(content):
+        report.add(split, doubt.kind, f"{path}: {doubt.where}", doubt.remedy, serious=False)
     names = [image["file_name"] for image in content["images"]]
     missing = set(images.missing(names))
     for name in sorted(missing):
         report.add(split, "missing image", images.where(name), "copy it there or take it off the list")
     for name in sorted(images.listing() - set(names)):
         report.add(split, "surplus image", images.where(name), "it is in no annotation: not used", serious=False)
-    sizes = inspect_images(report, split, images, [name for name in names if name not in missing], progress)
+    said_sizes = {
+        image["file_name"]: (image["height"], image["width"])
+        for image in content["images"]
+        if "height" in image and "width" in image
+    }
+    there = [name for name in dict.fromkeys(names) if name not in missing]
+    sizes = inspect_images(report, split, images, there, progress, said_sizes)
     for image in content["images"]:
         size = sizes.get(image["file_name"])
         said = (image.get("height"), image.get("width"))
@@ -60,8 +69,6 @@ def _verify_annotation(
 ) -> None:
     left, top, width, height = annotation["bbox"]
     box = f"{name} of image {annotation['image_id']}, bbox {annotation['bbox']}"
-    if width <= 0 or height <= 0:
-        report.add(split, "empty box", box, "ignored in training; remove it or mend it", serious=False)
     if None in size:
         return
     rows, columns = size
@@ -81,12 +88,25 @@ def compare_splits(report: Report, root: Path, splits: Sequence[str]) -> None:
     found = {}
     for split in splits:
         try:
-            content = read_annotations(find_split(root, split)[1])
+            place, path = find_split(root, split)
+            content = read_annotations(path)
+            images = ImageStore(place)
         except DataError:  # noted already
             continue
-        found[split] = sorted(repr((category["id"], category["name"])) for category in content["categories"])
+        if any(True for _ in faults(content)):
+            continue
+        names = [image["file_name"] for image in content["images"]]
+        missing = set(images.missing(names))
+        found[split] = path, content, (images, [name for name in names if name not in missing])
     first = next(iter(found), None)
-    for split, categories in found.items():
-        if first is not None and categories != found[first]:
-            where = f"{len(categories)} categories, {len(found[first])} in {first}, or other ids or names"
-            report.add(split, "other categories", where, f"use the categories of {first} in both files")
+    if first is None:
+        return
+    train = sorted(found[first][1]["categories"], key=lambda category: category["id"])
+    for split, (path, content, _) in found.items():
+        try:
+            if match_categories(content, path, train):
+                where = f"{path}: other categories than {first}, or other ids"
+                report.add(split, "other categories", where, "they are matched by name", serious=False)
+        except DataError as error:
+            report.add(split, "other categories", str(error), f"use the categories of {first} in both files")
+    compare_pictures(report, {split: pictures for split, (_, _, pictures) in found.items()})

@@ -16,7 +16,7 @@ from pathlib import Path
 from scipy.io import loadmat
 from torchvision.datasets.folder import find_classes, make_dataset
 
-from benchmark.data.images import CACHE_BYTES, EXTENSIONS, ImageStore
+from benchmark.data.images import CACHE_BYTES, EXTENSIONS, ImageStore, is_hidden, told_turned
 from benchmark.data.reader import Sample
 from benchmark.errors import DataError, one_line
 
@@ -82,6 +82,17 @@ class ImageFolders:
         """Return an image, its label and its identifier."""
         return Sample(self.images.read(self.names[index]), self.labels[index], self.names[index])
 
+    def examine(self) -> list[str]:
+        """Look at every image; return what is doubtful in the split, a line each.
+
+        Raises
+        ------
+        DataError
+            For an image that cannot be decoded.
+        """
+        looks = zip(self.names, self.images.inspect_all(self.names), strict=True)
+        return told_turned(self.images, [name for name, look in looks if look.turned])
+
     def fingerprint(self) -> str:
         """Return a hash of the classes, the labels, and the images' names and contents."""
         return self._fingerprint(self.images.digests(self.names))
@@ -131,7 +142,8 @@ def _list(root: Path, place: Path) -> tuple[list[str], list[tuple[str, int]]]:
         raise DataError(f"{place / strangers[0]} is a class that {root / 'train'} does not have; {LAYOUT}")
     index = {name: label for label, name in enumerate(classes)}
     pairs = make_dataset(place, {name: index[name] for name in own}, extensions=EXTENSIONS, allow_empty=True)
-    samples = sorted((Path(path).relative_to(place).as_posix(), label) for path, label in pairs)
+    named = sorted((Path(path).relative_to(place).as_posix(), label) for path, label in pairs)
+    samples = [(name, label) for name, label in named if not is_hidden(name)]
     if not samples:
         raise DataError(f"no images in the folders of {place}; {LAYOUT}")
     return classes, samples
@@ -145,7 +157,7 @@ def classes_without_images(classes: Sequence[str], samples: Sequence[tuple[str, 
 
 def _folders(place: Path) -> list[str]:
     try:
-        return find_classes(place)[0]
+        return [name for name in find_classes(place)[0] if not is_hidden(name)]
     except FileNotFoundError:  # no such folder, or no folder in it
         return []
 
@@ -153,6 +165,7 @@ def _folders(place: Path) -> list[str]:
 def _flat(root: Path, place: Path, classes: list[str]) -> tuple[list[str], list[tuple[str, int]]]:
     """List a split whose images lie side by side, with the labels of ImageNet's files."""
     names = sorted(path.name for path in place.iterdir() if path.suffix.lower() in EXTENSIONS)
+    names = [name for name in names if not is_hidden(name)]
     if not names:
         raise DataError(f"no images in {place}; {LAYOUT}")
     solution = _find(SOLUTION, root, place)

@@ -44,6 +44,10 @@ class ImageNet(Task):
         """Check a split in image folders."""
         verification.verify_split(report, root, split, progress)
 
+    def compare_splits(self, report: Report, root: Path, splits: Sequence[str]) -> None:
+        """Look for pictures that are in several splits."""
+        verification.compare_splits(report, root, splits)
+
     def build(self, recipe: Recipe, backbone: str, classes: int, shorter_side: int) -> Classifier:
         """Return a classifier."""
         smallest_crop = cast(ClassificationRecipe, recipe).smallest_crop

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
-from benchmark.data.images import ImageStore
-from benchmark.data.verification import Progress, Report, inspect_images
+from benchmark.data.images import ImageStore, is_hidden
+from benchmark.data.verification import Progress, Report, compare_pictures, inspect_images
 from benchmark.errors import DataError
 from benchmark.tasks.imagenet.reader import LAYOUT, classes_without_images, list_samples
 
@@ -35,7 +36,21 @@ def verify_split(report: Report, root: Path, split: str, progress: Progress) -> 
         report.add(split, "class without images", str(place / name), "copy its images there", serious=split == "train")
     known = set(names)
     for path in sorted(place.rglob("*")):
-        if path.is_file() and path.relative_to(place).as_posix() not in known:
+        name = path.relative_to(place).as_posix()
+        if path.is_file() and name not in known and not is_hidden(name):
             remedy = "not used: no image, or not in a class folder"
             report.add(split, "surplus file", str(path), remedy, serious=False)
     inspect_images(report, split, ImageStore(place), names, progress)
+
+
+def compare_splits(report: Report, root: Path, splits: Sequence[str]) -> None:
+    """Note pictures that are in several splits."""
+    pictures = {}
+    for split in splits:
+        try:
+            names = [name for name, _ in list_samples(root, split)[1]]
+        except DataError:  # noted already
+            continue
+        pictures[split] = ImageStore(root / split), names
+    if pictures:
+        compare_pictures(report, pictures)
