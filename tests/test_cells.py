@@ -3,7 +3,9 @@
 import contextlib
 import dataclasses
 import json
+import os
 import shutil
+import stat
 
 import pandas as pd
 import pytest
@@ -176,3 +178,42 @@ def test_a_truncated_record_fails_alone_and_the_sweep_uses_the_others(tmp_path, 
     assert outcome.error.endswith("delete the folder to run the cell again")
     shutil.rmtree(torn.parent)
     assert [outcome.status for outcome in swept_by(1, sweep, store)] == ["finished"]
+
+
+def test_a_record_whose_outcomes_do_not_give_its_metric_is_refused(tiny_set, tmp_path, monkeypatch):
+    planned, store = plan(Request("coco", "dense", data=tiny_set("coco"), overrides=TINY)), Store(tmp_path)
+    # Boxes of the first image are found, and the table says of nothing.
+    whole = type(planned.task).outcomes
+    monkeypatch.setattr(
+        type(planned.task),
+        "outcomes",
+        lambda self, predictions, reader: whole(self, predictions, reader).assign(hits=1023, ignored=0),
+    )
+    with pytest.raises(
+        SaibenchError, match=rf"\({planned.cell.id}\): what it got right on each image gives AP .*all pred"
+    ):
+        execute(planned, store)
+    assert store.find(planned.cell).status == "failed"
+
+
+def test_an_error_of_a_network_names_the_images_at_hand(tiny_set, tmp_path, monkeypatch):
+    planned = plan(Request("coco", "dense", data=tiny_set("coco"), overrides=TINY))
+    monkeypatch.setattr(type(planned.task), "training_outputs", lambda self, model, batch: 1 / 0)
+    with pytest.raises(SaibenchError, match=r"failed: ZeroDivisionError: division by zero; at image \d+, \d+"):
+        execute(planned, Store(tmp_path))
+
+
+@pytest.mark.parametrize("umask", [0o002, 0o022, 0o077])
+def test_every_file_of_a_record_has_the_mode_of_any_other(umask, tiny_set, tmp_path, monkeypatch):
+    before = os.umask(umask)
+    try:
+        store = Store(tmp_path / "store")
+        execute(plan(Request("imagenet", "dense", data=tiny_set("imagenet"), overrides=TINY)), store)
+        (tmp_path / "plain").touch()
+        (tmp_path / "folder").mkdir()
+    finally:
+        os.umask(before)
+    modes = {path: stat.S_IMODE(path.stat().st_mode) for path in store.root.rglob("*")}
+    plain, folder = (stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("plain", "folder"))
+    assert {path.name for path, mode in modes.items() if mode != (folder if path.is_dir() else plain)} == set()
+    assert any(path.suffix == ".safetensors" for path in modes)

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
-from benchmark.data.images import ImageStore, decode, inspect
+from benchmark.data.images import ImageStore, decode
 from benchmark.errors import DataError
 
 
@@ -48,15 +48,6 @@ def test_every_mode_becomes_rgb(tmp_path, mode):
 
 def test_pixels_are_those_of_the_file(folder):
     assert np.array_equal(decode(folder / "0.png", "0").permute(1, 2, 0).numpy(), noise(8, 12))
-
-
-def test_exif_orientation_is_ignored(tmp_path):
-    image = Image.fromarray(noise(6, 9))
-    exif = image.getexif()
-    exif[0x0112] = 6  # turned by a right angle
-    image.save(tmp_path / "turned.jpg", exif=exif)
-    assert decode(tmp_path / "turned.jpg", "turned").shape == (3, 6, 9)
-    assert inspect(tmp_path / "turned.jpg", "turned") == (6, 9)
 
 
 @pytest.mark.parametrize("form", ["jpg", "png", "webp"])

@@ -189,15 +189,16 @@ class CityscapesSegmentation:
         Raises
         ------
         DataError
-            For a file that cannot be decoded, sizes that differ, and train ids in place of label ids.
+            For a file that cannot be decoded, sizes that differ, labels of which none is evaluated, and train ids in
+            place of label ids.
         """
         with ThreadPoolExecutor(usable_cores()) as pool:
             maps = list(pool.map(_count, self.label_paths))
-        if are_train_ids(sum((counts for _, counts in maps), np.zeros(256, np.int64))):
-            raise DataError(
-                f"the label maps of {self.root / 'gtFine' / self.split} hold train ids, 0 to {len(CLASSES) - 1}: "
-                f"{TRAIN_IDS_REMEDY}"
-            )
+        counts, place = sum((counts for _, counts in maps), np.zeros(256, np.int64)), self.root / "gtFine" / self.split
+        if not counts[len(CLASSES) > TRAIN_IDS].any():
+            raise DataError(f"{place} shows no class that Cityscapes evaluates: is it a split without labels?")
+        if are_train_ids(counts):
+            raise DataError(f"the label maps of {place} hold train ids, 0 to {len(CLASSES) - 1}: {TRAIN_IDS_REMEDY}")
         sizes = [size for size, _ in maps]
         turned = []
         looks = self.images.inspect_all(self.names, sizes)
