@@ -182,7 +182,7 @@ def test_a_truncated_record_fails_alone_and_the_sweep_uses_the_others(tmp_path, 
 
 def test_a_record_whose_outcomes_do_not_give_its_metric_is_refused(tiny_set, tmp_path, monkeypatch):
     planned, store = plan(Request("coco", "dense", data=tiny_set("coco"), overrides=TINY)), Store(tmp_path)
-    # Boxes of the first image are found, and the table says of nothing.
+    # As if every detection hit an object at every overlap.
     whole = type(planned.task).outcomes
     monkeypatch.setattr(
         type(planned.task),

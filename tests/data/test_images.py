@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
-from benchmark.data.images import ImageStore, decode
+from benchmark.data.images import ImageStore, decode, inspect
 from benchmark.errors import DataError
 
 
