@@ -10,7 +10,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 
-def match(truth: COCO, results: Sequence[dict[str, Any]], images: Sequence[int]) -> pd.DataFrame:
+def match(truth: COCO, results: Sequence[dict[str, Any]], images: Sequence[str | int]) -> pd.DataFrame:
     """Match detections with objects of all sizes at COCO's ten overlaps.
 
     Parameters
