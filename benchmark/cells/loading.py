@@ -76,7 +76,8 @@ def plan_of(record: Record, data: Path | None = None, plugins: Sequence[Path] = 
     planned = plan(
         Request(task, method, fields["scale"], record.parameters, fields["seed"], data, overrides, precision)
     )
-    if planned.imagenet is not None and not planned.imagenet.is_file():
+    here = planned.imagenet is not None and planned.imagenet.is_file()
+    if planned.imagenet is not None and not (here and planned.imagenet.name == fields.get("start_weights")):
         # What is loaded are the trained weights: those that it started from need not be here.
         start = {**planned.cell.determinants, "start": fields.get("start")}
         planned = dataclasses.replace(planned, cell=dataclasses.replace(planned.cell, determinants=start))
