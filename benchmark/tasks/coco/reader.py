@@ -33,8 +33,10 @@ FIELDS = {
 }
 #: No image comes near it, in pixels; sums and products of such numbers stay finite.
 _LARGEST = 1e9
+#: Kind of a fault that both a reader and the verification note.
+OUTSIDE = "annotation outside its image"
 #: Side of the thinnest box, in pixels: nobody draws such, and below it rounding in a network leaves nothing.
-_THINNEST = 0.01
+THINNEST = 0.01
 
 
 #: A file with its state.
@@ -275,8 +277,9 @@ def doubts(content: dict[str, Any]) -> Iterator[Fault]:
     for number, annotation in enumerate(content["annotations"]):
         image, (left, top, width, height) = images[annotation["image_id"]], annotation["bbox"]
         name = f"annotation {annotation.get('id', number)} of image {image['id']}, bbox {annotation['bbox']}"
-        if not _is_seen(annotation, image):
-            yield Fault("empty box", name, "left out: nothing of it lies in its image; remove it or mend it")
+        if not is_seen(annotation, image):
+            kind = "empty box" if min(width, height) < THINNEST else OUTSIDE
+            yield Fault(kind, name, "left out: nothing of it lies in its image; remove it or mend it")
             continue
         if annotation.get("area") == 0:
             yield Fault("area of 0", name, "that of its box is used; write the object's area in pixels")
@@ -290,12 +293,12 @@ def doubts(content: dict[str, Any]) -> Iterator[Fault]:
         yield Fault("boxes that leave their images", f"{leaving} of {len(content['annotations'])}", remedy)
 
 
-def _is_seen(annotation: dict[str, Any], image: dict[str, Any]) -> bool:
+def is_seen(annotation: dict[str, Any], image: dict[str, Any]) -> bool:
     """Return whether something of an annotation's box lies in its image, as far as its size is listed."""
     left, top, width, height = annotation["bbox"]
     across = min(left + width, image.get("width", math.inf)) - max(left, 0)
     down = min(top + height, image.get("height", math.inf)) - max(top, 0)
-    return min(width, height, across, down) >= _THINNEST
+    return min(width, height, across, down) >= THINNEST
 
 
 def load_annotations(path: Path) -> tuple[dict[str, Any], list[str]]:
@@ -325,7 +328,7 @@ def load_annotations(path: Path) -> tuple[dict[str, Any], list[str]]:
         found.setdefault((doubt.kind, doubt.remedy), []).append(doubt.where)
     told = [f"{path}: {len(where)} x {kind}, such as {where[0]}: {remedy}" for (kind, remedy), where in found.items()]
     images = {image["id"]: image for image in content["images"]}
-    annotations = [each for each in content["annotations"] if _is_seen(each, images[each["image_id"]])]
+    annotations = [each for each in content["annotations"] if is_seen(each, images[each["image_id"]])]
     content["annotations"] = annotations
     for annotation in annotations:
         annotation.setdefault("iscrowd", 0)

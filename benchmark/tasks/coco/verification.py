@@ -10,7 +10,17 @@ from typing import Any
 from benchmark.data.images import ImageStore, extent
 from benchmark.data.verification import Progress, Report, compare_pictures, inspect_images
 from benchmark.errors import DataError
-from benchmark.tasks.coco.reader import doubts, faults, find_split, is_box, match_categories, read_annotations
+from benchmark.tasks.coco.reader import (
+    OUTSIDE,
+    THINNEST,
+    doubts,
+    faults,
+    find_split,
+    is_box,
+    is_seen,
+    match_categories,
+    read_annotations,
+)  # fmt: skip
 
 _SLACK = 1.0  # pixels by which rounded boxes may leave their image
 
@@ -32,11 +42,7 @@ def verify_split(report: Report, root: Path, split: str, progress: Progress) -> 
         "categories": len(content["categories"]),
         "images without annotations": len(set(listed) - {a["image_id"] for a in content["annotations"]}),
     }
-    broken = list(faults(content))
-    for fault in broken:
-        report.add(split, fault.kind, f"{path}: {fault.where}", fault.remedy)
-    for doubt in [] if broken else doubts(content):
-        report.add(split, doubt.kind, f"{path}: {doubt.where}", doubt.remedy, serious=False)
+    _note_faults(report, split, path, content)
     names = [image["file_name"] for image in content["images"]]
     missing = set(images.missing(names))
     for name in sorted(missing):
@@ -64,6 +70,16 @@ def verify_split(report: Report, root: Path, split: str, progress: Progress) -> 
         _verify_annotation(report, split, f"{path}: annotation {annotation.get('id')}", annotation, size)
 
 
+def _note_faults(report: Report, split: str, path: Path, content: dict[str, Any]) -> None:
+    """Note what makes annotations unusable, or what is doubtful in them."""
+    broken = list(faults(content))
+    for fault in broken:
+        report.add(split, fault.kind, f"{path}: {fault.where}", fault.remedy)
+    for doubt in [] if broken else doubts(content):
+        if doubt.kind != OUTSIDE:  # noted with those of images whose size is not listed
+            report.add(split, doubt.kind, f"{path}: {doubt.where}", doubt.remedy, serious=False)
+
+
 def _verify_annotation(
     report: Report, split: str, name: str, annotation: dict[str, Any], size: tuple[Any, Any]
 ) -> None:
@@ -72,8 +88,8 @@ def _verify_annotation(
     if None in size:
         return
     rows, columns = size
-    if left >= columns or top >= rows or left + width < 0 or top + height < 0:
-        report.add(split, "annotation outside its image", f"{box}, {extent(size)}", "remove it or mend it")
+    if min(width, height) >= THINNEST and not is_seen(annotation, {"height": rows, "width": columns}):
+        report.add(split, OUTSIDE, f"{box}, {extent(size)}", "remove it or mend it")
     elif min(left, top) < -_SLACK or left + width > columns + _SLACK or top + height > rows + _SLACK:
         remedy = "clipped by the reader; mend it if that is not meant"
         report.add(split, "box that leaves its image", f"{box}, {extent(size)}", remedy, serious=False)

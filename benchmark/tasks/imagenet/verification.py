@@ -47,9 +47,11 @@ def compare_splits(report: Report, root: Path, splits: Sequence[str]) -> None:
     """Note pictures that are in several splits."""
     pictures = {}
     for split in splits:
+        if not (root / split).is_dir():  # noted already, as what follows
+            continue
         try:
             names = [name for name, _ in list_samples(root, split)[1]]
-        except DataError:  # noted already
+        except DataError:
             continue
         pictures[split] = ImageStore(root / split), names
     if pictures:
