@@ -10,12 +10,11 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmark.files import cache_folder
 from benchmark.data.images import ImageStore
 from benchmark.data.reader import Reader
 from benchmark.data.verification import SHARED
 from benchmark.errors import DataError
-from benchmark.files import write_atomic
+from benchmark.files import cache_folder, write_atomic
 
 __all__ = ["check_classes", "examine"]
 

@@ -70,12 +70,16 @@ def migrate(store: Store, rewrite: Rewrite, fingerprints: Mapping[str, str]) -> 
     Raises
     ------
     StoreError
-        If the store is not there or cannot be written.
+        If the store is not there, is packed or cannot be written.
     """
     if not store.root.is_dir():
         raise StoreError(f"{store.root}: there is no such store")
     store.check_writable()
     records, warnings = store.scan()
+    if any(record.packed for record in records):
+        raise StoreError(
+            f"{store.root}: its records are packed: run `saibench store unpack` before, and `store pack` after"
+        )
     done = Migrated(left=warnings)
     plans = _Plans({record.cell_id: record for record in records}, rewrite)
     for record in records:

@@ -9,6 +9,7 @@ import pytest
 
 from benchmark.errors import StoreError
 from benchmark.store import Record, Store, migrate, migrating, verify
+from benchmark.store.packing import pack, unpack
 from benchmark.store.replacing import incoming_path
 from tests.store.test_merging import files
 
@@ -184,3 +185,16 @@ def test_a_record_without_checksums_stays_without(store, a_cell, finish):
 def test_a_link_in_a_record_is_refused(store, a_cell, finish, tmp_path):
     (finish(store, a_cell()).folder / "link").symlink_to(tmp_path)
     assert "is a link" in migrate(store, renamed(CHANGES), {}).left[0]
+
+
+def test_a_packed_store_is_to_be_unpacked_first(store, a_cell, finish):
+    finish(store, a_cell())
+    pack(store.root)
+    with pytest.raises(StoreError, match="its records are packed: run `saibench store unpack`"):
+        migrate(store, renamed(CHANGES), {})
+    unpack(store.root)
+    migrate(store, renamed(CHANGES), {})
+    pack(store.root)
+    record = store.find(today(a_cell()))
+    assert record.packed and record.former_ids == [a_cell().id] and store.get(a_cell().id).cell_id == record.cell_id
+    assert verify(store).problems == []
