@@ -33,6 +33,9 @@ def flops(
     ] = "all",
     scale: ScaleOption = "paper",
     seed: SeedOption = 0,
+    floor: Annotated[
+        bool, typer.Option("--floor", help="what the backbone computes where the method samples nothing")
+    ] = False,
     json_: JsonOption = False,
 ) -> None:
     """Count a task's model at a nominal image size, layer by layer, without running it."""
@@ -41,6 +44,14 @@ def flops(
     from benchmark.flops.command import FlopsRequest, count_flops
 
     request = FlopsRequest(task, backbone, shorter_side, method, parameters, density, convention, scope, scale, seed)
+    if floor:
+        from benchmark.flops.floor import count_floor
+
+        found = count_floor(request)
+        if json_:
+            return emit(found)
+        pieces = ", ".join(f"{name} {share:.3f}" for name, share in found["parts"].items() if share)
+        return print_line(f"floor {found['floor']:.3f} of {found['gmacs']:.3f} GMACs dense: {pieces or 'nothing'}")
     answer = count_flops(request)
     if json_:
         return emit(answer)
