@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 __all__ = ["COUNT_TOLERANCE", "MACHINE_TOLERANCE", "MASK_TOLERANCE", "Metric", "describe_metrics", "parse_metrics"]
 
@@ -51,6 +51,16 @@ class Metric:
     def percent(cls, name: str, label: str | None = None) -> Metric:
         """Return an accuracy that records hold as a share from 0 to 1, printed in per cent, as the paper does."""
         return cls(name, label or name, higher_is_better=True, scale=100.0, unit="%")
+
+    @property
+    def upward(self) -> Metric:
+        """The metric as statistics read it, the higher the better: an error's values and scale have the other sign."""
+        return self if self.higher_is_better else replace(self, higher_is_better=True, scale=-self.scale)
+
+    @property
+    def column(self) -> str:
+        """Where a table of cells has it: the record's field, or beside it the values with the other sign."""
+        return f"metric_{self.name}" if self.scale > 0 else f"upward_{self.name}"
 
     @property
     def title(self) -> str:

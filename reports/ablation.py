@@ -217,16 +217,16 @@ def _where(row: Found, trade: str, value: Any) -> Found:
 
 
 def _table(what: Ablation, panel: Panel | None) -> Table:
-    metric = panel.metric if panel else task_metrics(what.task)[0]
+    metric = panel.metric if panel else task_metrics(what.task)[0].upward
     found = find(what, panel)
     printed = _printed(what)
     trade = None if panel is None else _trade_off(what, panel)
-    rows = [_row(what, row, printed.get(row.label, []), f"metric_{metric.name}", metric.scale, trade) for row in found]
+    rows = [_row(what, row, printed.get(row.label, []), metric.column, metric.scale, trade) for row in found]
     reference = next(row for row in rows if row["label"] == what.reference)
     digits = decimals([row["gmacs"] for row in rows])
-    reference_runs = next(row for row in found if row.label == what.reference).runs(f"metric_{metric.name}")
+    reference_runs = next(row for row in found if row.label == what.reference).runs(metric.column)
     for row, each in zip(rows, found, strict=True):
-        runs = [] if row is reference else each.runs(f"metric_{metric.name}")
+        runs = [] if row is reference else each.runs(metric.column)
         row |= _against(runs, reference_runs, metric.scale)
         row |= _paper_against(row, reference)
         for key, base in (("gmacs", "gmacs"), ("paper_gflops", "paper_gflops")):

@@ -43,6 +43,9 @@ class Pair:
         def points(value: float | None) -> float | None:
             return None if value is None else value * scale
 
+        bounds = [points(result.low), points(result.high)]
+        low, high = bounds if scale > 0 else reversed(bounds)
+
         return {
             "task": self.panel.task,
             "scale": self.panel.scale,
@@ -52,8 +55,8 @@ class Pair:
             "b": self.b.label,
             "verdict": result.verdict,
             "gap": points(result.gap),
-            "gap_low": points(result.low),
-            "gap_high": points(result.high),
+            "gap_low": low,
+            "gap_high": high,
             "rate": result.rate,
             "rate_low": result.rate_low,
             "rate_high": result.rate_high,

@@ -112,8 +112,8 @@ class Panel:
 
     @property
     def score(self) -> str:
-        """The column of the main metric."""
-        return f"metric_{self.metric.name}"
+        """The column of the main metric, the higher the better."""
+        return self.metric.column
 
     @property
     def main(self) -> Sequence[Series]:
@@ -197,9 +197,12 @@ def _panel(cells: pd.DataFrame, known: Methods) -> Panel:
     warnings: list[str] = []
     cells = _latest(cells, warnings)
     cells = cells.assign(**{name: pd.to_numeric(cells[name], errors="coerce") for name in _numeric(cells)})
-    score = f"metric_{metric.name}"
-    if score not in cells:
-        cells[score] = float("nan")
+    if f"metric_{metric.name}" not in cells:
+        cells[f"metric_{metric.name}"] = float("nan")
+    # All that compares, ranks and draws reads this column, in which the higher is the better, by `Panel.score`.
+    natural, metric = cells[f"metric_{metric.name}"], metric.upward
+    score = metric.column
+    cells[score] = natural if score == natural.name else -natural
     usable = cells["status"].eq("finished") & cells[COST].notna() & cells[score].notna()
     for _, cell in cells[cells["status"].eq("finished") & ~usable].iterrows():
         warnings.append(f"{cell['folder']}: has no {metric.name} or no {COST}; the figure leaves it out")
@@ -210,7 +213,7 @@ def _panel(cells: pd.DataFrame, known: Methods) -> Panel:
     split.sort(key=lambda pair: (known.rank(pair[0].method), pair[0].label))
     lines = [line for line, _ in split if len(line.points)]
     points = pd.concat([line.points for line in lines]) if lines else pd.DataFrame(columns=[COST, score])
-    front = pareto_front(points[COST], points[score], metric.higher_is_better)
+    front = pareto_front(points[COST], points[score])
     start = 0
     for line in lines:
         line.points["front"] = front[start : start + len(line.points)]

@@ -60,8 +60,7 @@ def _curves(shown: Sequence[Panel]) -> str:
         for line in (panel.reference, *panel.main):
             points = line.points.sort_values(COST, ascending=False)
             text = " · ".join(
-                f"{with_spread(panel.metric.scale * row[panel.score], panel.metric.scale * row[_spread(panel)], 1)}"
-                f" @ {row[COST] / dense:.2f}"
+                f"{with_spread(row[panel.score], row[_spread(panel)], 1, panel.metric.scale)} @ {row[COST] / dense:.2f}"
                 for _, row in points.iterrows()
             )
             name = f"{panel.task if panel.embedded else panel.dataset}, {panel.metric.label}"

@@ -226,7 +226,10 @@ def _interval(found: Measured, scale: float, unit: str) -> str:
 
 
 def _points(value: float, low: float | None, high: float | None, scale: float = 100.0, unit: str = " points") -> str:
-    bounds = "" if low is None or high is None else f" [{low * scale:+.2f}, {high * scale:+.2f}]"
+    bounds = ""
+    if low is not None and high is not None:
+        ends = sorted((low * scale, high * scale))  # an error's scale turns them round
+        bounds = f" [{ends[0]:+.2f}, {ends[1]:+.2f}]"
     return f"{value * scale:+.2f}{bounds}{unit}"
 
 

@@ -50,7 +50,7 @@ def _draw(panel: Panel, out: Path, stem: str) -> list[Path]:
         entries = []
         for index, (label, line) in enumerate(lines):
             style, points = line_style(index), line.points
-            spread = points[f"{panel.score}_spread"].fillna(0) * panel.metric.scale
+            spread = points[f"{panel.score}_spread"].fillna(0) * abs(panel.metric.scale)
             axes.errorbar(points[COST], points[panel.score] * panel.metric.scale, yerr=spread, elinewidth=0.8, **style)
             entries.append(entry(label, style))
         axes.margins(0.08)

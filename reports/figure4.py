@@ -162,7 +162,7 @@ def _points(axes: Axes, panel: Panel, line: Series, style: dict[str, Any], zorde
         points[COST],
         points[panel.score] * scale,
         xerr=points[f"{COST}_spread"].fillna(0) if repeated else None,
-        yerr=points[f"{panel.score}_spread"].fillna(0) * scale if repeated else None,
+        yerr=points[f"{panel.score}_spread"].fillna(0) * abs(scale) if repeated else None,
         elinewidth=0.8,
         zorder=zorder,
         **style,

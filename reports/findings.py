@@ -106,8 +106,7 @@ def winners(results: Results) -> str:
         base = estimate(runs_of(panel, panel.reference))
         seeds = len(panel.reference.points["ids"].explode())
         parts += [
-            f"**{_name(panel)}**; dense: {_with_bounds(100 * base[0], _times(base[1]), _times(base[2]))} "
-            f"{panel.metric.label} over {_seeds(seeds)}.",
+            f"**{_name(panel)}**; dense: {_in_unit(panel, *base)} {panel.metric.label} over {_seeds(seeds)}.",
             "",
             "| share of dense | highest | keeps (%) | next | gap (points, 95 %) | seeds | verdict |",
             "| ---: | --- | ---: | --- | ---: | ---: | --- |",
@@ -412,6 +411,13 @@ def _seeds(count: int) -> str:
 
 def _times(value: float | None) -> float | None:
     return None if value is None else 100 * value
+
+
+def _in_unit(panel: Panel, value: float, low: float | None, high: float | None) -> str:
+    """Write a panel's score, and its interval, in the metric's own unit and direction."""
+    scale = panel.metric.scale
+    ends = (None, None) if low is None or high is None else sorted((scale * low, scale * high))
+    return _with_bounds(scale * value, *ends)
 
 
 def _in_points(change: Measured) -> str:

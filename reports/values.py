@@ -53,7 +53,9 @@ def decimals(values: Iterable[Any], digits: int = 4) -> int:
 def with_spread(mean: object, spread: object, digits: int, scale: float = 1.0) -> str:
     """Return ``mean ± spread``, or the mean alone where there is no spread."""
     show = number(digits, scale)
-    return show(mean) if is_missing(spread) or is_missing(mean) else f"{show(mean)} ± {show(spread)}"
+    if is_missing(spread) or is_missing(mean):
+        return show(mean)
+    return f"{show(mean)} ± {number(digits, abs(scale))(spread)}"
 
 
 def least_to_most(counts: Iterable[int]) -> str:

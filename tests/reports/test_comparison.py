@@ -6,10 +6,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import reports
 from benchmark.errors import SaibenchError
+from benchmark.metric import Metric, describe_metrics
 from benchmark.stats import OUTCOMES
 from reports.base import Results
 from reports.comparison import comparisons, table
+from reports.findings import winners
+from tests.reports.conftest import Fabricated
 
 IMAGES = 200
 
@@ -94,3 +98,47 @@ def test_a_truncated_table_of_a_record_is_one_line_that_names_it(fabricated, run
     torn.write_bytes(torn.read_bytes()[:50])
     code, _, err = run_cli("compare", "a", "b", "--store", fabricated.store.root)
     assert code == 1 and f"{torn}: cannot be read" in err and len(err.splitlines()) == 1
+
+
+def in_errors(fabricated, tasks_metric="top1"):
+    """Turn the curves' scores into errors of the same records: 1 - score, the lower the better."""
+    said = describe_metrics([Metric(tasks_metric, "error", higher_is_better=False, scale=100.0, unit="%")])
+    for method, (parameter, values, costs, losses) in fabricated.methods.items():
+        for value, cost, loss in zip(values, costs, losses, strict=True):
+            for seed in range(6):
+                fabricated.add(
+                    method, 0.5 + loss - 0.004 * (seed % 3 - 1), cost * 2.0 * (1 + 0.01 * seed), "imagenet",
+                    {parameter: value} if parameter else {}, seed, metrics=said,
+                )  # fmt: skip
+    return fabricated
+
+
+def test_a_metric_that_is_better_when_lower_is_turned_round_everywhere(fabricated, tmp_path):
+    in_errors(fabricated)
+    rates = []
+    accuracies = Fabricated(tmp_path / "accuracies").curves("imagenet", seeds=range(6))
+    for a, b in (("stochastic", "relu_gating"), ("uniform", "stochastic"), ("deterministic_gumbel", "checkerboard")):
+        (error,), (accuracy,) = (compared(each, a, b) for each in (fabricated, accuracies))
+        assert error.result.verdict == accuracy.result.verdict
+        row, other = error.row(), accuracy.row()
+        # The gap is told in the metric's own direction: fewer errors are a gap below 0.
+        assert row["gap"] == pytest.approx(-other["gap"]) and row["gap_low"] <= row["gap"] <= row["gap_high"]
+        rates.append(row["rate"])
+        assert row["rate"] == (None if other["rate"] is None else pytest.approx(other["rate"]))
+        fronts = [each.panel.cells.set_index(["method", "setting", "seed"])["front"] for each in (error, accuracy)]
+        assert fronts[0].sort_index().equals(fronts[1].sort_index()) and fronts[0].any()
+    assert error.panel.metric.title == "error (%)" and any(rates)
+
+
+def test_reports_print_an_errors_own_values(fabricated, tmp_path):
+    in_errors(fabricated)
+    outputs = {each.name: each for each in reports.build([fabricated.store.root], tmp_path / "out", ["figure4"])}
+    lines = outputs["figure4"].text.splitlines()
+    dense = next(line for line in lines if line.startswith("| Dense"))
+    assert "| 50.4 |" in dense and "-50" not in outputs["figure4"].text
+
+
+def test_the_winner_has_the_lowest_error(fabricated):
+    text = winners(Results.read([in_errors(fabricated).store.root]))
+    row = next(line for line in text.splitlines() if line.startswith("| 0.35 |"))
+    assert row.split("|")[2].strip() == "Stochastic sampling"
