@@ -2,6 +2,7 @@
 
 import ast
 import os
+import re
 import sys
 
 import pytest
@@ -251,3 +252,42 @@ def test_a_plugin_whose_name_cannot_be_a_folder_is_refused_before_anything_runs(
     with pytest.raises(PluginError, match=r"plugin\.py: class Odd: the name ") as error:
         discover([path])
     assert "\n" not in str(error.value) and len(str(error.value)) < 200 + len(str(path))
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("def masks(self, block): return None", "has `masks`, which nothing calls; did you mean `mask`"),
+        ("def losses(self, backbone, step): return 0", "did you mean `loss`"),
+        ("def interpolate(self, block): return None", "did you mean `interpolation`"),
+        ("def on_steps(self, backbone, progress): pass", "did you mean `on_step`"),
+        ("curves: dict = {}", "has a parameter `curves`; did you mean `curve`"),
+        ("reference: str = 'x'", "did you mean `references`"),
+    ],
+)
+def test_a_name_that_is_nearly_a_hooks_is_refused(tmp_path, line, message):
+    with pytest.raises(PluginError, match=re.escape(message)) as error:
+        discover([write(tmp_path, NAMED.format(name="near") + f"    {line}\n")])
+    assert "\n" not in str(error.value) and "plugin.py" in str(error.value)
+
+
+def test_helpers_of_ones_own_are_no_slips(tmp_path):
+    own = "    def mask(self, block): return self.masks(block)\n    def masks(self, block): return None\n"
+    own += "    def _losses(self): return 0\n    def choose(self): return 1\n    side: int = 3\n"
+    assert "own" in discover([write(tmp_path, NAMED.format(name="own") + own)])
+
+
+@pytest.mark.parametrize(
+    "encoded",
+    [
+        b"\xef\xbb\xbf" + NAMED.format(name="coded").encode(),
+        b"# -*- coding: latin-1 -*-\n# \xe9\xe8\n" + NAMED.format(name="coded").encode("latin-1"),
+        "# \u03b3 \u2264 1\n".encode() + NAMED.format(name="coded").encode(),
+        NAMED.format(name="coded").replace("\n", "\r\n").encode(),
+    ],
+)
+def test_a_plugin_is_read_as_python_reads_it(tmp_path, encoded):
+    path = tmp_path / "coded.py"
+    path.write_bytes(encoded)
+    plain = resolve([str(write(tmp_path, NAMED.format(name="coded")))])[0].code_fingerprint()
+    assert resolve([str(path)])[0].code_fingerprint() == plain

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
+from benchmark.checks.masks import FLIPS
 from benchmark.checks.subject import Subject
 from benchmark.flops.additions import counted_by_pairs, kind_of
 from benchmark.flops.measured import MeasuredCounter
@@ -23,31 +24,49 @@ from benchmark.nn.interpolation import Interpolation
 
 
 def counts(subject: Subject) -> str:
-    """The count is positive, finite and no more than dense, the masks' own cost and interpolation aside."""
-    model = subject.trained()
-    counter = MeasuredCounter(model.eval(), subject.plan.task.adapter(model))
-    with counter.recording():
-        subject.predictions(model, [0])
-        subject.predictions(model, [1])
-    images = counter.images()
-    assert len(images) == 2, f"{len(images)} images counted instead of 2"
-    assert (images["macs"] > 0).all(), "an image has no computation"
-    return f"{images['macs'].mean() / 1e9:.4f} GMACs an image"
+    """An image's count is the same in any batch, and no layer of a sparse network costs more than of a dense one."""
+    model, task = subject.sparse, subject.plan.task
+    (one, other), small = subject.large[:2], subject.small[1]
+    counter = MeasuredCounter(model, task.adapter(model))
+    mixed = [[one, small]] if subject.mixes_sizes else []
+    macs = []
+    for batch in ([one], [one, other], [small], *mixed):
+        with counter.recording():
+            subject.predict(model, batch)
+        images = counter.images()
+        assert len(images) == len(batch), f"{len(images)} images counted instead of {len(batch)}"
+        assert (images["macs"] > 0).all(), "an image has no computation"
+        _bounded_by_dense(counter)
+        macs.append(images["macs_backbone"].tolist())
+    alone, together = macs[0][0], macs[1][0]
+    assert abs(alone - together) <= FLIPS * alone, f"an image has {alone:,} MACs alone and {together:,} in a batch"
+    return f"{alone / 1e9:.4f} GMACs an image in a backbone whose masks leave half out"
+
+
+def _bounded_by_dense(counter: MeasuredCounter) -> None:
+    """Make sure that no layer of the recorded images costs more than if it ran everywhere; fills run only if sparse."""
+    dense = counter.dense_macs()
+    table = counter.image_layers().query("kind not in ('interpolation', 'bilinear')")
+    for layer, macs in table.groupby("layer", sort=False)["macs"].sum().items():
+        assert 0 <= macs <= dense.get(str(layer), 0), f"{layer}: {macs:,} MACs, {dense.get(str(layer), 0):,} if dense"
 
 
 def counts_everything(subject: Subject) -> str:
     """Each multiply-accumulate that runs for an image belongs to a row of the counter."""
-    model = subject.trained().eval()
-    counter = MeasuredCounter(model, subject.plan.task.adapter(model))
-    with counter.recording(), unfused_attention(), Watcher(model) as watcher:
-        subject.predictions(model, [0])
-    counted = counter.dense_macs()
-    for layer, ran in watcher.macs.items():
-        where, operator = watcher.callers[layer].most_common(1)[0][0]
-        assert ran <= counted.get(layer, 0), (
-            f"{where}: {operator} runs, but {ran - counted.get(layer, 0):,} of its multiply-accumulates have no row"
-        )
-    return f"{sum(watcher.macs.values()):,} multiply-accumulates in {len(watcher.macs)} layers"
+    model = subject.sparse
+    total, layers = 0, 0
+    for image in (subject.large[0], subject.small[0]):
+        counter = MeasuredCounter(model, subject.plan.task.adapter(model))
+        with counter.recording(), unfused_attention(), Watcher(model) as watcher:
+            subject.predict(model, [image])
+        counted = counter.dense_macs()
+        for layer, ran in watcher.macs.items():
+            where, operator = watcher.callers[layer].most_common(1)[0][0]
+            assert ran <= counted.get(layer, 0), (
+                f"{where}: {operator} runs, but {ran - counted.get(layer, 0):,} of its multiply-accumulates have no row"
+            )
+        total, layers = total + sum(watcher.macs.values()), len(watcher.macs)
+    return f"{total:,} multiply-accumulates in {layers} layers, for images of two sizes"
 
 
 class Watcher(TorchDispatchMode):

@@ -1,21 +1,57 @@
 """Promises about building and training: every point builds, weights change, gradients arrive, seeds repeat."""
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from benchmark.checks.subject import STEPS, Subject, equal
-from benchmark.method import Step
+from benchmark.method import Method, Step
+from benchmark.method.contract import HOOKS
 from benchmark.nn import Mask, residual_blocks, training
 
 
 def builds(subject: Subject) -> str:
     """Every point of the curve makes a model that runs."""
-    kind = type(subject.plan.method)
-    points = kind.points(subject.plan.recipe.curves)
-    for point in points:
-        kind.make(point)
-    subject.predictions(subject.build(), [0])
+    points = subject.points()
+    for method in points:
+        other = subject.of(method)
+        other.predictions(other.build(), [0])
     return f"{len(points)} point{'s' if len(points) != 1 else ''} on its curve"
+
+
+class Unchanged(Method):
+    """The network as it is, trained as the recipe says."""
+
+    name = "unchanged"
+
+
+def has_effect(subject: Subject) -> str:
+    """Somewhere on its curve, the method changes the network, the images' size or what training makes of them."""
+    recipe, kind = subject.plan.recipe, type(subject.plan.method)
+    if kind.name == recipe.start:
+        return "the network that other methods start from"
+    for method in subject.points():
+        if method.backbone(recipe.backbone) != recipe.backbone:
+            return f"another backbone: {method.backbone(recipe.backbone)}"
+        if method.image_size(recipe.shorter_side) != recipe.shorter_side:
+            return f"another size: {method.image_size(recipe.shorter_side)}"
+        body = subject.plan.task.backbone(subject.of(method).build())
+        blocks = [block.name for block in residual_blocks(body) if block.work.masks or block.work.gates]
+        if blocks:
+            return f"masks or gates in {len(blocks)} blocks"
+        if method.schedule(recipe.train) != recipe.train:
+            return "another training run"
+    for method in subject.points():
+        if not _alike(subject.of(method).trained().state_dict(), subject.of(Unchanged()).trained().state_dict()):
+            return "other weights"
+    own = [hook for hook in HOOKS if getattr(kind, hook) is not getattr(Method, hook)]
+    raise AssertionError(
+        "no mask, gate, size, backbone or weight differs from the network without it: "
+        f"of the contract's hooks, class {kind.__name__} has {', '.join(own) or 'none'}"
+    )
+
+
+def _alike(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(value, other[key]) for key, value in one.items())
 
 
 def trains(subject: Subject) -> str:

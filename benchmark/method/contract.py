@@ -296,3 +296,11 @@ class Method(BaseModel, ABC):
         """
         source = inspect.getsourcefile(cls)
         return "" if source is None else hash_module(cls.__module__, Path(source).resolve(), DESCRIPTIONS)
+
+
+#: What the harness calls of a method, in the contract's order.
+HOOKS = tuple(
+    name
+    for name, member in vars(Method).items()
+    if inspect.isfunction(member) and not name.startswith("_") and not name.startswith("model_")
+)

@@ -3,6 +3,7 @@
 Nothing else is imported, and nothing here knows a method by name. A file is read again only when it has changed.
 """
 
+import difflib
 import functools
 import inspect
 import reprlib
@@ -14,7 +15,7 @@ from types import ModuleType
 
 from benchmark.errors import PluginError, UsageError, unknown
 from benchmark.listing import METHOD_FOLDERS, method_entry_points, method_files
-from benchmark.method.contract import Method
+from benchmark.method.contract import HOOKS, Method
 from benchmark.names import check_name
 from benchmark.plugins import import_file, import_plugin, load_entry_point, stamp
 
@@ -153,6 +154,7 @@ def _check(method: type[Method], source: str) -> None:
         if not fits(getattr(method, what)):
             told = reprlib.repr(getattr(method, what))
             raise PluginError(f"{source}: `{what}` of {method.name!r} is {told}; it must be {words}")
+    _check_near_misses(method, source)
     _check_hooks(method, source)
     for what in ("curve", "follows"):
         for parameter in getattr(method, what):
@@ -165,9 +167,9 @@ def _check(method: type[Method], source: str) -> None:
 
 def _check_hooks(method: type[Method], source: str) -> None:
     """Refuse a hook that cannot be called as the contract calls it, such as a `loss` from before there was a step."""
-    for hook, member in vars(Method).items():
-        own = getattr(method, hook)
-        if hook.startswith("_") or not inspect.isfunction(member) or own is member:
+    for hook in HOOKS:
+        own, member = getattr(method, hook), getattr(Method, hook)
+        if own is member:
             continue
         called = inspect.signature(member).parameters
         try:
@@ -177,6 +179,32 @@ def _check_hooks(method: type[Method], source: str) -> None:
             raise PluginError(
                 f"{source}: `{hook}` of {method.name!r} {found}; write it as `def {hook}({', '.join(called)})`"
             ) from None
+
+
+def _check_near_misses(method: type[Method], source: str) -> None:
+    """Refuse a function or parameter whose name is nearly one of the contract's that the class does not set itself.
+
+    Nothing would call it, and the method would do less than its author thinks.
+    """
+    classes = [each for each in method.__mro__ if issubclass(each, Method) and not _is_contracts(each)]
+    stated = {name for each in classes for name in (*vars(each), *vars(each).get("__annotations__", ()))}
+    known = {*vars(Method), *Method.__annotations__}
+    for name in sorted(stated - known):
+        own = inspect.getattr_static(method, name, None)
+        is_hook = inspect.isfunction(own) or isinstance(own, classmethod | staticmethod)
+        if name.startswith(("_", "model_")) or not (is_hook or name in method.model_fields):
+            continue
+        near = difflib.get_close_matches(name, HOOKS if is_hook else _DESCRIBING, n=1, cutoff=_NEAR)
+        if near and near[0] not in stated:
+            what = f"`{name}`, which nothing calls" if is_hook else f"a parameter `{name}`"
+            raise PluginError(
+                f"{source}: {method.name!r} has {what}; did you mean `{near[0]}`? If not, call it otherwise, such as "
+                f"`_{name}`"
+            )
+
+
+def _is_contracts(kind: type) -> bool:
+    return kind.__module__.startswith("benchmark.")
 
 
 def _is_text(value: object) -> bool:
@@ -192,6 +220,11 @@ def _is_curve(value: object) -> bool:
         _is_text(name) and isinstance(points, list | tuple) and points for name, points in value.items()
     )
 
+
+#: The class variables that describe a method.
+_DESCRIBING = ("name", "label", "references", "curve", "follows")
+#: How alike a name is to one of the contract's, from 0 to 1, to be taken for a slip: `masks` is .89, `mask_of` is .73.
+_NEAR = 0.8
 
 #: What the class variables of a method must be: a test of the value, and its words.
 _FORMS: dict[str, tuple[Callable[[object], bool], str]] = {

@@ -14,17 +14,11 @@ from pathlib import Path
 
 from benchmark.errors import UsageError
 from benchmark.listing import method_names
-from benchmark.method.contract import Method
+from benchmark.method.contract import HOOKS, Method
 from benchmark.names import check_name
 
-__all__ = ["HOOKS", "write_method"]
+__all__ = ["write_method"]
 
-#: What the harness calls of a method, in the contract's order.
-HOOKS = tuple(
-    name
-    for name, member in vars(Method).items()
-    if inspect.isfunction(member) and not name.startswith("_") and not name.startswith("model_")
-)
 _TEMPLATES = Path(__file__).parent / "template"
 _NAME = re.compile("[a-z][a-z0-9_]*")
 _WIDTH = 112  # characters of a comment's line, the mark aside

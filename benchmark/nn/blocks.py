@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import DeformConv2d
 
+from benchmark.errors import UsageError
 from benchmark.nn import context, work
 from benchmark.nn.gates import ChannelGate, GateSite
 from benchmark.nn.interpolation import Interpolation
@@ -345,7 +346,7 @@ class BasicBlock(ResidualBlock):
     ) -> None:
         super().__init__(in_channels, planes, stride, dilation, name, project)
         if deformable:
-            raise ValueError(f"{name}: basic blocks have no deformable convolution; use a bottleneck backbone")
+            raise UsageError(f"{name}: basic blocks have no deformable convolution; use a bottleneck backbone")
         self.conv1 = nn.Conv2d(in_channels, planes, 3, stride, padding=dilation, dilation=dilation, bias=False)
         self.bn1 = nn.BatchNorm2d(planes)
         self.conv2 = nn.Conv2d(planes, planes, 3, padding=dilation, dilation=dilation, bias=False)
@@ -365,7 +366,7 @@ class BasicBlock(ResidualBlock):
         if placement == "output":
             return [self._site(2, self.stride, self.planes, 1.0, (1, 1))]
         if placement != "two":
-            raise ValueError(f"placement {placement!r} needs bottleneck blocks; {self.name} is a basic block")
+            raise UsageError(f"placement {placement!r} needs bottleneck blocks; {self.name} is a basic block")
         return [
             self._site(1, self.stride, self.planes, 0.5, (3, 1)),
             self._site(2, self.stride, self.planes, 0.5, (1, 1)),

@@ -92,3 +92,16 @@ def test_fixed_masks_need_no_density():
 def test_what_cannot_be_counted_is_said_in_one_line(options, message):
     with pytest.raises(UsageError, match=message):
         count_flops(FlopsRequest(**options))
+
+
+@pytest.mark.parametrize(
+    ("request_", "message"),
+    [
+        ({"task": "coco", "backbone": "resnet18"}, "basic blocks have no deformable convolution"),
+        ({"task": "imagenet", "method": "stochastic", "density": 0.5, "parameters": {"masks_per_block": 1}},
+         "needs bottleneck blocks"),
+    ],
+)  # fmt: skip
+def test_a_backbone_that_has_no_such_form_is_a_usage_error(request_, message):
+    with pytest.raises(UsageError, match=message):
+        count_flops(FlopsRequest(**request_))

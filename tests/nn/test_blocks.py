@@ -221,7 +221,7 @@ def test_unknown_backbone_and_impossible_choices_are_errors():
         build_backbone("resnet7")
     with pytest.raises(UsageError, match="output stride 16"):
         build_backbone("resnet50", output_stride=16)
-    with pytest.raises(ValueError, match="basic blocks have no deformable"):
+    with pytest.raises(UsageError, match="basic blocks have no deformable"):
         build_backbone("resnet18", deformable=True)
-    with pytest.raises(ValueError, match="needs bottleneck blocks"):
+    with pytest.raises(UsageError, match="needs bottleneck blocks"):
         BasicBlock(4, 4, name="layer1.1").adapt(Masks.gumbel(), interpolation.rbf(), "three")
