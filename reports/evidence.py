@@ -56,7 +56,7 @@ REPRODUCED, CONTRADICTED, INCONCLUSIVE, NOT_RUN = STATUSES = (
 )  # fmt: skip
 #: What may keep a finding from being settled: seeds; an interval narrow enough; points of both at one computation;
 #: rows that are equal in one of accuracy and computation; rounds of a timing.
-LACKS = FEW, WIDE, APART, TRADED, ROUNDS = ("seeds", "width", "overlap", "equality", "rounds")
+LACKS = FEW, WIDE, APART, TRADED, ROUNDS, RECIPE = ("seeds", "width", "overlap", "equality", "rounds", "recipe")
 #: Seeds below which a number is not held against a limit.
 SEEDS = 3
 

@@ -3,6 +3,7 @@
 Exit codes: 0, 1 (a result failed, or an error that the user can fix), 2 (usage), 130 (interrupted).
 """
 
+import contextlib
 import errno
 import os
 import sys
@@ -12,7 +13,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from benchmark._version import __version__
-from benchmark.cli.output import print_error, print_line
+from benchmark.cli.output import answers_apart, print_error, print_line
 from benchmark.errors import SaibenchError
 
 INTERRUPTED = 130
@@ -27,7 +28,8 @@ def main() -> NoReturn:
     _prepare_environment()
     commands.load()
     try:
-        code = app(prog_name="saibench", standalone_mode=False)
+        with answers_apart() if "--json" in sys.argv else contextlib.nullcontext():
+            code = app(prog_name="saibench", standalone_mode=False)
         sys.stdout.flush()
     except SaibenchError as error:
         print_error(str(error))

@@ -5,9 +5,12 @@ a terminal would obey control characters. JSON is for programs and is printed as
 """
 
 import json
+import os
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from rich.console import Console
@@ -27,10 +30,48 @@ def visible(text: str) -> str:
     return _OBEYED.sub(lambda found: found[0].encode("unicode_escape", "surrogatepass").decode(), text)
 
 
+_answers: list[Callable[[str], Any]] = []  # where JSON is written, while nothing else may be
+
+
+@contextmanager
+def answers_apart() -> Iterator[None]:
+    """Let `emit` alone write to standard output inside of the block.
+
+    What plug-ins, libraries and worker processes print goes to standard error meanwhile: JSON stays JSON.
+    """
+    stream = sys.stdout
+    stream.flush()
+    try:
+        number = stream.fileno()
+    except (OSError, ValueError):  # no file: who runs the command in a process of their own collects its text
+        number = -1
+    kept = os.dup(number) if number >= 0 else -1
+    if number >= 0:
+        os.dup2(sys.stderr.fileno(), number)
+    _answers.append(stream.write if number < 0 else partial(_write, kept))
+    sys.stdout = sys.stderr
+    try:
+        yield
+    finally:
+        _answers.clear()
+        sys.stdout = stream
+        if number >= 0:
+            os.dup2(kept, number)
+            os.close(kept)
+
+
+def _write(number: int, text: str) -> None:
+    """Write to a file's number, unbuffered: what a full disk does not take is not tried again at the end."""
+    written = text.encode("utf-8", "replace")
+    while written:
+        written = written[os.write(number, written) :]
+
+
 def emit(value: Any) -> None:
     """Print JSON; NaN becomes null."""
-    text = json.dumps(plain(value), indent=1, ensure_ascii=False, default=str)
-    sys.stdout.write(text.encode("utf-8", "replace").decode() + "\n")  # halves of characters cannot be written
+    text = json.dumps(plain(value), indent=1, ensure_ascii=False, default=str) + "\n"
+    text = text.encode("utf-8", "replace").decode()  # halves of characters cannot be written
+    (_answers[0] if _answers else sys.stdout.write)(text)
 
 
 def plain(value: Any) -> Any:

@@ -104,7 +104,7 @@ class Comparison:
     p
         Of the exact sign-flip test; None below `SEEDS_TO_TELL` seeds.
     verdict
-        "better", "worse" or "not distinguishable": A, seen from B.
+        "better", "worse" or "not distinguishable": A, seen from B; "not comparable" where there is no gap.
     reason
         What the verdict rests on, in words.
     """
@@ -133,7 +133,7 @@ class Comparison:
             refused=[reason],
             seeds=seeds,
             resampled="",
-            verdict="not distinguishable",
+            verdict="not comparable",
             reason=reason,
         )
 

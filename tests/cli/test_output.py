@@ -119,3 +119,15 @@ def test_an_interrupted_command_says_how_to_go_on(run_cli, monkeypatch):
     monkeypatch.setattr("benchmark.store.provenance", interrupt)
     code, _, err = run_cli("info")
     assert code == 130 and err == "interrupted: finished cells are kept; the same command resumes from here\n"
+
+
+def test_json_stays_json_when_a_plugin_prints(tmp_path):
+    path = tmp_path / "loud.py"
+    path.write_text(
+        "import os\n\nfrom benchmark import Method\n\nprint('hello')\nos.system('echo child')\n"
+        "os.write(1, b'raw')\n\n\n"
+        "class Loud(Method):\n    name = 'loud'\n"
+    )
+    done = in_a_process("methods", path, "--json", cwd=tmp_path, stdout=subprocess.PIPE)
+    assert done.returncode == 0 and json.loads(done.stdout)[0]["name"] == "loud"
+    assert all(word in done.stderr for word in ("hello", "child", "raw"))

@@ -62,3 +62,18 @@ def test_no_detection_at_all_scores_zero(tiny_set, tmp_path):
     images = [reader[index].identifier for index in range(len(reader))]
     task.outcomes(dict.fromkeys(images, nothing), reader).to_parquet(tmp_path / OUTCOMES, index=False)
     assert read_outcomes(tmp_path, pd.Series(images)).scores(np.ones((1, len(images)))).tolist() == [0]
+
+
+def test_without_detections_sizes_that_the_split_has_not_are_no_number(tiny_set):
+    task = find_task("coco")
+    reader = task.open(tiny_set("coco"), "val")
+    images = [reader[index].identifier for index in range(len(reader))]
+    nothing = {"boxes": torch.zeros(0, 4), "scores": torch.zeros(0), "labels": torch.zeros(0, dtype=torch.int64)}
+    wrong = {"boxes": torch.tensor([[0.0, 0, 1, 1]]), "scores": torch.ones(1), "labels": torch.ones(1).long()}
+    none = task.evaluate(dict.fromkeys(images, nothing), reader)
+    one = task.evaluate({**dict.fromkeys(images, nothing), images[0]: wrong}, reader)
+    areas = [each["area"] for each in reader.coco.anns.values()]
+    for name, there in {"APs": min(areas) < 32**2, "APl": max(areas) > 96**2, "AP": True}.items():
+        assert (none[name] == 0) if there else np.isnan(none[name])
+    assert list(map(str, none.values())) == list(map(str, one.values()))
+    assert any(np.isnan(value) for value in none.values())  # pictures of 128 pixels have no large object

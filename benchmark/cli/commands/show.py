@@ -10,6 +10,7 @@ from benchmark.cli.options import (
     DEFAULT_STORE,
     DataOption,
     JsonOption,
+    PluginOption,
     Scale,
     SetOption,
     ShownMethodName,
@@ -36,6 +37,7 @@ def show(
     draws: Annotated[int, typer.Option("--draws", min=1, max=MOST_DRAWS, help="of a stochastic method's masks")] = 3,
     seed: Annotated[int | None, typer.Option("--seed", min=0, help="of the first draw; the cell's or 0")] = None,
     data: DataOption = None,
+    plugin: PluginOption = None,
     store: StoreOption = DEFAULT_STORE,
     out: Annotated[Path, typer.Option("--out", help="folder to write to")] = Path("results/reports"),
     keep: Annotated[
@@ -49,6 +51,8 @@ def show(
         raise UsageError("give either --method, for untrained masks, or --checkpoint CELL, for trained ones")
     if checkpoint is not None and (task or parameters or scale):
         raise UsageError("--checkpoint CELL says task, parameters and scale: leave --task, --set and --scale out")
+    if plugin and checkpoint is None:
+        raise UsageError("--plugin is for a trained cell, whose method it finds: give --method its file instead")
     if keep and checkpoint is None:
         raise UsageError("--keep is for a trained cell: give --checkpoint CELL")
 
@@ -58,7 +62,7 @@ def show(
         planned, model = _untrained(task or "coco", str(method), scale or "mini", parameters, data, store)
         kept: list[Path] = []
     else:
-        planned, model, kept = _trained(checkpoint, data, store, keep)
+        planned, model, kept = _trained(checkpoint, data, plugin or [], store, keep)
     sample = find_image(planned, image)
     first = planned.request.seed if seed is None else seed
     seen = look(planned, model, sample.image, sample.identifier, range(first, first + draws))
@@ -92,7 +96,7 @@ def _untrained(
     return planned, starting_model(planned, Store(store))
 
 
-def _trained(cell: str, data: Path | None, store: Path, keep: bool) -> tuple[Any, Any, list[Path]]:
+def _trained(cell: str, data: Path | None, plugins: list[Path], store: Path, keep: bool) -> tuple[Any, Any, list[Path]]:
     """Return a cell's plan and trained network; and the file of masks that was added to its record, where it was."""
     from benchmark.cells import load_model, look_at_first, plan_of
     from benchmark.sampling import SAMPLING, pack
@@ -100,7 +104,7 @@ def _trained(cell: str, data: Path | None, store: Path, keep: bool) -> tuple[Any
 
     records = Store(store)
     record = records.get(cell)
-    planned = plan_of(record, data)
+    planned = plan_of(record, data, plugins)
     model = load_model(record, planned)
     samplings = look_at_first(planned, model) if keep else []
     return planned, model, [records.attach(record, SAMPLING, pack(samplings))] if samplings else []

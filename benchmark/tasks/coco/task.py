@@ -10,6 +10,7 @@ from typing import Any, ClassVar, cast
 import numpy as np
 import pandas as pd
 import torch
+from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from torch import Tensor, nn
 from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
@@ -112,10 +113,10 @@ class Coco(Task):
     def evaluate(self, predictions: Mapping[Identifier, Any], reader: CocoDetection) -> dict[str, float]:
         """Return COCO's average precisions; NaN where the split has no object of that size."""
         results = _results(predictions, reader)
-        if not results:
-            return {metric.name: 0.0 for metric in METRICS}
         with contextlib.redirect_stdout(io.StringIO()):
-            evaluation = COCOeval(reader.coco, reader.coco.loadRes(results), "bbox")
+            # `loadRes` takes no empty list, and a set that nothing was loaded into has no detections.
+            detected = reader.coco.loadRes(results) if results else COCO()
+            evaluation = COCOeval(reader.coco, detected, "bbox")
             evaluation.params.imgIds = sorted(predictions)
             evaluation.evaluate()
             evaluation.accumulate()
