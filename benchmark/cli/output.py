@@ -88,10 +88,14 @@ def print_table(rows: Sequence[Mapping[str, Any]], title: str | None = None) -> 
     if not rows:
         return
     table = Table(title=title and escape(visible(title)))
-    for name in rows[0]:
-        table.add_column(escape(visible(name)), overflow="fold")  # a name or path cut short could not be copied
-    for row in rows:
-        table.add_row(*(escape(visible(_cell(value))) for value in row.values()))
+    texts = [[visible(_cell(value)) for value in row.values()] for row in rows]
+    # What a row begins with names it: it stays on one line where that leaves the others half of the width.
+    whole = max(len(text[0]) for text in texts) <= console.width // 2
+    for place, name in enumerate(rows[0]):
+        # A name or path cut short could not be copied.
+        table.add_column(escape(visible(name)), overflow="fold", no_wrap=whole and place == 0)
+    for text in texts:
+        table.add_row(*map(escape, text))
     console.print(table)
 
 
