@@ -5,6 +5,7 @@ The readers stop at the first fault that they meet; this goes on to the end. It 
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -206,12 +207,24 @@ def compare_pictures(report: Report, pictures: Mapping[str, tuple[ImageStore, Se
         By split: where its images are, and their names.
     """
     (first, (images, names)), *others = pictures.items()
-    known = dict(zip(images.digests(names), names, strict=True))
+    known = {digest: name for name, digest in _digests(images, names).items()}
     for split, (these, own) in others:
-        for name, digest in zip(own, these.digests(own), strict=True):
+        for name, digest in _digests(these, own).items():
             if digest in known:
                 where = f"{these.where(name)} is {images.where(known[digest])}"
                 report.add(split, f"picture that is in {first}, too", where, SHARED, serious=False)
+
+
+def _digests(images: ImageStore, names: Sequence[str]) -> dict[str, str]:
+    """Return digests by name, without those of pictures that cannot be read: these are noted already."""
+    try:
+        return dict(zip(names, images.digests(names), strict=True))
+    except DataError:
+        found = {}
+        for name in names:
+            with contextlib.suppress(DataError):
+                found[name] = images.digests([name])[0]
+        return found
 
 
 #: What pictures in both splits mean.
