@@ -1,11 +1,13 @@
 """Cells: from a user's request to a plan, from a plan to its record, and from a record back.
 
 `request` says what is asked for, `planning` resolves it without training anything, `running` trains, evaluates, counts
-and keeps, `loading` reads a record again, `looking` says which positions a network computes, `reproducing` compares
-what two runs of one cell left, `migrating` says what of an identity is written in another form than before. Many cells
-at once are `benchmark.sweep`'s business, one training run is `benchmark.train`'s.
+and keeps, `loading` reads a record again, `exporting` prepares a network to leave, `looking` says which positions a
+network computes, `reproducing` compares what two runs of one cell left, `migrating` says what of an identity is written
+in another form than before. Many cells at once are `benchmark.sweep`'s business, one training run is
+`benchmark.train`'s.
 """
 
+from benchmark.cells.exporting import Exported, trained_network, untrained_network
 from benchmark.cells.loading import backbone_inputs, load_model, plan_of, starting_model
 from benchmark.cells.looking import find_image, look, look_at_first, mask_values
 from benchmark.cells.migrating import migrate_store
@@ -18,6 +20,7 @@ __all__ = [
     "DENSITY_MAPS",
     "HARNESS_VERSION",
     "MODEL",
+    "Exported",
     "Plan",
     "Reproduction",
     "Request",
@@ -38,4 +41,6 @@ __all__ = [
     "reader",
     "reproduce",
     "starting_model",
+    "trained_network",
+    "untrained_network",
 ]

@@ -264,6 +264,14 @@ class FixedMask(Mask):
         return self._drawn[size].to(x.dtype).expand(len(x), -1, -1, -1)
 
 
+class GridMask(FixedMask):
+    """One position in ``stride x stride``, offset 0: a pattern of any size."""
+
+    def __init__(self, site: Site, stride: int) -> None:
+        super().__init__(site, lambda size: grid(size, stride).numpy())
+        self.grid_stride = stride
+
+
 class ImpactMask(FixedMask):
     """PerforatedCNN's impact mask (Figurnov et al. 2016): the positions whose values the loss depends on most.
 
@@ -407,7 +415,7 @@ class Masks:
     @staticmethod
     def grid(stride: int) -> Callable[[Site], Mask]:
         """One position in ``stride x stride``, offset 0: the equal-interval mask (paper §4.3)."""
-        return lambda site: FixedMask(site, lambda size: grid(size, stride).numpy())
+        return lambda site: GridMask(site, stride)
 
     @staticmethod
     def perforated(structure: str, rate: float, seed: int = 0) -> Callable[[Site], Mask]:

@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import numpy as np
 import pandas as pd
@@ -23,6 +23,9 @@ from benchmark.flops.trace import Size
 from benchmark.metric import Metric
 from benchmark.nn import ResNet, load_weights
 from benchmark.recipe import Recipe
+
+if TYPE_CHECKING:  # it needs packages that are optional
+    from benchmark.export import Head
 
 
 @dataclass
@@ -135,6 +138,20 @@ class Task(ABC):
     @abstractmethod
     def backbone(self, model: nn.Module) -> nn.Module:
         """Return the part of a model that methods adapt."""
+
+    def head(self, model: nn.Module) -> "Head":
+        """Return what writes the whole model around its backbone into a graph of ONNX operators.
+
+        Raises
+        ------
+        UsageError
+            Unless overridden: the backbone alone can be exported.
+        """
+        raise UsageError(f"task {self.name!r} does not say how its head is exported; export the backbone alone")
+
+    def preparation(self, model: nn.Module) -> Mapping[str, Any]:
+        """Return how an exported model's images are resized, for those who prepare them: sides in pixels by name."""
+        return {}
 
     def nominal_size(self, shorter_side: int) -> Size:
         """Return the height and width, in pixels, at which the paper's convention counts: a square, unless overridden.

@@ -4,7 +4,7 @@ import copy
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import numpy as np
 import pandas as pd
@@ -30,6 +30,9 @@ from benchmark.tasks.cityscapes.outcomes import confuse
 from benchmark.tasks.cityscapes.reader import IGNORED, LABEL_IDS, CityscapesSegmentation
 from benchmark.tasks.cityscapes.recipe import MINI, PAPER, SMALL, SegmentationRecipe
 from benchmark.tasks.cityscapes.segmenter import OUTPUT_STRIDE, Segmenter, SegmenterSize
+
+if TYPE_CHECKING:
+    from benchmark.export import Head
 
 
 class Cityscapes(Task):
@@ -64,6 +67,16 @@ class Cityscapes(Task):
     def backbone(self, model: nn.Module) -> nn.Module:
         """Return the part below the heads."""
         return cast(Segmenter, model).backbone
+
+    def head(self, model: nn.Module) -> "Head":
+        """Return what writes the head and its upsampling."""
+        from benchmark.tasks.cityscapes.exporting import write_segmenter
+
+        return lambda graph, image, backbone: write_segmenter(graph, cast(Segmenter, model), image, backbone)
+
+    def preparation(self, model: nn.Module) -> Mapping[str, Any]:
+        """Return the length of the shorter side."""
+        return {"shorter_side": cast(Segmenter, model).shorter_side}
 
     def weights_names(self, recipe: Recipe, backbone: str) -> tuple[str, ...]:
         """Return a name of their own for the weights of a deep stem: detection has the plain stem under the other."""

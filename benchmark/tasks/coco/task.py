@@ -5,7 +5,7 @@ import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import numpy as np
 import pandas as pd
@@ -32,6 +32,9 @@ from benchmark.tasks.coco.embedded import EMBEDDED
 from benchmark.tasks.coco.outcomes import match
 from benchmark.tasks.coco.reader import CocoDetection, find_split, read_categories
 from benchmark.tasks.coco.recipe import EVIDENCE, MINI, PAPER, SMALL, DetectionRecipe
+
+if TYPE_CHECKING:
+    from benchmark.export import Head
 
 METRICS = tuple(map(Metric.percent, ("AP", "AP50", "AP75", "APs", "APm", "APl")))  # in the order of COCOeval
 
@@ -70,6 +73,17 @@ class Coco(Task):
     def backbone(self, model: nn.Module) -> nn.Module:
         """Return the body below the pyramid."""
         return cast(Any, model).backbone.body
+
+    def head(self, model: nn.Module) -> "Head":
+        """Return what writes pyramid, proposals and box head, for images of any size, not padded."""
+        from benchmark.tasks.coco.exporting import write_detector
+
+        return lambda graph, image, backbone: write_detector(graph, model, image, backbone)
+
+    def preparation(self, model: nn.Module) -> Mapping[str, Any]:
+        """Return the length of the shorter side, and the most that the longer may have."""
+        transform = cast(GeneralizedRCNN, model).transform
+        return {"shorter_side": transform.min_size[-1], "longer_side": transform.max_size}
 
     def nominal_size(self, shorter_side: int) -> Size:
         """Return both sides of a 3:5 image rounded down to multiples of 32: 1000 gives 992 x 1664."""

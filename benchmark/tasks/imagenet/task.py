@@ -3,7 +3,7 @@
 import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import numpy as np
 import pandas as pd
@@ -24,7 +24,11 @@ from benchmark.tasks.imagenet.embedded import EMBEDDED
 from benchmark.tasks.imagenet.reader import ImageFolders
 from benchmark.tasks.imagenet.recipe import MINI, PAPER, SMALL, ClassificationRecipe
 
+if TYPE_CHECKING:
+    from benchmark.export import Head
+
 KEPT = 5  # classes kept of a prediction, best first
+MARGIN = 8 / 7  # shorter side of a resized image, in sides of the square that is cut from it
 
 
 class ImageNet(Task):
@@ -56,6 +60,17 @@ class ImageNet(Task):
     def backbone(self, model: nn.Module) -> nn.Module:
         """Return the classifier itself: its residual blocks are its own children."""
         return model
+
+    def head(self, model: nn.Module) -> "Head":
+        """Return what writes average pooling and the linear layer."""
+        from benchmark.tasks.imagenet.exporting import write_classifier
+
+        return lambda graph, image, backbone: write_classifier(graph, cast(Classifier, model), image, backbone)
+
+    def preparation(self, model: nn.Module) -> Mapping[str, Any]:
+        """Return the length of the shorter side, and the side of the square that is cut from the middle."""
+        side = cast(Classifier, model).side
+        return {"shorter_side": round(side * MARGIN), "crop": side}
 
     def augment(self, model: nn.Module, batch: Batch, rng: np.random.Generator) -> Batch:
         """Cut a crop of random area and shape from each image and resize it to the classifier's square."""
@@ -134,8 +149,8 @@ def _crop(size: Sequence[int], smallest: float, rng: np.random.Generator) -> tup
 
 
 def _fit(image: Tensor, side: int) -> Tensor:
-    """Resize an image so that its shorter side is 8/7 of the square's and crop the square in the middle."""
-    return transforms.center_crop(transforms.resize(image, [round(side * 8 / 7)], antialias=True), [side, side])
+    """Resize an image so that its shorter side is `MARGIN` of the square's and crop the square in the middle."""
+    return transforms.center_crop(transforms.resize(image, [round(side * MARGIN)], antialias=True), [side, side])
 
 
 TASK = ImageNet()
