@@ -12,7 +12,7 @@ from benchmark.errors import UsageError
 
 __all__ = ["ENGINES", "Engine", "EngineRefusal", "EngineUnavailable", "Floats", "Result", "Row", "find"]
 
-ENGINES = {"cpu": "benchmark.engines.cpu:CPUEngine"}
+ENGINES = {"cpu": "benchmark.engines.cpu:CPUEngine", "onnx": "benchmark.engines.onnx:ONNXEngine"}
 """The engines' classes by name; imported when one is asked for."""
 
 
@@ -23,8 +23,17 @@ def find(name: str = "cpu") -> type[Engine]:
     ------
     UsageError
         If there is no engine of that name.
+    EngineUnavailable
+        If a package that it needs is not installed.
     """
     if name not in ENGINES:
         raise UsageError(f"unknown engine {name!r}; there are {', '.join(ENGINES)}")
     module, _, attribute = ENGINES[name].partition(":")
-    return cast(type[Engine], getattr(import_module(module), attribute))
+    try:
+        return cast(type[Engine], getattr(import_module(module), attribute))
+    except ModuleNotFoundError as error:
+        if error.name is not None and error.name.startswith("benchmark"):
+            raise
+        raise EngineUnavailable(
+            f"engine {name!r} needs {error.name}, which is not installed: pip install 'saibench[export]'"
+        ) from None

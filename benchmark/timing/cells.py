@@ -14,6 +14,7 @@ from benchmark.nn import ResNet, inference, residual_blocks
 from benchmark.store import provenance, timestamp
 from benchmark.timing.clock import Steps, Variant, disagreement, middle_parts, statistics, time_rounds
 from benchmark.timing.energy import Meter
+from benchmark.timing.record import named_engine
 
 IMAGES = 100
 """Validation images that are timed by default: the 99th percentile of fewer is their slowest."""
@@ -28,7 +29,9 @@ _PARTS = ("mask1", "mask2", "mask3", "interpolation1", "interpolation2", "interp
 """What a block has beside the dense one's parts."""
 
 
-def empty_report(cell: dict[str, Any], images: int, rounds: int, threads: int | None) -> dict[str, Any]:
+def empty_report(
+    cell: dict[str, Any], images: int, rounds: int, threads: int | None, engine: str = "cpu"
+) -> dict[str, Any]:
     """Return the report of a cell before it is timed: what it will be found by.
 
     Parameters
@@ -41,12 +44,14 @@ def empty_report(cell: dict[str, Any], images: int, rounds: int, threads: int | 
         Rounds that are timed, after one that is not.
     threads
         Of the engine; None for one a core.
+    engine
+        Name of the engine.
     """
-    kind, started = find(), timestamp()
+    kind, started = find(engine), timestamp()
     threads = kind.max_threads() if threads is None else threads
     return {
         "machine": {**provenance(started), "threads": threads, **kind.hardware(), "energy": Meter().source},
-        "settings": {"rounds": rounds, "images": images},
+        "settings": {"rounds": rounds, "images": images, **named_engine(engine)},
         "complete": False,
         **{name: [] for name in ("backbone", "layers", "break_even", "peers")},
         "cell": cell,
@@ -90,7 +95,7 @@ def time_cell(
     """
     if not images:
         raise SaibenchError("no images to time the cell on")
-    kind, threads = find(), report["machine"]["threads"]
+    kind, threads = find(report["settings"].get("engine", "cpu")), report["machine"]["threads"]
     engines = kind(backbone, threads=threads), kind(without_masks(backbone), threads=threads)
     rows = []
     for number, (identifier, image) in enumerate(images):

@@ -17,7 +17,7 @@ from benchmark.timing.clock import Progress, Steps
 from benchmark.timing.energy import Meter
 from benchmark.timing.networks import PAPER_DENSITIES, Networks, NetworkTiming, has_bottlenecks
 from benchmark.timing.peers import PEERS
-from benchmark.timing.record import kept, save
+from benchmark.timing.record import kept, named_engine, save
 
 DENSITIES = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 """Densities of the break-even search."""
@@ -50,6 +50,8 @@ class Wanted:
         Also time the densities that the paper's Table 5 implies.
     seed
         Of weights, image and masks.
+    engine
+        Name of the engine.
     """
 
     backbone: str = "resnet101"
@@ -61,6 +63,7 @@ class Wanted:
     rounds: int = 5
     table5: bool = True
     seed: int = 0
+    engine: str = "cpu"
 
     def __post_init__(self) -> None:
         """Refuse what cannot be timed.
@@ -151,7 +154,7 @@ class Timing:
     def __post_init__(self) -> None:
         """Compile the networks, look for reports to continue, and time one round."""
         self._began = time.monotonic()
-        kind, wanted = find(), self.wanted
+        kind, wanted = find(self.wanted.engine), self.wanted
         self.threads = kind.max_threads() if wanted.threads is None else wanted.threads
         variants = [d for d in wanted.deformable if not d or has_bottlenecks(wanted.backbone)]
         networks = [Networks(wanted.backbone, d, kind, self.threads, wanted.seed) for d in variants]
@@ -198,6 +201,7 @@ class Timing:
                 "densities": wanted.all_densities,
                 "deformable": list(wanted.deformable),
                 "peers": list(wanted.peers),
+                **named_engine(wanted.engine),
             },
             "complete": False,
             **{name: [] for name in ("backbone", "layers", "break_even", "peers")},

@@ -13,6 +13,11 @@ _SAME = ("git_sha", "git_dirty", "torch", "cpu", "threads", "instruction_set")
 """What of the machine must be as it was, for a report to be continued or a cell's timing to stand."""
 
 
+def named_engine(engine: str) -> dict[str, str]:
+    """Return what settings say of the engine: nothing of the first, which older reports do not name."""
+    return {} if engine == "cpu" else {"engine": engine}
+
+
 def save(report: dict[str, Any], store: Path) -> Path:
     """Write a report as it is to ``<store>/timing/``, named by what was timed, threads and time; return the path."""
     settings, machine = report["settings"], report["machine"]

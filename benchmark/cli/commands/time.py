@@ -1,4 +1,4 @@
-"""``saibench time``: real time of the CPU engine beside other runtimes, and of trained cells."""
+"""``saibench time``: real time of an engine beside other runtimes, and of trained cells."""
 
 import os
 import re
@@ -59,6 +59,7 @@ def time_(
     peers: Annotated[
         str | None, typer.Option("--peers", help="torch,torch-frozen,onnxruntime,openvino; or all; none without it")
     ] = None,
+    engine: Annotated[str, typer.Option("--engine", help="cpu, or onnx: the exported graph in ONNX Runtime")] = "cpu",
     rounds: Annotated[int, typer.Option("--rounds", min=1, help="timed rounds, after one that is not")] = 5,
     quick: Annotated[bool, typer.Option("--quick", help="two densities at 256x416 within a minute")] = False,
     checkpoint: CheckpointsOption = None,
@@ -70,7 +71,7 @@ def time_(
     force: ForceOption = False,
     json_: JsonOption = False,
 ) -> None:
-    """Time the CPU engine, dense and sparse, beside other runtimes; or trained cells with their own masks.
+    """Time an engine, dense and sparse, beside other runtimes; or trained cells with their own masks.
 
     Each row is printed and kept as soon as it is measured; the same command goes on where it was interrupted.
     """
@@ -84,7 +85,7 @@ def time_(
     if checkpoint or cells:
         if quick or size or density or peers:
             raise UsageError("trained cells are timed at their own size and density, without peers")
-        settings = {"images": images, "rounds": rounds, "threads": threads}
+        settings = {"images": images, "rounds": rounds, "threads": threads, "engine": engine}
         return _time_cells(checkpoint or [], store, Sources(data, tuple(plugin or ())), settings, force, json_)
 
     from benchmark import timing
@@ -102,6 +103,7 @@ def time_(
         peers=timing.PEERS if named_peers is None else named_peers,
         threads=threads,
         rounds=rounds,
+        engine=engine,
         **options,
     )
     with display(json_) as shown:
