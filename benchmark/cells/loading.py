@@ -27,6 +27,7 @@ def load_model(record: Record, planned: Plan) -> nn.Module:
     model = planned.build(classes)
     planned.method.restore(planned.task.backbone(model))
     load_into(model, record.path(MODEL), "run the cell again with --force")
+    planned.method.configure(planned.task.backbone(model))
     return model.eval()
 
 
@@ -38,6 +39,7 @@ def starting_model(planned: Plan, store: Store) -> nn.Module:
     SaibenchError
         When the network that it starts from was not trained yet.
     """
+    method, planned = planned.method, planned.trained
     start = None if planned.start is None else store.find(planned.start.cell)
     if planned.start is not None and (start is None or not start.finished):
         request = planned.start.request
@@ -49,8 +51,9 @@ def starting_model(planned: Plan, store: Store) -> nn.Module:
     if not planned.from_nothing:
         load_start(planned, model, None if start is None else start.path(MODEL))
     body = planned.task.backbone(model)
-    planned.method.prepare(body)
-    planned.method.finish(body)
+    method.prepare(body)
+    method.finish(body)
+    method.configure(body)
     return model.eval()
 
 

@@ -39,7 +39,8 @@ class Plan:
     cell : Cell
         The identity.
     start : Plan or None
-        The plan of the cell whose weights this one starts from.
+        The plan of the cell whose weights this one starts from; with another value of a parameter of
+        `Method.at_inference`, of the cell whose trained network this one evaluates.
     weights : Path or None
         The file of the shipped weights that it starts from; then there is no such cell.
     imagenet : Path or None
@@ -62,14 +63,19 @@ class Plan:
         return self.weights is None and self.method.name == self.recipe.start
 
     @property
+    def trained(self) -> "Plan":
+        """The plan of the cell that trains this one's network: itself, but for other values at inference."""
+        return self.start if self.start is not None and type(self.start.method) is type(self.method) else self
+
+    @property
     def from_nothing(self) -> bool:
         """Whether the network starts from random weights."""
-        return self.schedules[0].from_nothing
+        return self.trained is self and self.schedules[0].from_nothing
 
     @property
     def schedules(self) -> list[Schedule]:
-        """The training runs, one after the other."""
-        return _schedules(self.recipe, self.method, self.weights)
+        """The training runs, one after the other; none where another cell trains the network."""
+        return _schedules(self.recipe, self.method, self.weights) if self.trained is self else []
 
     def build(self, classes: int) -> nn.Module:
         """Return the untrained model with the method's masks in place, on the CPU."""
@@ -103,6 +109,9 @@ def plan(request: Request) -> Plan:
     if reason:
         raise UsageError(f"method {kind.name!r} does not run on {task.name}: {reason}")
     method = kind.make({**kind.defaults(recipe.parameters), **request.parameters})
+    in_training = {name: value for name, value in request.parameters.items() if name not in kind.at_inference}
+    if kind.make({**kind.defaults(recipe.parameters), **in_training}) != method:
+        return _at_other_values(plan(dataclasses.replace(request, parameters=in_training)), request, method)
     weights = _weights(task, recipe, method)
     _check_own_schedule(request, recipe, method, weights)
     schedules = _schedules(recipe, method, weights)
@@ -131,6 +140,15 @@ def plan(request: Request) -> Plan:
         },
     )
     return Plan(request, task, recipe, method, folder, cell, start, weights, imagenet)
+
+
+def _at_other_values(trained: Plan, request: Request, method: Method) -> Plan:
+    """Return the plan of a cell that evaluates the network of a trained one at its own values of `at_inference`."""
+    determinants = {**trained.cell.determinants, "schedules": [], "start": trained.cell.id}
+    cell = dataclasses.replace(trained.cell, parameters=method.model_dump(), determinants=determinants)
+    return dataclasses.replace(
+        trained, request=request, method=method, cell=cell, start=trained, weights=None, imagenet=None
+    )
 
 
 def _own_backbone(recipe: Recipe, method: Method) -> bool:

@@ -164,15 +164,22 @@ def handful(records: Iterable[Record], seconds: float) -> list[Record]:
     seconds
         What the chosen ones took altogether, at most, by their own account.
     """
+    finished = {record.cell_id: record for record in records if record.finished}
+
+    def seconds_of(record: Record) -> float:
+        """Return what a record's cell takes with the cells that it starts from, where they are among the records."""
+        start = finished.get(str(record["start"]))
+        return _seconds(record) + (0.0 if start is None else seconds_of(start))
+
     waiting: dict[str, list[Record]] = {}
-    for record in sorted((each for each in records if each.finished), key=_seconds):
+    for record in sorted(finished.values(), key=seconds_of):
         of_task = waiting.setdefault(str(record["task"]), [])
         if all(other["method"] != record["method"] for other in of_task):
             of_task.append(record)
     chosen: list[Record] = []
     while any(waiting.values()):
         for of_task in waiting.values():
-            if of_task and sum(map(_seconds, chosen)) + _seconds(of_task[0]) <= seconds:
+            if of_task and sum(map(seconds_of, chosen)) + seconds_of(of_task[0]) <= seconds:
                 chosen.append(of_task.pop(0))
             else:  # the next ones of the task take longer still
                 of_task.clear()

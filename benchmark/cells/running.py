@@ -3,10 +3,12 @@
 import functools
 import json
 import math
+import os
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -135,10 +137,17 @@ def _compute(fabric: Fabric, planned: Plan, places: _Places, report: Report | No
     task, recipe, seed = planned.task, planned.recipe, planned.request.seed
     train, val = (reader(task.name, planned.folder, split) for split in ("train", "val"))
     model = planned.build(len(train.classes))
-    load_start(planned, model, places.start)
-    planned.method.prepare(task.backbone(model))
-    seconds = _train(fabric, planned, model, train, places, report)
-    planned.method.finish(task.backbone(model))
+    seconds = 0.0
+    if planned.trained is planned:
+        load_start(planned, model, places.start)
+        planned.method.prepare(task.backbone(model))
+        seconds = _train(fabric, planned, model, train, places, report)
+        planned.method.finish(task.backbone(model))
+        if fabric.is_global_zero:
+            _keep_weights(planned, model, places.folder)
+    else:
+        _load_trained(fabric, planned, model, places)
+    planned.method.configure(task.backbone(model))
     counter = MeasuredCounter(model.eval(), task.adapter(model))
     batch = recipe.evaluation_batch
     lower = f"evaluation_batch={batch // 2}" if batch > 1 else _smaller(recipe)
@@ -151,6 +160,24 @@ def _compute(fabric: Fabric, planned: Plan, places: _Places, report: Report | No
     return (
         _describe(planned, places.folder, model, counter, evaluation, val, seconds) if fabric.is_global_zero else None
     )
+
+
+def _keep_weights(planned: Plan, model: nn.Module, folder: Path) -> None:
+    """Write a trained model's weights, in a file of its own: cells that share them hold links to it."""
+    with atomic_path(folder / MODEL) as temporary:
+        write_tensors(_shareable(model), temporary, {"cell": planned.cell.id})
+
+
+def _load_trained(fabric: Fabric, planned: Plan, model: nn.Module, places: _Places) -> None:
+    """Load the weights of the cell that trained a model, and share its file, so that a store holds them once."""
+    trained = cast(Path, places.start)
+    planned.method.restore(planned.task.backbone(model))
+    load_into(model, trained, f"run cell {trained.parent.name} again with --force")
+    if fabric.is_global_zero:
+        try:
+            os.link(trained, places.folder / MODEL)
+        except OSError:  # a file system without links
+            shutil.copyfile(trained, places.folder / MODEL)
 
 
 def _describe(
@@ -171,7 +198,6 @@ def _describe(
         write_table(outcomes, folder / OUTCOMES)
     metrics = task.evaluate(predictions, val)
     _check_outcomes(planned, folder, list(predictions), metrics)
-    write_tensors(_shareable(model), folder / MODEL, {"cell": planned.cell.id})
     maps = {layer: torch.from_numpy(values.astype(np.float32)) for layer, values in counter.density_maps().items()}
     write_tensors(maps, folder / DENSITY_MAPS)
     samplings = look_at_first(planned, model)

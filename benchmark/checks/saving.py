@@ -17,6 +17,7 @@ def saves(subject: Subject) -> str:
         other = subject.build()
         subject.plan.method.restore(subject.plan.task.backbone(other))
         other.load_state_dict(load_file(path))
+        subject.plan.method.configure(subject.plan.task.backbone(other))
     assert equal(subject.predictions(model, [0]), subject.predictions(other, [0])), (
         "the loaded model predicts otherwise"
     )

@@ -69,6 +69,7 @@ class Subject:
         with tempfile.TemporaryDirectory() as folder:
             fit(training, self.train, Loop(Path(folder)))
         method.finish(body)
+        method.configure(body)
         return model
 
     @cached_property

@@ -153,6 +153,7 @@ def _model(task: Task, method: Method | None, backbone: str, side: int, request:
         if method is not None:
             method.adapt(body)
             method.restore(body)
+            method.configure(body)
     return model
 
 

@@ -9,7 +9,8 @@ The hooks in the order in which a cell calls them, with the adapted backbone as 
     prepare(backbone)             once a cell      starting weights, before the first step
     on_step(backbone, progress)   every step       before the training forward
     loss(backbone, step)          every step       after the training forward, with its targets and outputs
-    finish(backbone)              once a cell      trained weights, before evaluation
+    finish(backbone)              once a cell      trained weights, before they are kept
+    configure(backbone)           once a cell      kept weights, before evaluation; also when they are loaded again
     restore(backbone)             once a loading   in place of prepare and finish, when kept weights are to be loaded
 """
 
@@ -56,6 +57,9 @@ class Method(BaseModel, ABC):
     follows : sequence of str
         Parameters for which a recipe's values, where it has some of that name, stand in for the class's own: in the
         curve, and as defaults. A parameter that is not named here keeps its own values at every scale.
+    at_inference : sequence of str
+        Parameters that training does not depend on: `configure` gives their values to a trained network. Cells that
+        differ in these alone share one training, that of their default values.
 
     Examples
     --------
@@ -80,6 +84,7 @@ class Method(BaseModel, ABC):
     references: ClassVar[Sequence[str]] = ()
     curve: ClassVar[Mapping[str, Sequence[Any]]] = {}
     follows: ClassVar[Sequence[str]] = ()
+    at_inference: ClassVar[Sequence[str]] = ()
 
     def skip(self, task: str) -> str | None:
         """Return why the method makes no sense on a task, or None.
@@ -201,6 +206,13 @@ class Method(BaseModel, ABC):
         """Change a trained backbone, before it is evaluated, counted and kept.
 
         Called once in a cell, on the CPU, after the last step.
+        """
+
+    def configure(self, backbone: nn.Module) -> None:
+        """Give a finished backbone the values of the parameters in `at_inference`: its training did not depend on them.
+
+        Called once before each evaluation, and wherever a model is counted, timed or shown, on the CPU. The backbone
+        holds trained weights, which it leaves as they are, or none.
         """
 
     def restore(self, backbone: nn.Module) -> None:

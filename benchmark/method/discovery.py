@@ -156,7 +156,7 @@ def _check(method: type[Method], source: str) -> None:
             raise PluginError(f"{source}: `{what}` of {method.name!r} is {told}; it must be {words}")
     _check_near_misses(method, source)
     _check_hooks(method, source)
-    for what in ("curve", "follows"):
+    for what in ("curve", "follows", "at_inference"):
         for parameter in getattr(method, what):
             if parameter not in method.model_fields:
                 raise PluginError(
@@ -232,4 +232,5 @@ _FORMS: dict[str, tuple[Callable[[object], bool], str]] = {
     "references": (_are_texts, "a tuple of texts, each on one line"),
     "curve": (_is_curve, "values by parameter, such as {'target': (0.75, 0.5)}"),
     "follows": (_are_texts, "a tuple of names of parameters"),
+    "at_inference": (_are_texts, "a tuple of names of parameters"),
 }

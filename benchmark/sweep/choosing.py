@@ -130,11 +130,17 @@ def make_named_sweep(
 def _ordered(curves: Sequence[Sequence[Plan]]) -> list[Plan]:
     """Put starting cells first, then backbones that start from nothing, then the curves in turn, ends first."""
     plans = [each for curve in curves for each in curve]
-    starts = {start.cell.id: start for each in plans if (start := each if each.is_start else each.start)}
-    alone = [each for each in plans if each.from_nothing and not each.is_start]
+    starts = {start.cell.id: start for each in plans for start in (*_starts(each), *([each] if each.is_start else ()))}
+    others = [each for each in plans if each.cell.id not in starts]
+    alone = [each for each in others if each.from_nothing]
     turns = itertools.zip_longest(*(_ends_first(curve) for curve in curves))
-    rest = [each for turn in turns for each in turn if each and not each.from_nothing]
+    rest = [each for turn in turns for each in turn if each and each.cell.id not in starts and not each.from_nothing]
     return [*starts.values(), *alone, *rest]
+
+
+def _starts(planned: Plan) -> list[Plan]:
+    """Return the cells that a cell starts from, the first one first."""
+    return [] if planned.start is None else [*_starts(planned.start), planned.start]
 
 
 def _ends_first(curve: Sequence[Plan]) -> list[Plan]:

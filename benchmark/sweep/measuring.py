@@ -51,7 +51,7 @@ def _time(planned: Plan) -> Rate:
         torch.set_num_threads(planned.recipe.threads)
     model = planned.build(len(train.classes))
     planned.method.prepare(task.backbone(model))
-    schedule = planned.schedules[-1]
+    schedule = planned.trained.schedules[-1]
     ends: list[float] = []
     with tempfile.TemporaryDirectory() as folder:
         training = TrainingStep(task, planned.method, model, schedule, STEPS, seed)
@@ -59,6 +59,7 @@ def _time(planned: Plan) -> Rate:
         loop = Loop(Path(folder), planned.recipe.workers, lambda *step: ends.append(time.perf_counter()), fabric)
         fit(training, train, loop)
     planned.method.finish(task.backbone(model))
+    planned.method.configure(task.backbone(model))
     counter = MeasuredCounter(model.eval(), task.adapter(model))
     few = _First(val, IMAGES)
     with counter.recording():  # as in a cell: counting takes its time, too
