@@ -22,7 +22,7 @@ from benchmark.data.verification import Progress, Report
 from benchmark.errors import DataError
 from benchmark.flops.trace import Size
 from benchmark.metric import Metric
-from benchmark.nn import build_backbone
+from benchmark.nn import build_backbone, padded
 from benchmark.recipe import Recipe
 from benchmark.tasks.base import Batch, Prepared, Task
 from benchmark.tasks.coco import verification
@@ -111,7 +111,8 @@ class Coco(Task):
     def forward(self, model: nn.Module, prepared: Prepared) -> list[dict[str, Tensor]]:
         """Return each image's boxes as corners in pixels of the prepared image, scores and labels."""
         detector, images = cast(Any, model), ImageList(prepared.images, prepared.sizes)
-        features = detector.backbone(images.tensors)
+        with padded(images.image_sizes):
+            features = detector.backbone(images.tensors)
         proposals, _ = detector.rpn(images, features)
         return detector.roi_heads(features, proposals, images.image_sizes)[0]
 

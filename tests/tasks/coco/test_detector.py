@@ -11,6 +11,8 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.ops import MultiScaleRoIAlign, box_iou
 
 from benchmark.nn import at_hand, build_backbone, inference
+from benchmark.tasks import Batch
+from benchmark.tasks.coco import TASK
 from benchmark.tasks.coco.detector import DetectorSize, PyramidBackbone, build_detector
 from benchmark.tasks.coco.recipe import MINI_DETECTOR
 
@@ -20,10 +22,12 @@ WIDTHS = {"pyramid_channels": 16, "representation": 32, "smallest_anchor": 8, "p
 def test_masks_know_each_images_size_within_a_padded_batch():
     model, found = detector().eval(), []
     model.backbone.register_forward_pre_hook(lambda _, inputs: found.append((at_hand().sizes, inputs[0].shape)))
+    images = [torch.full((3, 96, width), 9, dtype=torch.uint8) for width in (160, 100)]
     with torch.no_grad(), inference(["wide", "narrow"], seed=4):
-        model([torch.rand(3, 96, 160), torch.rand(3, 96, 100)])
+        model([image / 255 for image in images])
+        TASK.predict(model, Batch(images, [None, None], ["wide", "narrow"]))
         assert at_hand().sizes == ()
-    assert found == [(((96, 160), (96, 100)), (2, 3, 96, 160))]
+    assert found == [(((96, 160), (96, 100)), (2, 3, 96, 160))] * 2
 
 
 def detector(size=None, **settings):
