@@ -31,6 +31,8 @@ class Evaluation:
     ----------
     predictions : mapping
         The task's predictions by image identifier, in the order of the split; nothing in any process but the first.
+    exits : list of mapping
+        The same of each exit.
     seconds : float
         What it took, reading the images included.
     places : list of list of int
@@ -38,6 +40,7 @@ class Evaluation:
     """
 
     predictions: Mapping[Identifier, Any]
+    exits: list[Mapping[Identifier, Any]]
     seconds: float
     places: list[list[int]]
 
@@ -74,7 +77,7 @@ def evaluate(
     model.to(fabric.device).to(memory_format=torch.channels_last).eval()
     batches = list(BatchSampler(SequentialSampler(range(len(reader))), batch_size, drop_last=False))
     own = batches[fabric.global_rank :: fabric.world_size]
-    predictions: dict[Identifier, Any] = {}
+    predictions: dict[Identifier, tuple[Any, ...]] = {}  # of the output and of each exit
     for batch in image_loader(reader, workers, batch_sampler=own):
         with (
             noting_images(batch.identifiers),
@@ -82,12 +85,14 @@ def evaluate(
             torch.inference_mode(),
             true_float32(),
         ):
-            found = task.predict(model, fabric.to_device(batch))
-        predictions.update(zip(batch.identifiers, found, strict=True))
+            found = task.predict_with_exits(model, fabric.to_device(batch))
+        predictions.update(zip(batch.identifiers, zip(*found, strict=True), strict=True))
         if progress is not None:
             progress(min(len(reader), len(predictions) * fabric.world_size), len(reader))
     model.cpu().to(memory_format=torch.contiguous_format)
     parts = gather(fabric, (predictions, [index for batch in own for index in batch]))
     places = [place for _, place in parts]
     placed = {place: item for each, place in parts for place, item in zip(place, each.items(), strict=True)}
-    return Evaluation(dict(placed[place] for place in sorted(placed)), time.perf_counter() - started, places)
+    images = [placed[place] for place in sorted(placed)]
+    outputs = [{name: found[index] for name, found in images} for index in range(len(images[0][1]) if images else 1)]
+    return Evaluation(outputs[0], outputs[1:], time.perf_counter() - started, places)

@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from benchmark.errors import UsageError
-from benchmark.nn import BACKBONES, Mask
+from benchmark.nn import BACKBONES, Exit, Mask
 
 
 class Fields(BaseModel):
@@ -44,7 +44,7 @@ class Schedule(Fields):
     from_nothing : bool
         Whether it is a run from random weights. Others start from trained ones.
     learning_rate, mask_learning_rate
-        Of the network, and of the masks' confidence convolutions where it differs.
+        Of the network, and of masks and exits, which are new, where it differs.
     decay
         ``milestones``: a tenth at each of these shares of the run; ``poly``: to the power 0.9; ``cosine``.
     warmup_steps, warmup_start
@@ -52,7 +52,7 @@ class Schedule(Fields):
     clip : float
         Largest norm of the gradient; 0 for no clipping.
     freeze_statistics : bool
-        Keep the network's running statistics of batch norm, train its affine part. Batch norm of masks goes on.
+        Keep the network's running statistics of batch norm, train its affine part. That of masks and exits goes on.
     flip : bool
         Mirror half of the images.
     """
@@ -91,8 +91,8 @@ class Schedule(Fields):
         return 0.1 ** sum(progress >= milestone for milestone in self.milestones)
 
     def optimize(self, model: nn.Module, steps: int) -> tuple[Optimizer, LambdaLR]:
-        """Return the optimizer over the model's trainable parameters, masks apart, and its schedule by step."""
-        masks = {id(p) for module in model.modules() if isinstance(module, Mask) for p in module.parameters()}
+        """Return the optimizer over the model's parameters, those of masks and exits apart, and its schedule."""
+        masks = {id(p) for module in model.modules() if isinstance(module, Mask | Exit) for p in module.parameters()}
         trained = [p for p in model.parameters() if p.requires_grad]
         groups = [{"params": [p for p in trained if id(p) not in masks], "lr": self.learning_rate}]
         gated = [p for p in trained if id(p) in masks]

@@ -24,7 +24,7 @@ from benchmark.errors import SaibenchError, noting_images, one_line
 from benchmark.files import atomic_path
 from benchmark.hardware import ONE
 from benchmark.method import Method, Step
-from benchmark.nn import Mask, training
+from benchmark.nn import Exit, Mask, training
 from benchmark.parallel import Buffers, sum_step
 from benchmark.recipe import Schedule
 from benchmark.tasks import Batch, Reader, Sample, Task
@@ -112,11 +112,11 @@ class TrainingStep(nn.Module):
     def train(self, mode: bool = True) -> "TrainingStep":
         """Switch the mode; the network's batch norm stays in inference where the schedule freezes its statistics.
 
-        That of masks goes on measuring: it is new, so that there is nothing yet to keep.
+        That of masks and exits goes on measuring: it is new, so that there is nothing yet to keep.
         """
         super().train(mode)
         if mode and self.schedule.freeze_statistics:
-            new = {id(part) for mask in self.modules() if isinstance(mask, Mask) for part in mask.modules()}
+            new = {id(part) for mask in self.modules() if isinstance(mask, Mask | Exit) for part in mask.modules()}
             for module in self.modules():
                 if isinstance(module, nn.modules.batchnorm._BatchNorm) and id(module) not in new:
                     module.eval()

@@ -11,6 +11,7 @@ from benchmark import SampledMethod
 from benchmark.errors import PluginError, UsageError
 from benchmark.listing import task_names
 from benchmark.method import Method, address, discover, kind_of, resolve
+from benchmark.sweep import make_sweep
 from benchmark.tasks import find_task
 
 BROKEN = "x = 1\nraise RuntimeError('not today')\n"
@@ -131,6 +132,15 @@ def test_a_wrong_parameter_is_one_line_that_says_what_it_accepts(parameters, mes
     with pytest.raises(UsageError, match=message) as error:
         discover()["stochastic"].make(parameters)
     assert "\n" not in str(error.value)
+
+
+def test_a_sweep_of_everything_leaves_out_what_wants_to_be_named(tmp_path, tiny_set):
+    path = write(tmp_path, NAMED.format(name="shy") + '    only_named = ("imagenet",)\n')
+    named = make_sweep("imagenet", [str(path)], data=tiny_set("imagenet"))
+    assert [each.cell.method for each in named.plans] == ["shy"] and not named.skipped
+    everything = make_sweep("coco", data=tiny_set("coco"))
+    assert everything.skipped["topk"] == "runs where it is named: --methods topk"
+    assert "topk" not in {each.cell.method for each in everything.plans}
 
 
 def test_a_recipes_values_stand_in_for_a_parameter_that_follows_it():

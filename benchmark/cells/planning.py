@@ -82,6 +82,7 @@ class Plan:
         torch.manual_seed(derive_seed(self.request.seed, "weights"))
         shorter_side = self.method.image_size(self.recipe.shorter_side)
         model = self.task.build(self.recipe, self.method.backbone(self.recipe.backbone), classes, shorter_side)
+        self.task.add_exits(model, self.method.exits)
         body = self.task.backbone(model)
         self.method.adapt(body)
         use_operator(body, self.recipe.operator)

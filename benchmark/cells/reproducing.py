@@ -164,15 +164,16 @@ def handful(records: Iterable[Record], seconds: float) -> list[Record]:
     seconds
         What the chosen ones took altogether, at most, by their own account.
     """
-    finished = {record.cell_id: record for record in records if record.finished}
+    finished = [record for record in records if record.finished]
+    by_id = {record.fields.get("cell_id"): record for record in finished}
 
     def seconds_of(record: Record) -> float:
         """Return what a record's cell takes with the cells that it starts from, where they are among the records."""
-        start = finished.get(str(record["start"]))
-        return _seconds(record) + (0.0 if start is None else seconds_of(start))
+        start = record.fields.get("start")
+        return _seconds(record) + (seconds_of(by_id[start]) if start and start in by_id else 0.0)
 
     waiting: dict[str, list[Record]] = {}
-    for record in sorted(finished.values(), key=seconds_of):
+    for record in sorted(finished, key=seconds_of):
         of_task = waiting.setdefault(str(record["task"]), [])
         if all(other["method"] != record["method"] for other in of_task):
             of_task.append(record)

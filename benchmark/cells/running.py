@@ -217,6 +217,7 @@ def _describe(
         "seconds_eval": evaluation.seconds,
         "gmacs_whole_mean": float((images["macs"] / 1e9).mean()),
         "uncounted": counter.uncounted,
+        **_exits(planned, evaluation, val, layers),
         **_description(planned),
     }
     return fields, layers, images.drop(columns="macs")  # the sum of its parts: tables of images are a record's largest
@@ -240,6 +241,18 @@ def _check_outcomes(planned: Plan, folder: Path, images: Sequence[Identifier], m
             f"{planned.cell}: what it got right on each image gives {main.label} {found:.6f}, and all predictions "
             f"{metrics[main.name]:.6f}: look for identifiers that several images share, or at the task's `outcomes`"
         )
+
+
+def _exits(planned: Plan, evaluation: Evaluation, val: Reader, layers: pd.DataFrame) -> dict[str, Any]:
+    """Return the main metric of each exit, and the backbone's GMACs up to it, the exits before included."""
+    fields: dict[str, Any] = {"exits": list(planned.method.exits)} if planned.method.exits else {}
+    metric = planned.task.metrics[0].name
+    stages = layers["layer"].str.extract(r"\b(layer\d+)\.", expand=False).fillna("")  # the stem stands before all
+    for stage, predictions in zip(planned.method.exits, evaluation.exits, strict=True):
+        reached = (layers["scope"] == "backbone") & (stages <= stage)
+        fields[f"exit_{stage}_{metric}"] = planned.task.evaluate(predictions, val)[metric]
+        fields[f"exit_{stage}_gmacs"] = float(layers.loc[reached, "macs"].sum() / 1e9)
+    return fields
 
 
 def _description(planned: Plan) -> dict[str, Any]:

@@ -151,6 +151,7 @@ def _model(task: Task, method: Method | None, backbone: str, side: int, request:
         model = task.build(task.recipe(request.scale), backbone, task.nominal_classes, side)
         body = task.backbone(model)
         if method is not None:
+            task.add_exits(model, method.exits)
             method.adapt(body)
             method.restore(body)
             method.configure(body)

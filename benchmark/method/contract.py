@@ -34,7 +34,7 @@ from benchmark.plugins import hash_module
 from benchmark.recipe import Schedule
 
 #: Class variables that describe a method and cannot change a cell's result: its identity does not depend on them.
-DESCRIPTIONS = ("label", "follows")
+DESCRIPTIONS = ("label", "follows", "only_named")
 
 
 class Method(BaseModel, ABC):
@@ -60,6 +60,11 @@ class Method(BaseModel, ABC):
     at_inference : sequence of str
         Parameters that training does not depend on: `configure` gives their values to a trained network. Cells that
         differ in these alone share one training, that of their default values.
+    only_named : sequence of str
+        Tasks whose sweep runs the method only where ``--methods`` names it: a sweep of everything stays within its time.
+    exits : sequence of str
+        Stages behind which the task puts an exit, in their order, such as ``("layer1", "layer2")``. Their losses are
+        part of the task's, and a record has metric and computation of each.
 
     Examples
     --------
@@ -85,6 +90,8 @@ class Method(BaseModel, ABC):
     curve: ClassVar[Mapping[str, Sequence[Any]]] = {}
     follows: ClassVar[Sequence[str]] = ()
     at_inference: ClassVar[Sequence[str]] = ()
+    only_named: ClassVar[Sequence[str]] = ()
+    exits: ClassVar[Sequence[str]] = ()
 
     def skip(self, task: str) -> str | None:
         """Return why the method makes no sense on a task, or None.

@@ -233,4 +233,6 @@ _FORMS: dict[str, tuple[Callable[[object], bool], str]] = {
     "curve": (_is_curve, "values by parameter, such as {'target': (0.75, 0.5)}"),
     "follows": (_are_texts, "a tuple of names of parameters"),
     "at_inference": (_are_texts, "a tuple of names of parameters"),
+    "only_named": (_are_texts, "a tuple of names of tasks"),
+    "exits": (_are_texts, "a tuple of names of stages"),
 }

@@ -7,6 +7,7 @@ from benchmark.nn import interpolation
 from benchmark.nn.blocks import BasicBlock, Bottleneck, Decided, Placement, ResidualBlock
 from benchmark.nn.budget import Computation, bounds_loss, computations, density, network_share, sparse_loss
 from benchmark.nn.context import at_hand, inference, observing, padded, training
+from benchmark.nn.exits import Exit, exits
 from benchmark.nn.gates import ChannelGate, GateSite
 from benchmark.nn.masks import (
     CarriedMask,
@@ -36,6 +37,7 @@ __all__ = [
     "ChannelGate",
     "Computation",
     "Decided",
+    "Exit",
     "FixedMask",
     "GateSite",
     "GumbelMask",
@@ -55,6 +57,7 @@ __all__ = [
     "build_backbone",
     "computations",
     "density",
+    "exits",
     "inference",
     "interpolation",
     "load_weights",

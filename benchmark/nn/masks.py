@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from benchmark.nn.context import at_hand
+from benchmark.nn.exits import Exit
 from benchmark.nn.noise import logistic_threshold, uniform_field
 
 FINAL_TEMPERATURE = 0.01  # paper §4.1: "tau = 0.01 at the end of training"
@@ -34,11 +35,14 @@ class Stage:
         Such as ``layer1``.
     masks : list of (int, Mask)
         The masks placed so far, with the resolution that they govern, in the order in which they run.
+    exit : Exit or None
+        The last exit before the stage, whose confidence its masks may read.
     """
 
     def __init__(self, name: str = "") -> None:
         self.name = name
         self.masks: list[tuple[int, Mask]] = []
+        self.exit: Exit | None = None
 
 
 @dataclass(frozen=True)

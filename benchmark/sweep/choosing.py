@@ -68,6 +68,8 @@ def make_sweep(
     skipped: dict[str, str] = {}
     for kind in kinds:
         reason = kind.make({}).skip(find_task(task).name)
+        if not methods and find_task(task).name in kind.only_named:
+            reason = reason or f"runs where it is named: --methods {kind.name}"
         if reason:
             skipped[kind.name] = reason
             continue

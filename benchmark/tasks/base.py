@@ -21,7 +21,7 @@ from benchmark.errors import UsageError
 from benchmark.flops.adapter import Adapter, PlainAdapter
 from benchmark.flops.trace import Size
 from benchmark.metric import Metric
-from benchmark.nn import ResNet, load_weights
+from benchmark.nn import Exit, ResNet, load_weights, residual_blocks
 from benchmark.recipe import Recipe
 
 if TYPE_CHECKING:  # it needs packages that are optional
@@ -169,6 +169,44 @@ class Task(ABC):
         """Return how the counter enters a model, and to which scope a layer belongs: in one pass, unless overridden."""
         return PlainAdapter(model)
 
+    def add_exits(self, model: nn.Module, stages: Sequence[str]) -> None:
+        """Put an exit behind each of these stages of a model's backbone, given in their order.
+
+        Raises
+        ------
+        UsageError
+            For a stage that the backbone does not have, or a task without exits.
+        """
+        body, before = cast(ResNet, self.backbone(model)), None
+        names = [name for name, _ in body.named_children() if name.startswith("layer")]
+        for stage in stages:
+            if stage not in names:
+                raise UsageError(
+                    f"the backbone has no stage {stage!r} to put an exit behind; it has {', '.join(names)}"
+                )
+        for name in names:
+            blocks = list(residual_blocks(body.get_submodule(name)))
+            blocks[0].stage.exit = before
+            if name in stages:
+                resolution = blocks[-1].resolution * blocks[-1].stride
+                before = Exit(self.exit_head(model, name), resolution, before)
+                body.get_submodule(name).add_module("exit", before)
+
+    def exit_head(self, model: nn.Module, stage: str) -> nn.Module:
+        """Return a new head for a stage's map ``(N, C, H, W)``: to logits ``(N, classes, H, W)``.
+
+        Raises
+        ------
+        UsageError
+            Unless overridden.
+        """
+        raise UsageError(f"task {self.name!r} has no exits: only a task with one prediction a position can merge them")
+
+    def exit_outputs(self, model: nn.Module, prepared: Prepared) -> Sequence[Any]:
+        """Return what each exit said of prepared images in the last forward, in the form of `forward`'s outputs."""
+        del model, prepared
+        return ()
+
     @abstractmethod
     def training_outputs(self, model: nn.Module, batch: Batch) -> Any:
         """Run a training batch through the model; methods get what it returns as `Step.outputs`.
@@ -194,8 +232,13 @@ class Task(ABC):
 
     def predict(self, model: nn.Module, batch: Batch) -> list[Any]:
         """Return the model's predictions for an inference batch, one an image: the three steps in one."""
+        return self.predict_with_exits(model, batch)[0]
+
+    def predict_with_exits(self, model: nn.Module, batch: Batch) -> list[list[Any]]:
+        """Return the predictions for an inference batch, and those of each exit, in one forward."""
         prepared = self.prepare(model, batch)
-        return self.decode(self.forward(model, prepared), prepared)
+        outputs = self.forward(model, prepared)
+        return [self.decode(each, prepared) for each in (outputs, *self.exit_outputs(model, prepared))]
 
     @abstractmethod
     def evaluate(self, predictions: Mapping[Identifier, Any], reader: Any) -> dict[str, float]:

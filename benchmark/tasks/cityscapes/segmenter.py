@@ -11,11 +11,13 @@ from pydantic import AfterValidator, Field
 from torch import Tensor, nn
 
 from benchmark.errors import UsageError
+from benchmark.nn.exits import exits
 from benchmark.nn.resnet import ResNet
 from benchmark.recipe import Fields
 
 OUTPUT_STRIDE = 8
 DROPOUT = 0.1  # TorchCV's, of whole channels
+EXIT_LEVELS = 3  # of the first stage's exit; each later one has one less
 
 
 def _ascending(pair: tuple[float, float]) -> tuple[float, float]:
@@ -89,13 +91,28 @@ class Segmenter(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Map normalised images ``(N, 3, H, W)`` to logits ``(N, classes, H, W)``, upsampled bilinearly."""
-        return self.upsample(self.head(self.backbone(images)), images)
+        return self.upsample(self._merged(self.head(self.backbone(images))), images)
 
     def both(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return the logits of the head and of the auxiliary head, ``(N, classes, H, W)`` each."""
         maps = self.backbone.stages(images)
         logits, auxiliary = self.head(maps["layer4"]), self.auxiliary(maps["layer3"])
-        return self.upsample(logits, images), self.upsample(auxiliary, images)
+        return self.upsample(self._merged(logits), images), self.upsample(auxiliary, images)
+
+    def exit_head(self, stage: str) -> "ExitHead":
+        """Return a new head for the map of a stage."""
+        index = int(stage.removeprefix("layer")) - 1
+        channels, classes = self.backbone.stage_channels[index], cast(nn.Conv2d, self.head[-1]).out_channels
+        return ExitHead(channels, self.size.channels, classes, levels=max(1, EXIT_LEVELS - index))
+
+    def at_exits(self, images: Tensor) -> list[Tensor]:
+        """Return the exits' logits of the last forward, ``(N, classes, H, W)`` each, upsampled to its images' size."""
+        return [self.upsample(cast(Tensor, exit_.logits), images, exit_.resolution) for exit_ in exits(self.backbone)]
+
+    def _merged(self, logits: Tensor) -> Tensor:
+        """Return the head's logits, with the last exit's where that is confident."""
+        found = exits(self.backbone)
+        return found[-1].merge(logits) if found else logits
 
 
 def _head(channels: int, hidden: int, classes: int) -> nn.Sequential:
@@ -110,6 +127,34 @@ def _head(channels: int, hidden: int, classes: int) -> nn.Sequential:
     return head
 
 
+class ExitHead(nn.Module):
+    """A small encoder and decoder behind an early stage, as ADP-C's redesigned exits (Liu et al. 2022, released code).
+
+    Each level halves the map by average pooling, with a 1x1 convolution behind; then the map grows back bilinearly,
+    with 1x1 convolutions between. An early exit has more levels: it sees as far around a position as a late one.
+    """
+
+    def __init__(self, channels: int, hidden: int, classes: int, levels: int) -> None:
+        super().__init__()
+        self.down = nn.ModuleList(_pointwise(hidden if level else channels, hidden) for level in range(levels))
+        self.up = nn.ModuleList(_pointwise(hidden, hidden) for _ in range(levels - 1))
+        self.classify = nn.Conv2d(hidden, classes, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map a stage's map ``(N, C, H, W)`` to logits ``(N, classes, H, W)``."""
+        sizes = []
+        for step in self.down:
+            sizes.append(x.shape[-2:])
+            x = step(F.avg_pool2d(x, 2, ceil_mode=True))
+        for step in (*self.up, self.classify):
+            x = step(F.interpolate(x, sizes.pop(), mode="bilinear"))
+        return x
+
+
+def _pointwise(channels: int, hidden: int) -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(channels, hidden, 1, bias=False), nn.BatchNorm2d(hidden), nn.ReLU(inplace=True))
+
+
 class Upsample(nn.Module):
     """Bilinear upsampling to the images' size; a module, so that the counter has a name for it.
 
@@ -118,9 +163,9 @@ class Upsample(nn.Module):
     map over them would shift what is seen in the far corner by up to seven pixels.
     """
 
-    def forward(self, logits: Tensor, images: Tensor) -> Tensor:
-        """Map logits ``(N, C, h, w)`` to ``(N, C, H, W)`` of images ``(N, 3, H, W)``."""
+    def forward(self, logits: Tensor, images: Tensor, stride: int = OUTPUT_STRIDE) -> Tensor:
+        """Map logits ``(N, C, h, w)``, whose positions are ``stride`` pixels apart, to ``(N, C, H, W)`` of images."""
         height, width = images.shape[-2:]
-        sides = [OUTPUT_STRIDE * (side - 1) + 1 for side in logits.shape[-2:]]
+        sides = [stride * (side - 1) + 1 for side in logits.shape[-2:]]
         aligned = F.interpolate(logits, sides, mode="bilinear", align_corners=True)
         return F.pad(aligned, (0, width - sides[1], 0, height - sides[0]), mode="replicate")

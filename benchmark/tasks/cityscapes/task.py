@@ -29,7 +29,7 @@ from benchmark.tasks.cityscapes.embedded import EMBEDDED
 from benchmark.tasks.cityscapes.outcomes import confuse
 from benchmark.tasks.cityscapes.reader import IGNORED, LABEL_IDS, CityscapesSegmentation
 from benchmark.tasks.cityscapes.recipe import MINI, PAPER, SMALL, SegmentationRecipe
-from benchmark.tasks.cityscapes.segmenter import OUTPUT_STRIDE, Segmenter, SegmenterSize
+from benchmark.tasks.cityscapes.segmenter import OUTPUT_STRIDE, ExitHead, Segmenter, SegmenterSize
 
 if TYPE_CHECKING:
     from benchmark.export import Head
@@ -97,12 +97,24 @@ class Cityscapes(Task):
         ]
         return Batch([image for image, _ in pairs], [labels for _, labels in pairs], batch.identifiers)
 
-    def training_outputs(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Return the logits of the head and of the auxiliary head, ``(N, classes, H, W)`` each."""
-        return cast(Segmenter, model).both(normalise(torch.stack(batch.images)))
+    def exit_head(self, model: nn.Module, stage: str) -> ExitHead:
+        """Return a head that sees the further around a position, the earlier its stage is."""
+        return cast(Segmenter, model).exit_head(stage)
 
-    def loss(self, model: nn.Module, batch: Batch, outputs: tuple[Tensor, Tensor]) -> Tensor:
-        """Return the weighted mean cross-entropy over the evaluated pixels, plus the auxiliary head's by its weight."""
+    def exit_outputs(self, model: nn.Module, prepared: Prepared) -> list[Tensor]:
+        """Return each exit's logits, ``(N, classes, H, W)``."""
+        return cast(Segmenter, model).at_exits(prepared.images)
+
+    def training_outputs(self, model: nn.Module, batch: Batch) -> tuple[Tensor, ...]:
+        """Return the logits of the head, of the auxiliary head and of each exit, ``(N, classes, H, W)`` each."""
+        segmenter, images = cast(Segmenter, model), normalise(torch.stack(batch.images))
+        return (*segmenter.both(images), *segmenter.at_exits(images))
+
+    def loss(self, model: nn.Module, batch: Batch, outputs: Sequence[Tensor]) -> Tensor:
+        """Return the weighted mean cross-entropy over the evaluated pixels, the auxiliary head's and the exits'.
+
+        The auxiliary head's has its weight, the exits' weigh as much as the head's.
+        """
         segmenter = cast(Segmenter, model)
         targets = torch.stack(list(batch.targets)).long()
         weights = (
@@ -115,7 +127,7 @@ class Cityscapes(Task):
             F.cross_entropy(logits, targets, weights, ignore_index=IGNORED, reduction="sum") / total
             for logits in outputs
         ]
-        return losses[0] + segmenter.size.auxiliary * losses[1]
+        return sum(losses[2:], losses[0] + segmenter.size.auxiliary * losses[1])
 
     def prepare(self, model: nn.Module, batch: Batch) -> Prepared:
         """Resize and normalise whole images, which must be of one size: padding would change what the network sees."""
@@ -130,15 +142,15 @@ class Cityscapes(Task):
             outputs = F.interpolate(outputs, size, mode="bilinear")
         return [torch.from_numpy(LABEL_IDS[scores.argmax(0).cpu().numpy()]) for scores in outputs]
 
-    def predict(self, model: nn.Module, batch: Batch) -> list[Any]:
-        """Return each image's label ids: images of one size run as one batch, others one by one."""
+    def predict_with_exits(self, model: nn.Module, batch: Batch) -> list[list[Any]]:
+        """Return each image's label ids, and at each exit: images of one size run as one batch, others one by one."""
         if len({image.shape for image in batch.images}) == 1:
-            return super().predict(model, batch)
+            return super().predict_with_exits(model, batch)
         found = []
         for single in batch.split(1):
             with inference(single.identifiers, at_hand().seed):
-                found += super().predict(model, single)
-        return found
+                found.append(super().predict_with_exits(model, single))
+        return [[labels for (labels,) in output] for output in zip(*found, strict=True)]
 
     def evaluate(self, predictions: Mapping[Identifier, Any], reader: CityscapesSegmentation) -> dict[str, float]:
         """Return cityscapesscripts' mean IoU over classes and over categories, and each class's own.
