@@ -5,7 +5,7 @@ sees every image of its own process.
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,7 +31,7 @@ class Evaluation:
     ----------
     predictions : mapping
         The task's predictions by image identifier, in the order of the split; nothing in any process but the first.
-    exits : list of mapping
+    exits : sequence of mapping
         The same of each exit.
     seconds : float
         What it took, reading the images included.
@@ -40,7 +40,7 @@ class Evaluation:
     """
 
     predictions: Mapping[Identifier, Any]
-    exits: list[Mapping[Identifier, Any]]
+    exits: Sequence[Mapping[Identifier, Any]]
     seconds: float
     places: list[list[int]]
 

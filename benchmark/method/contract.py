@@ -61,7 +61,7 @@ class Method(BaseModel, ABC):
         Parameters that training does not depend on: `configure` gives their values to a trained network. Cells that
         differ in these alone share one training, that of their default values.
     only_named : sequence of str
-        Tasks whose sweep runs the method only where ``--methods`` names it: a sweep of everything stays within its time.
+        Tasks whose sweep runs the method only where ``--methods`` names it: a sweep of everything has its time.
     exits : sequence of str
         Stages behind which the task puts an exit, in their order, such as ``("layer1", "layer2")``. Their losses are
         part of the task's, and a record has metric and computation of each.
