@@ -28,9 +28,9 @@ POSITION_LIMIT = 2**31 - 1
 
 REGIONS = ("everywhere", "sampled", "subsampled", "read by")
 FILLS = ("none", "zeros", "window", "nearest", "reuse")
-MASKS = ("hard", "values", "forward")
-"""Kinds of regions and fills, and how masks are decided (by a kernel, by their class from its logits, by their own
-forward), in the order of plan.h."""
+MASKS = ("hard", "relu", "values", "forward")
+"""Kinds of regions and fills, and how masks are decided (by a kernel, 0 or 1 or the logit above 0; by their class from
+its logits; by their own forward), in the order of plan.h."""
 
 
 def check(holds: bool, layer: str, reason: str) -> None:

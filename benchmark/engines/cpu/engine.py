@@ -99,7 +99,7 @@ class CPUEngine:
             self._stages.append(Stage(name, compiled))
         self._blocks = [block for stage in self._stages for block in stage.blocks]
         self.mask_layers = [mask.placed.name for mask in self._masks]
-        self.masks_in_pytorch = [mask.placed.name for mask in self._masks if mask.placed.kind != "hard"]
+        self.masks_in_pytorch = [mask.placed.name for mask in self._masks if mask.placed.kind in ("values", "forward")]
         self._names = frozenset(self.mask_layers)
         self._noise_layers = [mask.placed.module.layer if mask.placed.is_noisy else None for mask in self._masks]
         is_observed = any(mask.placed.kind == "forward" for mask in self._masks)

@@ -22,7 +22,7 @@ from benchmark.engines.base import Floats
 from benchmark.engines.cpu.descriptions import Geometry, MaskPlan, Pass, check
 from benchmark.engines.cpu.layers import array, geometry, pack
 from benchmark.nn.blocks import ResidualBlock
-from benchmark.nn.masks import GumbelMask, LearnedMask, Mask
+from benchmark.nn.masks import GumbelMask, LearnedMask, Mask, ReLUMask
 from benchmark.nn.work import Size
 
 MASK_LIMIT = 2
@@ -56,6 +56,8 @@ class Placed:
         """How it is decided, of `descriptions.MASKS`."""
         if not has_kernel(self.module):
             return "forward"
+        if type(self.module) is ReLUMask:
+            return "relu"
         hard = type(self.module) is GumbelMask and not self.module.soft_inference
         return "hard" if hard else "values"
 

@@ -140,6 +140,9 @@ class MaskConvolution:
         C.saibench_decide(pointer(words), *out.shape, pointer(out), grid or 0, pointer(out), threads)
         return out
 
+    def rectified(self, which, products, size, *, grid=None, threads=1):
+        return self._mask(which, products, size, 1, 2, None, grid or 0, threads)
+
     def _mask(self, which, products, size, images, decide, threshold, grid, threads):
         geometry = self.geometries[which]
         height, width = geometry.out_size(size)

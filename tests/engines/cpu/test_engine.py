@@ -503,7 +503,9 @@ def test_masks_of_other_classes_decide_through_their_own_forward(size, kind, pla
             assert first.tally[place].macs == module.macs(at, first.masks[place].shape)
 
 
-@pytest.mark.parametrize(("kind", "left"), [("stochastic", False), ("relu", True), *((kind, True) for kind in OWN)])
+@pytest.mark.parametrize(
+    ("kind", "left"), [("stochastic", False), ("relu", False), ("soft", True), *((kind, True) for kind in OWN)]
+)
 def test_masks_that_no_kernel_decides_alone_are_named(kind, left):
     engine = CPUEngine(network("mini_basic", (MASKS | OWN)[kind], FILLS["rbf"]))
     assert engine.masks_in_pytorch == (engine.mask_layers if left else [])

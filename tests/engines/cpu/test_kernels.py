@@ -163,6 +163,10 @@ def test_a_decided_mask_is_where_the_logit_exceeds_its_threshold(size, seed, gri
             expected[::grid, ::grid] = 1
         decided = layer.decide(0, products, size, limit, grid=grid, threads=threads)
         np.testing.assert_array_equal(decided, expected)
+    rectified = np.maximum(logits, 0)
+    if grid:
+        rectified[::grid, ::grid] = np.maximum(rectified[::grid, ::grid], 1)
+    np.testing.assert_array_equal(layer.rectified(0, products, size, grid=grid, threads=threads), rectified)
 
 
 @settings(max_examples=30, deadline=None)

@@ -51,8 +51,10 @@ typedef struct {
 } saibench_follow;
 
 /* Sums the shifted taps of a mask convolution: products (H*W, columns) holds, for each input position, one product
- * per tap; `first` is the column of the mask's tap 0. Gives the logits (images, out_height, out_width) or, if `decide`, 1 where
- * a logit exceeds its threshold (NULL: 0) and on every `grid`-th row and column (0: none), else 0. */
+ * per tap; `first` is the column of the mask's tap 0. Gives the logits (images, out_height, out_width); or, hard, 1 where
+ * a logit exceeds its threshold (NULL: 0), else 0; or, rectified, the logit where it is above 0, else 0. With `grid`, the
+ * mask has 1 at least on every `grid`-th row and column. */
+enum { MASK_LOGITS, MASK_IS_HARD, MASK_IS_RECTIFIED };
 void saibench_mask(const saibench_geometry *g, const float *products, int columns, int first, float bias, int decide,
                    const float *threshold, int grid, float *out, int threads);
 

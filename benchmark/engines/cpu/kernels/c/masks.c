@@ -45,13 +45,15 @@ static void mask_rows(void *context, int first, int n)
         const float *products = c->products + (size_t)(oy / height) * c->g->height * c->g->width * c->columns;
         const int y = oy % height;
         mask_row(c->g, products, c->columns, c->first, c->bias, y, line);
-        if (!c->decide)
-            continue;
-        for (int ox = 0; ox < width; ox++)
-            line[ox] = line[ox] > (limit ? limit[ox] : 0.0f) ? 1.0f : 0.0f;
+        if (c->decide == MASK_IS_HARD)
+            for (int ox = 0; ox < width; ox++)
+                line[ox] = line[ox] > (limit ? limit[ox] : 0.0f) ? 1.0f : 0.0f;
+        else if (c->decide == MASK_IS_RECTIFIED)
+            for (int ox = 0; ox < width; ox++)
+                line[ox] = line[ox] < 0.0f ? 0.0f : line[ox]; /* what is no number stays none, as in PyTorch */
         if (c->grid && y % c->grid == 0)
             for (int ox = 0; ox < width; ox += c->grid)
-                line[ox] = 1.0f;
+                line[ox] = line[ox] < 1.0f ? 1.0f : line[ox];
     }
 }
 

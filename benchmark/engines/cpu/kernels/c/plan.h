@@ -34,9 +34,9 @@ typedef struct {
     const float *num, *den;
 } plan_fill;
 
-/* How a mask is decided: by a kernel, by its class from the kernel's logits, or by its own forward. `pass` and `first`:
+/* How a mask is decided: by a kernel, 0 or 1 or the logit above 0; by its class from the kernel's logits, or by its own forward. `pass` and `first`:
  * its products in the block's passes; `index`: its number in the network. */
-enum { MASK_HARD, MASK_VALUES, MASK_FORWARD };
+enum { MASK_HARD, MASK_RELU, MASK_VALUES, MASK_FORWARD };
 typedef struct {
     int kind, index, number, late, pass, first, grid, stochastic, row;
     float bias;

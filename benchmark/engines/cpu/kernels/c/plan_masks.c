@@ -61,13 +61,16 @@ static void decide_learned(block_run *k, const plan_mask *mask, const float *pro
     const double begin = plan_now();
     saibench_geometry g = mask->walk;
     float *out = values_of(run, mask);
-    const int noisy = mask->kind == MASK_HARD && mask->stochastic, hard = mask->kind == MASK_HARD && !noisy;
+    const int noisy = mask->kind == MASK_HARD && mask->stochastic;
+    const int decide = mask->kind == MASK_RELU              ? MASK_IS_RECTIFIED
+                       : mask->kind == MASK_HARD && !noisy ? MASK_IS_HARD
+                                                           : MASK_LOGITS;
     float *logits = mask->kind == MASK_VALUES ? plan_take(run, sizeof(float) * plan_area(out_size)) : out;
     g.images = size.images;
     g.height = size.height;
     g.width = size.width;
     g.out_width = out_size.width;
-    saibench_mask(&g, products, columns, mask->first, mask->bias, hard, NULL, hard ? mask->grid : 0,
+    saibench_mask(&g, products, columns, mask->first, mask->bias, decide, NULL, decide ? mask->grid : 0,
                   logits, run->threads);
     for (int i = 0; i < size.images; i++) {
         const uint64_t *key = run->args->keys + 2 * ((size_t)(run->first + i) * run->args->mask_count + mask->index);
