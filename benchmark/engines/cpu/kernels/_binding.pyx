@@ -11,7 +11,7 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
 # Raised when what Python calls here changes, so that a checkout notices that its kernels are those of another commit.
-INTERFACE = 5
+INTERFACE = 6
 
 cdef extern from "blend_group.h" nogil:
     int MAX_WINDOW

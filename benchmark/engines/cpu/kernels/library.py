@@ -19,7 +19,7 @@ try:
 except ImportError:  # installed without a C compiler
     compiled = None
 
-INTERFACE = 5
+INTERFACE = 6
 """That of `_binding.pyx`: kernels compiled from another commit may have another one."""
 
 INSTRUCTION_SETS = ("portable", "avx2", "avx512")
