@@ -247,10 +247,9 @@ def _told(path: Path, read: Any) -> Any:
 
 def has_file(folder: Path, name: str) -> bool:
     """Whether a record has a file, in its folder or packed."""
-    if (folder / RECORD).exists():
-        return (folder / name).is_file()
-    found = Pack.find(folder)
-    return found is not None and name in found[1].names
+    # A folder without a record is a cell in progress, unless one is packed in its place.
+    found = None if (folder / RECORD).exists() else Pack.find(folder)
+    return (folder / name).is_file() if found is None else name in found[1].names
 
 
 def read_file(folder: Path, name: str) -> bytes:
