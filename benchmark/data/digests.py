@@ -62,7 +62,7 @@ def digest_files(folder: Path, names: Sequence[str]) -> list[str]:
 
     Examples
     --------
-    >>> digest_files(Path("sets/stripes/train"), ["lying-0.png", "standing-1.png"])
+    >>> digest_files(Path("my-set/train2017"), ["000009.jpg", "000025.jpg"])
     ['3f0a…', '99b1…']
     """
     paths = [os.path.join(folder, name) for name in names]
