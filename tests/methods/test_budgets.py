@@ -1,5 +1,7 @@
 """Budget-aware inference against its definition in plain PyTorch: gates that are told the budget, and the loss."""
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -29,7 +31,9 @@ def test_the_forward_is_shortcut_plus_the_branch_where_a_gate_that_knows_the_bud
         state = model.maxpool(model.relu(model.bn1(model.conv1(x))))
         for block in residual_blocks(model):
             mask = block.mask2
-            features = torch.cat((F.adaptive_avg_pool2d(state, 1).flatten(1), torch.full((2, 1), budget)), dim=1)
+            features = torch.cat(
+                (F.adaptive_avg_pool2d(state, 1).flatten(1), torch.full((2, 1), math.log(budget / (1 - budget)))), dim=1
+            )
             logits = F.conv2d(state, mask.conv.weight, mask.conv.bias, stride=block.stride, padding=1)
             logits = logits + F.linear(features, mask.linear.weight, mask.linear.bias)[:, :, None, None]
             branch = block.bn2(block.conv2(torch.relu(block.bn1(block.conv1(state)))))
@@ -56,6 +60,16 @@ def test_more_budget_opens_more_and_the_gate_is_counted(adapted):
             assert table.loc[f"{block.name}.mask2", "macs"] == gate
         counts.append(table["macs"].sum())
     assert counts == sorted(counts, reverse=True) and counts[0] > counts[-1]
+
+
+def test_a_new_gate_that_sees_nothing_opens_as_the_budget_says(adapted):
+    method, model = adapted("budgets")
+    mask = model.layer1[0].mask2.eval()
+    torch.nn.init.zeros_(mask.linear.bias)
+    torch.nn.init.zeros_(mask.conv.bias)
+    for budget, opened in ((0.75, True), (0.51, True), (0.49, False), (0.15, False), (1.0, True)):
+        type(method)(budget=budget).configure(model)
+        assert bool(mask(torch.zeros(1, 16, 8, 8)).all()) == opened
 
 
 def test_each_step_draws_one_of_the_targets_from_its_seed(adapted):
