@@ -45,7 +45,7 @@ class ADPC(Method):
     references = ("Liu et al., Anytime Dense Prediction with Confidence Adaptivity, ICLR 2022",)
     threshold: float = Field(0.998, gt=0, le=1, description="Confidence above which a pixel stops, at inference.")
     trained_threshold: float = Field(0.998, gt=0, le=1, description="The same in training.")
-    curve = {"threshold": (1.0, 0.998, 0.98, 0.9)}
+    curve = {"threshold": (0.998, 0.95, 0.9, 0.8)}
     at_inference = ("threshold",)
     exits = ("layer1", "layer2", "layer3")
 
