@@ -48,7 +48,7 @@ class Setting:
         """Return the folder of the scenes, rendered on first use."""
         embedded = find_task("coco").embedded
         size = embedded.varied(SCALE, self.pixels, IMAGES, period=self.period)
-        return embedded.make(SCALE, cache_folder() / "data", size=size, label=f"{self.pixels}px-period{self.period:g}")
+        return embedded.make(SCALE, cache_folder() / "data", size=size)
 
     def request(self, method: str, parameters: dict[str, Any], seed: int) -> Request:
         """Return the request of a cell."""

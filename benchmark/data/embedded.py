@@ -51,6 +51,11 @@ class Size:
     images: dict[str, int]
     style: Any = None
 
+    @property
+    def label(self) -> str:
+        """What a set's name says of pixels and style: ``-256px-period5-side33``; "" without a style."""
+        return "" if self.style is None else f"-{self.height}px-{self.style.label(min(self.height, self.width))}"
+
 
 @dataclass(frozen=True)
 class EmbeddedSet:
@@ -91,7 +96,6 @@ class EmbeddedSet:
         seed: int = 0,
         *,
         size: Size | None = None,
-        label: str = "",
         progress: Progress | None = None,
     ) -> Path:
         """Write the set below `root`, unless it is there already.
@@ -109,8 +113,6 @@ class EmbeddedSet:
             Another seed gives other scenes.
         size : Size, optional
             Another extent.
-        label : str
-            What the folder of another extent is called besides; its name tells different ones apart without.
         progress : callable, optional
             Called as ``progress(images_done, images_in_all)`` after each image.
 
@@ -131,7 +133,7 @@ class EmbeddedSet:
             raise UsageError(
                 f"no embedded set for task {self.task!r} at scale {scale!r}: there is {known}; else give --data"
             )
-        folder = Path(root) / self.name(scale, seed, size, label)
+        folder = Path(root) / self.name(scale, seed, size)
         size = size or self.sizes[scale]
         if (folder / MANIFEST).is_file():
             return folder
@@ -189,10 +191,12 @@ class EmbeddedSet:
             style=replace(usual.style, **turned),
         )
 
-    def name(self, scale: str, seed: int = 0, size: Size | None = None, label: str = "") -> str:
+    def name(self, scale: str, seed: int = 0, size: Size | None = None) -> str:
         """Return what the set's folder is called, and the data set in records; see `make`."""
-        extent = "" if size in (None, self.sizes.get(scale)) else f"-{_digest(repr(size).encode())[:8]}"
-        return f"{self.task}-{scale}{extent and label and f'-{label}'}{extent}-v{self.version}-seed{seed}"
+        extent = (
+            "" if size is None or size == self.sizes.get(scale) else f"{size.label}-{_digest(repr(size).encode())[:8]}"
+        )
+        return f"{self.task}-{scale}{extent}-v{self.version}-seed{seed}"
 
     def _write(self, size: Size, seed: int, folder: Path, progress: Progress) -> None:
         total = sum(size.images.values()) * (len(self.classes) if self.per_class else 1)

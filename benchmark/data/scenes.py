@@ -92,6 +92,14 @@ class Style:
             return float(rng.uniform(self.smallest, 31))
         return float(36 * (min(0.5 * shorter, 100) / 36) ** rng.uniform())
 
+    def label(self, shorter: int) -> str:
+        """Return period and median side, in pixels of an image with such a shorter side, as sets' names have them."""
+        period = "" if self.period is None else f"period{self.period:g}"
+        if self.shares is None:
+            return period
+        least = max(self.shares[0] * shorter, self.smallest)
+        return f"{period}-side{least * max(self.shares[1] * shorter / least, 1.0) ** (0.5**SKEW):.0f}"
+
     def needed(self, area: float) -> float:
         """Return how many of an object's pixels others and the picture's edge must leave in sight."""
         half = max(40.0, 0.5 * area)

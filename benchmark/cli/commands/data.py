@@ -46,7 +46,6 @@ def make(
             scale,
             out or cache_folder() / "data",
             size=size,
-            label="" if size is None else f"{size.height}px-period{size.style.period:g}",
             progress=lambda done, total: shown.update(task, f"render {task} {scale}", done, total),
         )
     found = {"folder": str(folder), "fingerprint": fingerprint(folder)}
