@@ -15,7 +15,10 @@ def same_masks(subject: Subject) -> str:
     """An image's masks depend on nothing else in its batch, nor on the order; sampled positions are above 0."""
     model, large, small = subject.sparse, subject.large, subject.small
     # Batches in which an image is read alike: padding depends on the sizes beside it.
-    groups = [[[large[0], large[1]], [large[1], large[0]], [large[0]]], [[small[0], small[1]], [small[0]]]]
+    groups = [
+        [[large[0], large[1]], [large[1], large[0]], [large[0]], [large[1]]],
+        [[small[0], small[1]], [small[0]], [small[1]]],
+    ]
     if subject.mixes_sizes:
         groups.append([[large[0], small[2]], [small[2], large[1]]])
     densities: dict[str, list[float]] = {}
