@@ -121,7 +121,6 @@ DECIDING = {
         "        return (logits >= best[..., None, None]).to(x.dtype)"
     ),
     "from the batch's mean once sparse": "return (logits + torch.clamp(logits.mean(), max=1.0) > 0).to(x.dtype)",
-    "from the largest of the batch": "return (logits > logits.max() - 2.0).to(x.dtype)",
     "from the batch before": (
         "before = getattr(self, 'seen', logits.mean())\n"
         "        self.seen = logits.mean().detach()\n"

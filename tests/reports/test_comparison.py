@@ -115,7 +115,6 @@ def in_errors(fabricated, tasks_metric="top1"):
 
 def test_a_metric_that_is_better_when_lower_is_turned_round_everywhere(fabricated, tmp_path):
     in_errors(fabricated)
-    rates = []
     accuracies = Fabricated(tmp_path / "accuracies").curves("imagenet", seeds=range(6))
     for a, b in (("stochastic", "relu_gating"), ("uniform", "stochastic"), ("deterministic_gumbel", "checkerboard")):
         (error,), (accuracy,) = (compared(each, a, b) for each in (fabricated, accuracies))
@@ -123,11 +122,10 @@ def test_a_metric_that_is_better_when_lower_is_turned_round_everywhere(fabricate
         row, other = error.row(), accuracy.row()
         # The gap is told in the metric's own direction: fewer errors are a gap below 0.
         assert row["gap"] == pytest.approx(-other["gap"]) and row["gap_low"] <= row["gap"] <= row["gap_high"]
-        rates.append(row["rate"])
         assert row["rate"] == (None if other["rate"] is None else pytest.approx(other["rate"]))
         fronts = [each.panel.cells.set_index(["method", "setting", "seed"])["front"] for each in (error, accuracy)]
         assert fronts[0].sort_index().equals(fronts[1].sort_index()) and fronts[0].any()
-    assert error.panel.metric.title == "error (%)" and any(rates)
+    assert error.panel.metric.title == "error (%)"
 
 
 def test_reports_print_an_errors_own_values(fabricated, tmp_path):
@@ -135,7 +133,7 @@ def test_reports_print_an_errors_own_values(fabricated, tmp_path):
     outputs = {each.name: each for each in reports.build([fabricated.store.root], tmp_path / "out", ["figure4"])}
     lines = outputs["figure4"].text.splitlines()
     dense = next(line for line in lines if line.startswith("| Dense"))
-    assert "| 50.4 |" in dense and "-50" not in outputs["figure4"].text
+    assert " 50.4 |" in dense and "-50" not in outputs["figure4"].text
 
 
 def test_the_winner_has_the_lowest_error(fabricated):
