@@ -124,6 +124,10 @@ def test_masks_that_are_given_take_the_place_of_those_that_are_decided():
     one = next(iter(given))
     partly = engine(image, masks={one: given[one]})
     assert (partly.masks[one] == 1).all()
+    several = engine([image, image[:, :40].copy()], masks=[given, None])
+    assert len(several) == 2 and several[0].macs == dense.macs and several[1].stages["layer1"].shape[0] == 10
+    with pytest.raises(ValueError, match="2 images but 1"):
+        engine([image, image], masks=[given])
     with pytest.raises(ValueError, match="no mask layers"):
         engine(image, masks={"layer9.0.mask1": given[one]})
     with pytest.raises(ValueError, match="the map is"):

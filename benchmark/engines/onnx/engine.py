@@ -11,10 +11,10 @@ import os
 import resource
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from math import prod
-from typing import Any, cast
+from typing import Any, cast, overload
 
 import numpy as np
 import onnxruntime
@@ -110,23 +110,48 @@ class ONNXEngine:
         """Bytes by which the process's largest extent grew since the engine was made: the runtime says nothing else."""
         return max(0, _resident() - self._before)
 
-    def __call__(self, image: Floats, *, masks: Mapping[str, Floats] | None = None) -> Result:
-        """Compute the stage maps of one image; its identifier and seed are those at hand (`benchmark.nn.context`).
+    @overload
+    def __call__(self, image: Floats, *, masks: Mapping[str, Floats] | None = None) -> Result: ...
+
+    @overload
+    def __call__(
+        self, image: Sequence[Floats], *, masks: Sequence[Mapping[str, Floats] | None] | None = None
+    ) -> list[Result]: ...
+
+    def __call__(self, image: Any, *, masks: Any = None) -> Any:
+        """Compute the stage maps of images; their identifiers and seed are those at hand (`benchmark.nn.context`).
 
         Parameters
         ----------
         image
-            Normalised image, ``(3, H, W)`` float32, C-contiguous.
+            One normalised image, ``(3, H, W)`` float32, C-contiguous; or several, ``(N, 3, H, W)`` or a list of images
+            of any sizes, which run one after the other.
         masks
-            Masks by place to use instead of the block's own, ``(H, W)`` float32 at the governed map's size; the others
-            are those that the network decides in a first run. All are decided again, so that time and tally stay those
-            of a sparse network.
+            Masks by place to use instead of the block's own, ``(H, W)`` float32 at the governed map's size; for several
+            images a list of such mappings. Places that are not named take what the network decides in a first run. All
+            are decided again, so that time and tally stay those of a sparse network.
+
+        Returns
+        -------
+        Result or list of Result
+            One for each image.
 
         Raises
         ------
         TypeError, ValueError
-            For an image or a mask of the wrong type, shape or layout, or with NaN.
+            For an image or a mask of the wrong type, shape or layout, or with NaN; or another number of masks or
+            identifiers than of images.
         """
+        if isinstance(image, np.ndarray) and image.ndim != 4:
+            (name,) = at_hand().identifiers(1)
+            return self._one(image, masks or {}, name)
+        given = [None] * len(image) if masks is None else list(masks)
+        if len(given) != len(image):
+            raise ValueError(f"{len(image)} images but {len(given)} mappings of masks")
+        names = at_hand().identifiers(len(image))
+        return [self._one(*each) for each in zip(image, given, names, strict=True)]
+
+    def _one(self, image: Any, masks: Mapping[str, Floats] | None, name: str | int) -> Result:
         image = _checked("image", image, 3)
         if image.shape[0] != 3 or not image.flags.c_contiguous:
             raise ValueError(f"image has shape {image.shape}, expected (3, height, width), C-contiguous")
@@ -138,21 +163,20 @@ class ONNXEngine:
         with self._lock:
             given: Mapping[str, Floats] = {}
             if masks:
-                own = {} if masks.keys() == shapes.keys() else self._run(image, shapes, {}).masks
+                own = {} if masks.keys() == shapes.keys() else self._run(image, shapes, {}, name).masks
                 given = {place: masks.get(place, own.get(place, image)) for place in shapes}
                 for place, mask in given.items():
                     _check_mask(place, mask, shapes[place])
-            return self._run(image, shapes, given)
+            return self._run(image, shapes, given, name)
 
-    def _run(self, image: Floats, shapes: Mapping[str, Size], given: Mapping[str, Floats]) -> Result:
+    def _run(self, image: Floats, shapes: Mapping[str, Size], given: Mapping[str, Floats], name: str | int) -> Result:
         size = image.shape[1], image.shape[2]
         session = self._session(size if self._fixed else None, given=bool(given))
-        here, feed = at_hand(), {"image": image[None]}
-        (name,) = here.identifiers(1)
+        seed, feed = at_hand().seed, {"image": image[None]}
         for each in session.get_inputs():
             if each.name.startswith(NOISE):
                 place = each.name.removeprefix(NOISE)
-                feed[each.name] = uniform_field(here.seed, name, self._layer(place), shapes[place])[None, None]
+                feed[each.name] = uniform_field(seed, name, self._layer(place), shapes[place])[None, None]
             elif each.name.startswith(GIVEN):
                 feed[each.name] = given[each.name.removeprefix(GIVEN)][None, None]
         names = [output.name for output in session.get_outputs()]
