@@ -18,8 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmark.cells import Plan, Request, cache_folder, execute, plan
+from benchmark.cells import Plan, Request, execute, plan
 from benchmark.errors import SaibenchError, one_line
+from benchmark.files import cache_folder
 from benchmark.progress import StepReporter
 from benchmark.store import CellBusy, Store
 from benchmark.tasks import find_task
