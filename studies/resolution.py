@@ -92,7 +92,7 @@ def cells() -> Iterator[tuple[Setting, str, dict[str, Any], int]]:
         (pixels[:2], 0, (1, 2)),
         (pixels, 1, (0,)),
         (others, 0, (0,)),
-        (pixels, 0, (1, 2)),
+        (pixels[2:], 0, (1, 2)),
         (pixels, 1, (1, 2)),
         (others, 1, (0,)),
         (others, 0, (1, 2)),
