@@ -142,7 +142,7 @@ def test_a_method_that_breaks_the_contract_fails_the_check(run_cli, tmp_path):
         (["time", "--size", "wide"], 2, "write it as HxW in pixels, at least 32x32, or small"),
         (["time", "--threads", "0"], 2, "greater than or equal to 1"),
         (["time", "--threads", "-1"], 2, "greater than or equal to 1"),
-        (["time", "--threads", "60000"], 2, "--threads 60000: this machine has"),
+        (["time", "--threads", "60000"], 2, "--threads 60000: this process may use"),
         (["report", "--only", ""], 2, "--only '': name at least one"),
         (["report", "--only", "figur4"], 2, "did you mean 'figure4'?"),
         (["report", "--store", "missing"], 1, "missing: there is no such store"),
