@@ -72,7 +72,9 @@ class _Settling:
 def _share(module: nn.Module, inputs: tuple[Tensor, ...], biases: list[nn.Parameter], shift: float) -> float:
     """Return the share that a module computes with a shift of its biases."""
     for bias in biases:
-        bias.data = torch.cat((torch.full_like(bias.data[:1], shift), torch.zeros_like(bias.data[1:])))
+        numbers = torch.zeros_like(bias.data)
+        numbers.view(-1)[:1] = shift  # a bias of a mask of one's own may be a single number
+        bias.data = numbers
     return float((module.forward(*inputs) > 0).float().mean())
 
 
