@@ -1,4 +1,4 @@
-"""The tables of docs/training.md, from what is kept beside the records: commands, steps, other machines, and a GPU."""
+"""Tables from what is kept beside the records: commands, steps, machines, a GPU, an exported network's time."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from benchmark.stats import task_metrics
 from benchmark.store import Record, Store
 from reports.base import Results
 
-__all__ = ["BLOCKS", "commands", "gpu_memory", "gpu_speed", "machines", "steps", "weights"]
+__all__ = ["BLOCKS", "commands", "export_speed", "gpu_memory", "gpu_speed", "machines", "steps", "weights"]
 
-TRAINING, GPU, COMMANDS = "training.json", "gpu.json", "commands.json"
+TRAINING, GPU, COMMANDS, EXPORT = "training.json", "gpu.json", "commands.json", "export.json"
 REPRODUCED = "reproduced"  # a folder: the `record.json` of cells that were run again
 _TASKS = Path(__file__).parents[1] / "benchmark" / "tasks"  # beside each task lie the records of its starting weights
 REMADE = "weights"  # a folder: by task, the records of starting weights that were made again
@@ -179,6 +179,26 @@ def _twice(before: Record, after: Record, name: str, digits: int, scale: float =
     return f"{scale * before[name]:.{digits}f} → {scale * after[name]:.{digits}f}"
 
 
+def export_speed(results: Results) -> str:
+    """Return a table of exported networks' time beside the dense one's in the same runtime, by design of the fills."""
+    kept = _read(results, EXPORT)
+    lines = [
+        f"{kept['backbone']} at density {kept['density']}, masks included, {kept['runtime']}, "
+        f"{kept['threads']} threads, {kept['conditions']}; rounds are paired with the dense network's:",
+        "",
+        "| image | fills over | rounds | dense, s | exported, s | speed-up | share of time by operator |",
+        "| --- | --- | ---: | ---: | ---: | ---: | --- |",
+    ]
+    for row in kept["rows"]:
+        for design, speedup in row["speedup"].items():
+            operators = ", ".join(f"{name} {share:.0f} %" for name, share in list(row["operators"][design].items())[:6])
+            lines.append(
+                f"| {row['height']}×{row['width']} | {design} | {row['rounds']} | {row['seconds']['dense']:.2f} | "
+                f"{row['seconds'][design]:.2f} | {speedup:.2f} | {operators} |"
+            )
+    return "\n".join(lines)
+
+
 BLOCKS = {
     "weights": weights,
     "commands": commands,
@@ -186,6 +206,7 @@ BLOCKS = {
     "machines": machines,
     "gpu_speed": gpu_speed,
     "gpu_memory": gpu_memory,
+    "export_speed": export_speed,
 }
 
 

@@ -14,7 +14,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 OPSET = 18
-"""Of the standard domain; ONNX Runtime has run it since release 1.14 of February 2023."""
+"""Of the standard domain."""
 
 IR_VERSION = 8  # the oldest that has this opset: older runtimes refuse files of a newer one
 

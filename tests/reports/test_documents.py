@@ -18,7 +18,9 @@ def reference():
     return Results.read([reference_folder(ROOT)])
 
 
-@pytest.mark.parametrize("name", ["README.md", "docs/results.md", "docs/training.md", "docs/engine.md"])
+@pytest.mark.parametrize(
+    "name", ["README.md", "docs/results.md", "docs/training.md", "docs/engine.md", "docs/export.md"]
+)
 def test_the_documents_say_what_the_records_say(reference, name):
     text = (ROOT / name).read_text(encoding="utf-8")
     assert documents.filled(text, reference) == text, f"run: python -m reports.documents {name}"
